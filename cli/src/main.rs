@@ -1,0 +1,3 @@
+//! The `vmtorrent` command.
+
+fn main() {}

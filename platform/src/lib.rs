@@ -1,0 +1,19 @@
+//! The ground floor of libvmtorrent: what a VMM sees, and the ways to show it.
+//!
+//! [`Volume`] is a small tree of directories, plain files and block files. A backend in this crate
+//! (FUSE today) puts a volume where a VMM can open it. The crate knows nothing of torrents: it sits
+//! below the `vmtorrent` crate and can be tested with an in-memory volume.
+//!
+//! [`PositionedFile`] is the portable way to do positioned file I/O that both this crate and the
+//! floors above use: reads that never block when the data is not cached, hole punching, extents.
+
+mod errno;
+mod file;
+mod volume;
+
+pub use errno::Errno;
+pub use file::PositionedFile;
+pub use volume::{
+    Attributes, DirectoryEntry, FileHandle, NodeId, NodeKind, OpenMode, SeekTarget, SetAttributes,
+    StatFs, Volume, VolumeFuture, ZeroMode,
+};

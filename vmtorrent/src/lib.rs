@@ -1,0 +1,13 @@
+#![doc = include_str!("../../README.md")]
+
+mod bitfield;
+mod clock;
+mod error;
+pub mod image;
+mod options;
+mod stats;
+
+pub use bitfield::Bitfield;
+pub use error::{Error, ErrorKind, Result};
+pub use options::{ApplianceOptions, Fill, Options, SessionOptions, State};
+pub use stats::Stats;
