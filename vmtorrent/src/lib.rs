@@ -5,6 +5,7 @@ mod clock;
 mod error;
 pub mod image;
 mod options;
+pub mod picker;
 mod stats;
 
 pub use bitfield::Bitfield;

@@ -1,0 +1,519 @@
+//! Which block to ask for next, and of whom.
+//!
+//! [`Picker`] is a plain data structure: it does no I/O, reads no clock, and draws randomness from a
+//! generator that it was given. Wants come in (a read waits, a stream runs ahead, a profile is due),
+//! blocks to request go out, in four strictly ordered [`Band`]s.
+//!
+//! Invariants, each held by a property test:
+//! - at a peer that has both, a block of a lower band is never picked before one of a higher band;
+//! - a piece that is zero, had, being verified, or a duplicate of another is never picked;
+//! - nothing outside the policy is picked: without background filling only wanted pieces;
+//! - as long as a peer has a wanted block that nobody was asked for, a pick for that peer finds one.
+
+mod band;
+mod progress;
+mod rarity;
+mod readahead;
+
+pub use band::Band;
+pub use readahead::Readahead;
+
+use std::collections::{HashMap, VecDeque};
+
+use progress::{Arrival, Progress};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rarity::Rarity;
+
+use crate::Bitfield;
+use crate::image::{BlockIndex, Geometry, PieceIndex};
+
+/// Names a connected peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerKey(pub usize);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PieceState {
+    /// Zero or a duplicate: never fetched.
+    Skipped,
+    /// Not here, not begun.
+    Missing,
+    /// Some blocks are asked for or received; it is in `open`.
+    Open,
+    /// All blocks are here, the hash is being checked.
+    Verifying,
+    /// Verified and stored.
+    Had,
+}
+
+/// A block that was picked for a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// What to ask for.
+    pub block: BlockIndex,
+    /// Why.
+    pub band: Band,
+}
+
+/// What the arrival of a block meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockArrival {
+    /// It was missing: keep it. `other` was asked for it too, and needs a CANCEL.
+    New {
+        /// The band that it was fetched for.
+        band: Band,
+        /// The loser, if the block was asked for twice.
+        other: Option<PeerKey>,
+        /// All blocks of the piece are here: verify it.
+        complete: bool,
+    },
+    /// It is not wanted (any more).
+    Unwanted,
+}
+
+/// Chooses blocks. See the module for what it promises.
+#[derive(Debug)]
+pub struct Picker {
+    geometry: Geometry,
+    states: Vec<PieceState>,
+    open: HashMap<PieceIndex, Progress>,
+    /// For each band, the pieces of it that still have a block nobody was asked for, in the order of
+    /// asking. Background pieces stand here only once they are open.
+    queues: [VecDeque<PieceIndex>; 4],
+    /// The band of a wanted piece that is not open.
+    wanted: HashMap<PieceIndex, Band>,
+    rarity: Rarity,
+    peers: HashMap<PeerKey, Bitfield>,
+    missing: u32,
+    rng: StdRng,
+}
+
+impl Picker {
+    /// A picker for an image of which the pieces for which `had` holds are here, and those for which
+    /// `skipped` holds are never fetched (zeros, duplicates). `seed` decides ties.
+    pub fn new(
+        geometry: Geometry,
+        skipped: impl Fn(PieceIndex) -> bool,
+        had: impl Fn(PieceIndex) -> bool,
+        seed: u64,
+    ) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let states: Vec<PieceState> = geometry
+            .pieces()
+            .map(|p| match (skipped(p), had(p)) {
+                (true, _) => PieceState::Skipped,
+                (false, true) => PieceState::Had,
+                (false, false) => PieceState::Missing,
+            })
+            .collect();
+        let missing = |p: &PieceIndex| states[p.as_usize()] == PieceState::Missing;
+        let rarity = Rarity::new(
+            geometry.piece_count(),
+            geometry.pieces().filter(missing),
+            &mut rng,
+        );
+        let missing = rarity.candidates().count_ones();
+        Self {
+            geometry,
+            states,
+            open: HashMap::new(),
+            queues: Default::default(),
+            wanted: HashMap::new(),
+            rarity,
+            peers: HashMap::new(),
+            missing,
+            rng,
+        }
+    }
+
+    /// How the image is cut.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Pieces that are neither here nor skipped.
+    pub fn missing(&self) -> u32 {
+        self.missing
+    }
+
+    /// Whether the piece may still be fetched.
+    pub fn is_missing(&self, piece: PieceIndex) -> bool {
+        matches!(
+            self.states.get(piece.as_usize()),
+            Some(PieceState::Missing | PieceState::Open | PieceState::Verifying)
+        )
+    }
+
+    /// The pieces of `field` that could still be fetched: a peer that has one is interesting.
+    pub fn is_interesting(&self, peer: PeerKey) -> bool {
+        let Some(field) = self.peers.get(&peer) else {
+            return false;
+        };
+        self.rarity.candidates().intersects(field)
+            || self
+                .wanted
+                .keys()
+                .chain(self.open.keys())
+                .any(|p| field.get(*p))
+    }
+
+    /// A peer has connected; it has nothing until it says so.
+    pub fn add_peer(&mut self, peer: PeerKey) {
+        self.peers
+            .insert(peer, Bitfield::new(self.geometry.piece_count()));
+    }
+
+    /// A peer said what it has. Replaces what it said before.
+    pub fn set_field(&mut self, peer: PeerKey, field: Bitfield) {
+        if field.len() != self.geometry.piece_count() {
+            return;
+        }
+        if let Some(old) = self.peers.insert(peer, field) {
+            self.count(&old, false);
+        }
+        let new = self.peers[&peer].clone();
+        self.count(&new, true);
+    }
+
+    /// A peer has one more piece; false when it had said so before.
+    pub fn add_have(&mut self, peer: PeerKey, piece: PieceIndex) -> bool {
+        let Some(field) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        if !field.set(piece, true) {
+            return false;
+        }
+        if field.is_full() {
+            // It has become a seed, and seeds are not counted: take back what it was counted for.
+            for p in self.geometry.pieces().filter(|p| *p != piece) {
+                self.rarity.decrease(p);
+            }
+        } else {
+            self.rarity.increase(piece);
+        }
+        true
+    }
+
+    /// What a peer has.
+    pub fn field(&self, peer: PeerKey) -> Option<&Bitfield> {
+        self.peers.get(&peer)
+    }
+
+    /// Whether a peer has a piece.
+    pub fn has(&self, peer: PeerKey, piece: PieceIndex) -> bool {
+        self.peers.get(&peer).is_some_and(|f| f.get(piece))
+    }
+
+    /// How many connected peers that lack something have this piece.
+    pub fn availability(&self, piece: PieceIndex) -> u16 {
+        self.rarity.availability(piece)
+    }
+
+    /// A peer has gone; what it was asked for is free again.
+    pub fn remove_peer(&mut self, peer: PeerKey) {
+        self.release(peer);
+        if let Some(field) = self.peers.remove(&peer) {
+            self.count(&field, false);
+        }
+    }
+
+    /// A peer will deliver nothing of what it was asked for (it choked us, or went silent).
+    pub fn release(&mut self, peer: PeerKey) {
+        let asked: Vec<BlockIndex> = self
+            .open
+            .iter()
+            .flat_map(|(piece, progress)| {
+                let piece = *piece;
+                progress
+                    .asked()
+                    .filter(move |(_, p)| *p == peer)
+                    .map(move |(block, _)| BlockIndex { piece, block })
+            })
+            .collect();
+        for block in asked {
+            self.give_up(peer, block);
+        }
+    }
+
+    /// A peer will not deliver one block.
+    pub fn give_up(&mut self, peer: PeerKey, block: BlockIndex) {
+        let Some(progress) = self.open.get_mut(&block.piece) else {
+            return;
+        };
+        let had_free = progress.has_free();
+        if progress.give_up(block.block, peer) && !had_free {
+            let band = progress.band;
+            // It was begun before its neighbours: it goes on before them.
+            self.queues[band.index()].push_front(block.piece);
+        }
+    }
+
+    /// Wants a piece in `band`, or moves it up to that band. True when this changed anything.
+    ///
+    /// Wanting a piece that is here or never fetched changes nothing.
+    pub fn want(&mut self, piece: PieceIndex, band: Band) -> bool {
+        match self.states.get(piece.as_usize()) {
+            Some(PieceState::Missing) => {
+                let old = self.wanted.get(&piece).copied();
+                if old.is_some_and(|old| old <= band) {
+                    return false;
+                }
+                if band == Band::Background {
+                    return false;
+                }
+                if let Some(old) = old {
+                    self.queues[old.index()].retain(|p| *p != piece);
+                } else {
+                    self.rarity.remove(piece);
+                }
+                self.wanted.insert(piece, band);
+                self.queues[band.index()].push_back(piece);
+                true
+            }
+            Some(PieceState::Open | PieceState::Verifying) => {
+                let Some(progress) = self.open.get_mut(&piece) else {
+                    return false;
+                };
+                if progress.band <= band {
+                    return false;
+                }
+                let old = std::mem::replace(&mut progress.band, band);
+                if progress.has_free() {
+                    self.queues[old.index()].retain(|p| *p != piece);
+                    self.queues[band.index()].push_back(piece);
+                }
+                true
+            }
+            Some(PieceState::Skipped | PieceState::Had) | None => false,
+        }
+    }
+
+    /// Takes back all wants of one band that nobody was asked for yet (a stream was left, a profile was dropped).
+    pub fn drop_wants(&mut self, band: Band, mut keep: impl FnMut(PieceIndex) -> bool) {
+        let queue = std::mem::take(&mut self.queues[band.index()]);
+        for piece in queue {
+            if self.open.contains_key(&piece) || keep(piece) {
+                self.queues[band.index()].push_back(piece);
+            } else {
+                self.wanted.remove(&piece);
+                self.rarity.insert(piece);
+            }
+        }
+    }
+
+    /// The band for which a piece is wanted or being fetched.
+    pub fn band(&self, piece: PieceIndex) -> Option<Band> {
+        self.open
+            .get(&piece)
+            .map(|p| p.band)
+            .or_else(|| self.wanted.get(&piece).copied())
+    }
+
+    /// Whether any piece of this band waits for a block that nobody was asked for.
+    pub fn has_free(&self, band: Band) -> bool {
+        !self.queues[band.index()].is_empty()
+    }
+
+    /// Whether anything of this band is wanted or under way (background: under way).
+    pub fn is_active(&self, band: Band) -> bool {
+        self.has_free(band) || self.open.values().any(|p| p.band == band)
+    }
+
+    /// The free blocks of the demand band, oldest demand first.
+    ///
+    /// The caller spreads them over the peers by their expected time, with [`ask`](Picker::ask).
+    pub fn free_demand_blocks(&self) -> Vec<BlockIndex> {
+        let mut blocks = Vec::new();
+        for &piece in &self.queues[Band::Demand.index()] {
+            match self.open.get(&piece) {
+                Some(progress) => blocks.extend(
+                    progress
+                        .free_blocks()
+                        .map(|block| BlockIndex { piece, block }),
+                ),
+                None => blocks.extend(
+                    (0..self.geometry.block_count(piece)).map(|block| BlockIndex { piece, block }),
+                ),
+            }
+        }
+        blocks
+    }
+
+    /// Blocks of open pieces in the demand band that one peer was asked for, with that peer: the ones
+    /// that may be late.
+    pub fn asked_demand_blocks(&self) -> Vec<(BlockIndex, PeerKey)> {
+        self.open
+            .iter()
+            .filter(|(_, progress)| progress.band == Band::Demand)
+            .flat_map(|(&piece, progress)| {
+                progress
+                    .asked()
+                    .map(move |(block, peer)| (BlockIndex { piece, block }, peer))
+            })
+            .collect()
+    }
+
+    /// Whether `peer` may be asked for a block that another peer was asked for.
+    pub fn may_ask_twice(&self, peer: PeerKey, block: BlockIndex) -> bool {
+        self.has(peer, block.piece)
+            && self
+                .open
+                .get(&block.piece)
+                .is_some_and(|p| p.may_ask_twice(block.block, peer))
+    }
+
+    /// Notes that `peer` is asked for `block`. False, and nothing noted, when that makes no sense.
+    pub fn ask(&mut self, peer: PeerKey, block: BlockIndex) -> bool {
+        if !self.has(peer, block.piece) {
+            return false;
+        }
+        let Some(progress) = self.open_piece(block.piece) else {
+            return false;
+        };
+        let had_free = progress.has_free();
+        let asked = progress.ask(block.block, peer);
+        let now_full = had_free && !progress.has_free();
+        let band = progress.band;
+        if now_full {
+            self.queues[band.index()].retain(|p| *p != block.piece);
+        }
+        asked
+    }
+
+    /// The next block for `peer`, of the most urgent band that is at most as low as `lowest`. The
+    /// block counts as asked. Background pieces that are open go on also when `lowest` forbids to
+    /// begin new ones.
+    pub fn pick(&mut self, peer: PeerKey, lowest: Band) -> Option<Pick> {
+        let field = self.peers.get(&peer)?;
+        for band in Band::ALL.into_iter().filter(|b| *b <= lowest) {
+            let found = self.queues[band.index()]
+                .iter()
+                .copied()
+                .find(|p| field.get(*p));
+            let piece = match (found, band) {
+                (None, Band::Background) => {
+                    let rng = &mut self.rng;
+                    let piece = self.rarity.rarest(field, |n| rng.random_range(0..n))?;
+                    self.rarity.remove(piece);
+                    self.queues[band.index()].push_back(piece);
+                    self.wanted.insert(piece, Band::Background);
+                    piece
+                }
+                (None, _) => continue,
+                (Some(piece), _) => piece,
+            };
+            let first = self.open_piece(piece)?.first_free()?;
+            let block = BlockIndex {
+                piece,
+                block: first,
+            };
+            return self.ask(peer, block).then_some(Pick { block, band });
+        }
+        None
+    }
+
+    /// A block has arrived from `peer`.
+    pub fn receive(&mut self, peer: PeerKey, block: BlockIndex) -> BlockArrival {
+        let Some(progress) = self.open.get_mut(&block.piece) else {
+            return BlockArrival::Unwanted;
+        };
+        if self.states[block.piece.as_usize()] != PieceState::Open {
+            return BlockArrival::Unwanted;
+        }
+        let had_free = progress.has_free();
+        let band = progress.band;
+        match progress.receive(block.block, peer) {
+            Arrival::Duplicate => BlockArrival::Unwanted,
+            Arrival::New { other, complete } => {
+                if had_free && !progress.has_free() {
+                    self.queues[band.index()].retain(|p| *p != block.piece);
+                }
+                if complete {
+                    self.states[block.piece.as_usize()] = PieceState::Verifying;
+                }
+                BlockArrival::New {
+                    band,
+                    other,
+                    complete,
+                }
+            }
+        }
+    }
+
+    /// The hash was right and the piece is stored; or the piece came to be here by other means.
+    pub fn have(&mut self, piece: PieceIndex) {
+        let Some(&state) = self.states.get(piece.as_usize()) else {
+            return;
+        };
+        if matches!(state, PieceState::Skipped | PieceState::Had) {
+            return;
+        }
+        self.forget(piece);
+        self.rarity.remove(piece);
+        self.states[piece.as_usize()] = PieceState::Had;
+        self.missing -= 1;
+    }
+
+    /// The hash was wrong, the piece could not be stored, or a stored one turned out damaged: it is
+    /// missing again, and wanted as before.
+    pub fn lost(&mut self, piece: PieceIndex) {
+        let Some(&state) = self.states.get(piece.as_usize()) else {
+            return;
+        };
+        if state == PieceState::Skipped {
+            return;
+        }
+        let band = self.band(piece);
+        self.forget(piece);
+        if state == PieceState::Had {
+            self.missing += 1;
+        }
+        self.states[piece.as_usize()] = PieceState::Missing;
+        self.rarity.insert(piece);
+        if let Some(band) = band {
+            self.want(piece, band);
+        }
+    }
+
+    fn forget(&mut self, piece: PieceIndex) {
+        let open = self.open.remove(&piece).map(|p| p.band);
+        let wanted = self.wanted.remove(&piece);
+        for band in [open, wanted].into_iter().flatten() {
+            self.queues[band.index()].retain(|p| *p != piece);
+        }
+    }
+
+    fn open_piece(&mut self, piece: PieceIndex) -> Option<&mut Progress> {
+        match self.states.get(piece.as_usize())? {
+            PieceState::Missing => {
+                let band = self.wanted.remove(&piece)?;
+                self.states[piece.as_usize()] = PieceState::Open;
+                let blocks = self.geometry.block_count(piece);
+                Some(
+                    self.open
+                        .entry(piece)
+                        .or_insert_with(|| Progress::new(band, blocks)),
+                )
+            }
+            PieceState::Open => self.open.get_mut(&piece),
+            PieceState::Skipped | PieceState::Verifying | PieceState::Had => None,
+        }
+    }
+
+    /// Counts the pieces of a peer that joins or leaves. Seeds are left out: they change no order.
+    fn count(&mut self, field: &Bitfield, join: bool) {
+        if field.is_full() {
+            return;
+        }
+        for piece in field.ones() {
+            if join {
+                self.rarity.increase(piece);
+            } else {
+                self.rarity.decrease(piece);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
