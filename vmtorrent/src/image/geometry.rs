@@ -123,6 +123,11 @@ impl Geometry {
         (self.piece_length(block.piece) - begin).min(BLOCK_LENGTH)
     }
 
+    /// Bytes of an ordinary block: 16 KiB, less only if the pieces are smaller.
+    pub fn nominal_block_length(&self) -> u32 {
+        self.piece_length.min(BLOCK_LENGTH)
+    }
+
     /// The block that a peer means by piece and offset; `None` unless it is exactly one of ours.
     pub fn block_from_wire(&self, piece: u32, begin: u32, length: u32) -> Option<BlockIndex> {
         let piece = PieceIndex(piece);

@@ -33,7 +33,7 @@ impl Readahead {
     pub const MAX_WINDOW: u64 = 2 << 20;
     /// Streams that are followed at once.
     pub const MAX_STREAMS: usize = 16;
-    /// Bytes that a read may skip and still go on with its stream.
+    /// Bytes that a read may skip and still go on with its stream, or a piece if that is more.
     const SLACK: u64 = 64 << 10;
 
     /// Nothing read yet.
@@ -46,9 +46,10 @@ impl Readahead {
     pub fn on_read(&mut self, range: Range<u64>, unit: u64) -> Range<u64> {
         self.reads += 1;
         let unit = unit.max(1);
+        let slack = Self::SLACK.max(unit);
         let goes_on = |s: &Stream| {
-            range.start <= s.next + Self::SLACK
-                && range.start + Self::SLACK >= s.next
+            range.start <= s.next + slack
+                && range.start + slack >= s.next
                 && range.end >= s.next
         };
         let Some(stream) = self

@@ -1,0 +1,513 @@
+//! One file of an image as its guest sees it: the overlay over the pristine copy over the swarm.
+//!
+//! Invariant: a read gives what the guest last wrote, and where it wrote nothing, verified bytes of
+//! the image; the pristine copy is never written from here.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::broadcast;
+use vmtorrent_platform::{BlockFile, Errno, SeekTarget, VolumeFuture, ZeroMode};
+
+use super::counters::Counters;
+use crate::clock::{SystemClock, Time};
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::Event;
+use crate::image::{Image, ImageFile, PieceClass, PieceIndex};
+use crate::overlay::{ExtentKind, Fill as BaseFill, Overlay, WriteOutcome};
+use crate::picker::Readahead;
+use crate::pristine::{Pristine, TryRead};
+use crate::swarm::Swarm;
+
+/// What a disk is made of.
+pub(crate) struct DiskConfig {
+    pub(crate) index: usize,
+    pub(crate) overlay: Overlay,
+    pub(crate) pristine: Arc<Pristine>,
+    pub(crate) swarm: Arc<Swarm>,
+    pub(crate) runtime: Handle,
+    pub(crate) clock: SystemClock,
+    pub(crate) read_timeout: Option<Duration>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) events: broadcast::Sender<Event>,
+}
+
+/// A file of the image.
+pub(crate) struct Disk {
+    config: DiskConfig,
+    file: ImageFile,
+    readahead: Mutex<Readahead>,
+    /// The piece that the last read of the pristine copy ended in: reads that stay in it tell readahead nothing.
+    last_piece: AtomicU64,
+    /// Bytes of the image's file that are not known to be zeros.
+    base_data: u64,
+    modified: Mutex<SystemTime>,
+}
+
+/// How often a read begins anew because a piece that was here turned out damaged.
+const ATTEMPTS: u32 = 16;
+
+impl Disk {
+    pub(crate) fn new(config: DiskConfig) -> Self {
+        let image = config.pristine.image();
+        let file = image.files()[config.index].clone();
+        let base_data = data_bytes(image, &file);
+        Self {
+            config,
+            file,
+            readahead: Mutex::new(Readahead::new()),
+            last_piece: AtomicU64::new(u64::MAX),
+            base_data,
+            modified: Mutex::new(SystemTime::now()),
+        }
+    }
+
+    fn overlay(&self) -> &Overlay {
+        &self.config.overlay
+    }
+
+    fn image(&self) -> &Image {
+        self.config.pristine.image()
+    }
+
+    /// Clips a read to the end of the file.
+    fn clip(&self, offset: u64, length: usize) -> usize {
+        let left = self.overlay().len().saturating_sub(offset);
+        (length as u64).min(left) as usize
+    }
+
+    /// Fills `buffer` if that is possible without waiting.
+    fn read_present(&self, offset: u64, buffer: &mut [u8]) -> Result<bool> {
+        let range = offset..offset + buffer.len() as u64;
+        for extent in self.overlay().extents(range) {
+            let part = part_of(buffer, offset, &extent.range);
+            let present = match extent.kind {
+                ExtentKind::Zero => {
+                    part.fill(0);
+                    true
+                }
+                ExtentKind::Data => self.overlay().read_data(extent.range.start, part, true)?,
+                ExtentKind::Base => {
+                    let base = self.in_image(&extent.range);
+                    let done = self.config.pristine.try_read(base.start, part)?;
+                    if done == TryRead::Done {
+                        self.note_read(&extent.range, false);
+                    }
+                    done == TryRead::Done
+                }
+            };
+            if !present {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Fills `buffer`, waiting for the disk; false when a piece is missing after all.
+    fn read_blocking(&self, offset: u64, buffer: &mut [u8]) -> Result<bool> {
+        let range = offset..offset + buffer.len() as u64;
+        for extent in self.overlay().extents(range) {
+            let part = part_of(buffer, offset, &extent.range);
+            match extent.kind {
+                ExtentKind::Zero => part.fill(0),
+                ExtentKind::Data => {
+                    self.overlay().read_data(extent.range.start, part, false)?;
+                }
+                ExtentKind::Base => {
+                    let base = self.in_image(&extent.range);
+                    if !self.read_base_blocking(base, part)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn read_base_blocking(&self, base: Range<u64>, part: &mut [u8]) -> Result<bool> {
+        match self.config.pristine.read(base.start, part)? {
+            TryRead::Done => Ok(true),
+            TryRead::Missing(piece) | TryRead::Unverified(piece) => {
+                // It was had when the read began: what is stored is damaged.
+                self.config.swarm.damaged(self.image().canonical(piece));
+                Ok(false)
+            }
+            TryRead::Cold => Ok(false),
+        }
+    }
+
+    /// Reads, waiting for the swarm and the disk.
+    async fn read_waiting(self: Arc<Self>, offset: u64, length: usize) -> Result<Bytes> {
+        let deadline = self.config.read_timeout.map(|t| self.config.clock.now() + t);
+        for _ in 0..ATTEMPTS {
+            let length = self.clip(offset, length);
+            if length == 0 {
+                return Ok(Bytes::new());
+            }
+            let range = offset..offset + length as u64;
+            let bases: Vec<Range<u64>> = self
+                .overlay()
+                .extents(range)
+                .into_iter()
+                .filter(|e| e.kind == ExtentKind::Base)
+                .map(|e| e.range)
+                .collect();
+            for base in &bases {
+                self.note_read(base, true);
+            }
+            self.wait_for(&bases, offset, deadline).await?;
+            let mut buffer = BytesMut::zeroed(length);
+            if self.read_present(offset, &mut buffer)? {
+                self.config.counters.read(length);
+                return Ok(buffer.freeze());
+            }
+            let disk = self.clone();
+            let (done, buffer) = self
+                .blocking(move || disk.read_blocking(offset, &mut buffer).map(|d| (d, buffer)))
+                .await?;
+            if done {
+                self.config.counters.read(length);
+                return Ok(buffer.freeze());
+            }
+        }
+        Err(self.error(ErrorKind::Corrupt, offset, "local data keeps turning out damaged: check the disk"))
+    }
+
+    /// Waits until every missing piece of these ranges of the file is here.
+    async fn wait_for(&self, ranges: &[Range<u64>], offset: u64, deadline: Option<Time>) -> Result<()> {
+        let mut missing: Vec<PieceIndex> = Vec::new();
+        for range in ranges {
+            missing.extend(self.config.pristine.missing_in(self.in_image(range)));
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        let began = self.config.clock.now();
+        let stall = Stall::begin(&self.config, began);
+        let ready = self.config.swarm.demand(&missing);
+        let outcome = match deadline {
+            None => Ok(ready.await),
+            Some(deadline) => tokio::time::timeout(deadline.since(began), ready).await,
+        };
+        drop(stall);
+        match outcome {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(self.error(ErrorKind::Closed, offset, "the appliance was shut down")),
+            Err(_) => {
+                let peers = self.config.swarm.peer_count() as u32;
+                let event = Event::ReadTimedOut { file: self.config.index, offset, peers };
+                // Nobody may be listening.
+                let _ = self.config.events.send(event);
+                let why = match self.config.swarm.storage_error() {
+                    Some(reason) => format!("what came could not be stored ({reason})"),
+                    None if peers == 0 => "no peer is connected: is anybody seeding?".to_owned(),
+                    None => format!("{peers} peers did not deliver it in time"),
+                };
+                Err(self.error(ErrorKind::TimedOut, offset, &why))
+            }
+        }
+    }
+
+    /// Reads parts of the base that a write needs around its edges.
+    async fn read_bases(self: &Arc<Self>, ranges: &[Range<u64>]) -> Result<Vec<BaseFill>> {
+        let deadline = self.config.read_timeout.map(|t| self.config.clock.now() + t);
+        let mut fills = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            fills.push(self.read_base(range.clone(), deadline).await?);
+        }
+        Ok(fills)
+    }
+
+    async fn read_base(self: &Arc<Self>, range: Range<u64>, deadline: Option<Time>) -> Result<BaseFill> {
+        for _ in 0..ATTEMPTS {
+            self.wait_for(std::slice::from_ref(&range), range.start, deadline).await?;
+            let disk = self.clone();
+            let base = self.in_image(&range);
+            let (done, data) = self
+                .blocking(move || {
+                    let mut data = vec![0; (base.end - base.start) as usize];
+                    disk.read_base_blocking(base, &mut data).map(|done| (done, data))
+                })
+                .await?;
+            if done {
+                return Ok(BaseFill { offset: range.start, bytes: data.into() });
+            }
+        }
+        let why = "local data keeps turning out damaged: check the disk";
+        Err(self.error(ErrorKind::Corrupt, range.start, why))
+    }
+
+    /// The parts of the base that a write needs, if all of them are present.
+    fn bases_present(&self, ranges: &[Range<u64>]) -> Result<Option<Vec<BaseFill>>> {
+        let mut fills = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let mut data = vec![0; (range.end - range.start) as usize];
+            let base = self.in_image(range);
+            if self.config.pristine.try_read(base.start, &mut data)? != TryRead::Done {
+                return Ok(None);
+            }
+            fills.push(BaseFill { offset: range.start, bytes: data.into() });
+        }
+        Ok(Some(fills))
+    }
+
+    async fn write_waiting(self: Arc<Self>, offset: u64, data: Bytes) -> Result<()> {
+        let mut fills = Vec::new();
+        loop {
+            let disk = self.clone();
+            let bytes = data.clone();
+            let outcome =
+                self.blocking(move || disk.overlay().write(offset, &bytes, &fills)).await?;
+            match outcome {
+                WriteOutcome::Done => {
+                    self.wrote(data.len());
+                    return Ok(());
+                }
+                WriteOutcome::NeedsBase(ranges) => fills = self.read_bases(&ranges).await?,
+            }
+        }
+    }
+
+    async fn zero_waiting(self: Arc<Self>, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
+        let end = offset.checked_add(length).ok_or_else(|| {
+            self.error(ErrorKind::InvalidInput, offset, "the range ends behind the largest offset")
+        })?;
+        let len = self.overlay().len();
+        let grows = mode == (ZeroMode::Zero { keep_size: false });
+        if grows && end > len {
+            self.overlay().set_len(end)?;
+        }
+        let end = if grows { end } else { end.min(len) };
+        if offset >= end {
+            return Ok(());
+        }
+        let discard = mode == ZeroMode::Discard;
+        let mut fills = Vec::new();
+        loop {
+            let disk = self.clone();
+            let outcome = self
+                .blocking(move || disk.overlay().zero(offset, end - offset, discard, &fills))
+                .await?;
+            match outcome {
+                WriteOutcome::Done => {
+                    self.wrote(0);
+                    return Ok(());
+                }
+                WriteOutcome::NeedsBase(ranges) => fills = self.read_bases(&ranges).await?,
+            }
+        }
+    }
+
+    /// Tells readahead and the counters of a read that reached the pristine copy.
+    fn note_read(&self, range: &Range<u64>, missed: bool) {
+        if range.start >= range.end {
+            return;
+        }
+        let in_image = self.in_image(range);
+        self.config.counters.touch(in_image.clone());
+        let unit = u64::from(self.image().geometry().nominal_piece_length());
+        let piece = (in_image.end - 1) / unit;
+        if self.last_piece.swap(piece, Ordering::Relaxed) == piece && !missed {
+            return;
+        }
+        let ahead = self.readahead.lock().on_read(range.clone(), unit);
+        let ahead = ahead.start..ahead.end.min(self.file.length);
+        if ahead.start < ahead.end {
+            let pieces = self.config.pristine.missing_in(self.in_image(&ahead));
+            if !pieces.is_empty() {
+                self.config.swarm.read_ahead(&pieces);
+            }
+        }
+    }
+
+    fn wrote(&self, bytes: usize) {
+        self.config.counters.written(bytes);
+        *self.modified.lock() = SystemTime::now();
+    }
+
+    fn in_image(&self, range: &Range<u64>) -> Range<u64> {
+        self.file.offset + range.start..self.file.offset + range.end
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match self.config.runtime.spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(ErrorKind::Closed, "the session was shut down")),
+        }
+    }
+
+    fn error(&self, kind: ErrorKind, offset: u64, why: &str) -> Error {
+        let name = self.file.path.join("/");
+        Error::new(kind, format!("{name} at offset {offset}: {why}"))
+    }
+
+    /// Turns an error into what the guest sees, and keeps its text in the log.
+    fn to_errno(&self, operation: &str, error: &Error) -> Errno {
+        tracing::warn!(file = %self.file.path.join("/"), operation, %error, "the guest sees an error");
+        error.errno()
+    }
+}
+
+/// Runs the stall clock while it lives.
+struct Stall<'a> {
+    config: &'a DiskConfig,
+    began: Time,
+}
+
+impl<'a> Stall<'a> {
+    fn begin(config: &'a DiskConfig, began: Time) -> Self {
+        config.counters.stall_begins(began);
+        Self { config, began }
+    }
+}
+
+impl Drop for Stall<'_> {
+    fn drop(&mut self) {
+        self.config.counters.stall_ends(self.config.clock.now(), self.began);
+    }
+}
+
+/// Bytes of a file that lie in pieces that are not all zeros.
+fn data_bytes(image: &Image, file: &ImageFile) -> u64 {
+    let geometry = image.geometry();
+    let range = file.offset..file.offset + file.length;
+    let zeros: u64 = geometry
+        .pieces_in(range.clone())
+        .map(PieceIndex)
+        .filter(|p| image.piece_class(*p) == PieceClass::Zero)
+        .map(|p| {
+            let piece = geometry.piece_range(p);
+            piece.end.min(range.end) - piece.start.max(range.start)
+        })
+        .sum();
+    file.length - zeros
+}
+
+/// The part of a buffer, which stands for the bytes from `offset`, that an extent covers.
+fn part_of<'a>(buffer: &'a mut [u8], offset: u64, range: &Range<u64>) -> &'a mut [u8] {
+    &mut buffer[(range.start - offset) as usize..(range.end - offset) as usize]
+}
+
+impl BlockFile for Disk {
+    fn len(&self) -> u64 {
+        self.overlay().len()
+    }
+
+    fn allocated(&self) -> u64 {
+        // What is not a hole, wherever it is: programs take a file without blocks for one of zeros.
+        self.base_data.saturating_add(self.overlay().allocated()).min(self.len().next_multiple_of(4096))
+    }
+
+    fn modified(&self) -> SystemTime {
+        *self.modified.lock()
+    }
+
+    fn set_len(&self, length: u64) -> Result<(), Errno> {
+        self.overlay().set_len(length).map_err(|e| self.to_errno("set length", &e))?;
+        self.wrote(0);
+        Ok(())
+    }
+
+    fn try_read(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
+        let length = self.clip(offset, buffer.len());
+        if length == 0 {
+            return Ok(Some(0));
+        }
+        let present = self
+            .read_present(offset, &mut buffer[..length])
+            .map_err(|e| self.to_errno("read", &e))?;
+        if present {
+            self.config.counters.read(length);
+        }
+        Ok(present.then_some(length))
+    }
+
+    fn read(self: Arc<Self>, offset: u64, length: usize) -> VolumeFuture<Bytes> {
+        Box::pin(async move {
+            self.clone().read_waiting(offset, length).await.map_err(|e| self.to_errno("read", &e))
+        })
+    }
+
+    fn try_write(&self, offset: u64, data: &[u8]) -> Result<Option<()>, Errno> {
+        let failed = |e: Error| self.to_errno("write", &e);
+        let mut outcome = self.overlay().write(offset, data, &[]).map_err(failed)?;
+        if let WriteOutcome::NeedsBase(ranges) = &outcome {
+            let Some(fills) = self.bases_present(ranges).map_err(failed)? else { return Ok(None) };
+            outcome = self.overlay().write(offset, data, &fills).map_err(failed)?;
+        }
+        Ok(match outcome {
+            WriteOutcome::Done => {
+                self.wrote(data.len());
+                Some(())
+            }
+            WriteOutcome::NeedsBase(_) => None,
+        })
+    }
+
+    fn write(self: Arc<Self>, offset: u64, data: Bytes) -> VolumeFuture<()> {
+        Box::pin(async move {
+            self.clone().write_waiting(offset, data).await.map_err(|e| self.to_errno("write", &e))
+        })
+    }
+
+    fn zero(self: Arc<Self>, offset: u64, length: u64, mode: ZeroMode) -> VolumeFuture<()> {
+        Box::pin(async move {
+            let done = self.clone().zero_waiting(offset, length, mode).await;
+            done.map_err(|e| self.to_errno("zero", &e))
+        })
+    }
+
+    fn flush(self: Arc<Self>) -> VolumeFuture<()> {
+        Box::pin(async move {
+            let disk = self.clone();
+            let done = self.blocking(move || disk.overlay().flush()).await;
+            done.map_err(|e| self.to_errno("flush", &e))
+        })
+    }
+
+    fn seek(&self, offset: u64, target: SeekTarget) -> Result<u64, Errno> {
+        let len = self.overlay().len();
+        if offset >= len {
+            return Err(Errno::ENXIO);
+        }
+        let wants_data = target == SeekTarget::Data;
+        for extent in self.overlay().extents(offset..len) {
+            match extent.kind {
+                ExtentKind::Zero if wants_data => {}
+                ExtentKind::Zero => return Ok(extent.range.start),
+                ExtentKind::Data if wants_data => return Ok(extent.range.start),
+                ExtentKind::Data => {}
+                ExtentKind::Base => {
+                    if let Some(at) = self.seek_base(&extent.range, wants_data) {
+                        return Ok(at);
+                    }
+                }
+            }
+        }
+        if wants_data { Err(Errno::ENXIO) } else { Ok(len) }
+    }
+}
+
+impl Disk {
+    /// The first byte in a range of the base that is data (or a hole), by what the metainfo tells.
+    fn seek_base(&self, range: &Range<u64>, wants_data: bool) -> Option<u64> {
+        let image = self.image();
+        let in_image = self.in_image(range);
+        image
+            .geometry()
+            .pieces_in(in_image.clone())
+            .map(PieceIndex)
+            .find(|p| (image.piece_class(*p) != PieceClass::Zero) == wants_data)
+            .map(|p| image.geometry().piece_offset(p).max(in_image.start) - self.file.offset)
+    }
+}

@@ -1,0 +1,298 @@
+//! One virtual machine's view of an image: its disks, its mount, its figures.
+//!
+//! Invariant: an appliance owns its state directory (nobody else writes there while it lives), and
+//! the mount is gone before the state is.
+
+mod counters;
+mod disk;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use vmtorrent_platform::fuse::{Mount, MountOptions, mount};
+use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
+
+use self::counters::Counters;
+use self::disk::{Disk, DiskConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::Event;
+use crate::image::Image;
+use crate::options::ApplianceOptions;
+use crate::overlay::StateDirectory;
+use crate::session::{Session, Shared};
+use crate::stats::Stats;
+use crate::torrent::Torrent;
+
+/// What an appliance is made of.
+pub(crate) struct ApplianceParts {
+    pub(crate) session: Arc<Shared>,
+    pub(crate) torrent: Arc<Torrent>,
+    pub(crate) state: StateDirectory,
+    pub(crate) options: ApplianceOptions,
+}
+
+/// A running appliance: complete, writable disks over an image that is still on its way.
+///
+/// Offsets and lengths are bytes, at any alignment. `file` is an index into
+/// [`Image::files`]. All calls may be made from any thread and any executor.
+///
+/// Dropping an appliance unmounts it; what was not flushed may be lost, as with a real machine.
+/// [`shutdown`](Appliance::shutdown) flushes first.
+pub struct Appliance {
+    mount: Mutex<Option<Mount>>,
+    directory: Option<PathBuf>,
+    disks: Vec<Arc<Disk>>,
+    counters: Arc<Counters>,
+    user: u64,
+    torrent: Arc<Torrent>,
+    state: StateDirectory,
+    session: Arc<Shared>,
+    /// The session, if it exists for this appliance alone.
+    own_session: Mutex<Option<Session>>,
+}
+
+impl Appliance {
+    pub(crate) async fn start(parts: ApplianceParts) -> Result<Self> {
+        let ApplianceParts { session, torrent, state, options } = parts;
+        let image = torrent.image().clone();
+        let counters = Arc::new(Counters::new(image.geometry().total_length()));
+        let mut disks = Vec::with_capacity(image.files().len());
+        for index in 0..image.files().len() {
+            disks.push(Arc::new(Disk::new(DiskConfig {
+                index,
+                overlay: state.overlay(index)?,
+                pristine: torrent.pristine().clone(),
+                swarm: torrent.swarm().clone(),
+                runtime: session.handle().clone(),
+                clock: session.clock(),
+                read_timeout: options.read_timeout,
+                counters: counters.clone(),
+                events: torrent.events().clone(),
+            })));
+        }
+        let user = torrent.join(options.fill);
+        let mut appliance = Self {
+            mount: Mutex::new(None),
+            directory: None,
+            disks,
+            counters,
+            user,
+            torrent,
+            state,
+            session,
+            own_session: Mutex::new(None),
+        };
+        if let Some(directory) = options.mount {
+            appliance.mount_at(directory).await?;
+        }
+        Ok(appliance)
+    }
+
+    async fn mount_at(&mut self, directory: PathBuf) -> Result<()> {
+        let image = self.torrent.image().clone();
+        let files: Vec<(Vec<String>, Arc<dyn BlockFile>)> = image
+            .files()
+            .iter()
+            .zip(&self.disks)
+            .filter(|(file, _)| !file.padding)
+            .map(|(file, disk)| (file.path.clone(), disk.clone() as Arc<dyn BlockFile>))
+            .collect();
+        let own_files = self.state.files_dir();
+        let options = MountOptions::new(self.session.handle().clone(), image.name());
+        let at = directory.clone();
+        let mounted = self
+            .session
+            .handle()
+            .spawn_blocking(move || -> Result<Mount> {
+                let volume = TreeVolume::new(files, own_files)
+                    .map_err(|e| Error::io("opening the appliance's own files", e.into()))?;
+                Ok(mount(Arc::new(volume), &at, options)?)
+            })
+            .await
+            .map_err(|_| closed())??;
+        *self.mount.lock() = Some(mounted);
+        self.directory = Some(directory);
+        Ok(())
+    }
+
+    /// Ties a session to this appliance: it ends with it.
+    pub(crate) fn keep_session(&self, session: Session) {
+        *self.own_session.lock() = Some(session);
+    }
+
+    /// The image.
+    pub fn image(&self) -> &Image {
+        self.torrent.image()
+    }
+
+    /// Where the volume is mounted.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// The disk to boot from: the largest file of the image, below the mount point.
+    pub fn disk_path(&self) -> Option<PathBuf> {
+        let files = self.torrent.image().files();
+        let largest = files.iter().filter(|f| !f.padding).max_by_key(|f| f.length)?;
+        let mut path = self.directory.clone()?;
+        path.extend(&largest.path);
+        Some(path)
+    }
+
+    /// The present length of a file, bytes: the guest may have grown or truncated it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when there is no such file.
+    pub fn len(&self, file: usize) -> Result<u64> {
+        Ok(self.disk(file)?.len())
+    }
+
+    /// Reads `length` bytes from `offset`, waiting for what is missing; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TimedOut`] or [`ErrorKind::Io`] when the data can't be had; [`ErrorKind::InvalidInput`] when there is no such file.
+    pub async fn read_at(&self, file: usize, offset: u64, length: usize) -> Result<Bytes> {
+        let disk = self.disk(file)?;
+        let mut buffer = vec![0; length.min(usize::try_from(disk.len().saturating_sub(offset)).unwrap_or(usize::MAX))];
+        if disk.try_read(offset, &mut buffer).map_err(|e| failed("read", e))?.is_some() {
+            return Ok(buffer.into());
+        }
+        self.run("read", disk.read(offset, length)).await
+    }
+
+    /// Writes all of `data` at `offset`, growing the file when needed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSpace`] when the state directory's disk is full, and others as for reading.
+    pub async fn write_at(&self, file: usize, offset: u64, data: Bytes) -> Result<()> {
+        let disk = self.disk(file)?;
+        self.run("write", disk.write(offset, data)).await
+    }
+
+    /// Makes a range read as zeros and gives its storage back.
+    ///
+    /// # Errors
+    /// As for writing.
+    pub async fn discard(&self, file: usize, offset: u64, length: u64) -> Result<()> {
+        let disk = self.disk(file)?;
+        self.run("discard", disk.zero(offset, length, ZeroMode::Discard)).await
+    }
+
+    /// Makes a range read as zeros; the file grows when the range ends behind it.
+    ///
+    /// # Errors
+    /// As for writing.
+    pub async fn write_zeroes(&self, file: usize, offset: u64, length: u64) -> Result<()> {
+        let disk = self.disk(file)?;
+        self.run("write zeroes", disk.zero(offset, length, ZeroMode::Zero { keep_size: false })).await
+    }
+
+    /// Grows a file with zeros, or truncates it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when there is no such file, and what the disk reports.
+    pub fn set_len(&self, file: usize, length: u64) -> Result<()> {
+        self.disk(file)?.set_len(length).map_err(|e| failed("set length", e))
+    }
+
+    /// Makes all that was written to a file durable.
+    ///
+    /// # Errors
+    /// What the disk reports; nothing is given up, a later flush tries again.
+    pub async fn flush(&self, file: usize) -> Result<()> {
+        let disk = self.disk(file)?;
+        self.run("flush", disk.flush()).await
+    }
+
+    /// What this appliance has cost so far. Bytes on the network are those of the image, which all
+    /// appliances of one session share; reads and stalls are this appliance's own.
+    pub fn stats(&self) -> Stats {
+        let stalls = self.counters.stalls(self.session.clock().now());
+        let milliseconds = |d: std::time::Duration| d.as_secs_f64() * 1000.0;
+        Stats {
+            stalls: stalls.count,
+            stall_seconds: stalls.total.as_secs_f64(),
+            demand_p50_ms: milliseconds(stalls.median),
+            demand_p99_ms: milliseconds(stalls.p99),
+            guest_read_bytes: self.counters.read_bytes(),
+            guest_written_bytes: self.counters.written_bytes(),
+            distinct_read_bytes: self.counters.touched_bytes(),
+            ..self.torrent.stats()
+        }
+    }
+
+    /// What happens from now on. A receiver that falls behind misses the oldest events.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.torrent.events().subscribe()
+    }
+
+    /// Unmounts, flushes every file, leaves the swarm if nobody else in the session runs the image, and
+    /// gives the final figures. The state stays for the next launch, unless it is ephemeral.
+    ///
+    /// # Errors
+    /// When what the guest wrote could not be flushed: it is named, and the state directory still holds
+    /// all that an earlier flush had acknowledged.
+    pub async fn shutdown(self) -> Result<Stats> {
+        let mount = self.mount.lock().take();
+        if let Some(mount) = mount {
+            let unmounted = self.session.handle().spawn_blocking(|| mount.unmount()).await;
+            unmounted.map_err(|_| closed())??;
+        }
+        let mut outcome = Ok(());
+        for file in 0..self.disks.len() {
+            outcome = outcome.and(self.flush(file).await);
+        }
+        let stats = self.stats();
+        let session = self.session.clone();
+        let own_session = self.own_session.lock().take();
+        let torrent = self.torrent.clone();
+        drop(self);
+        let shared = session.clone();
+        session
+            .run(async move {
+                shared.release(torrent).await;
+                Ok(())
+            })
+            .await?;
+        if let Some(own) = own_session {
+            own.shutdown().await?;
+        }
+        outcome.map(|()| stats)
+    }
+
+    fn disk(&self, file: usize) -> Result<Arc<Disk>> {
+        self.disks.get(file).cloned().ok_or_else(|| {
+            let text = format!("no file {file}: the image has {}", self.disks.len());
+            Error::new(ErrorKind::InvalidInput, text)
+        })
+    }
+
+    pub(crate) fn block_file(&self, file: usize) -> Result<Arc<dyn BlockFile>> {
+        Ok(self.disk(file)?)
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: vmtorrent_platform::VolumeFuture<T>,
+    ) -> Result<T> {
+        self.session.run(async move { work.await.map_err(|e| failed(operation, e)) }).await
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        self.torrent.leave(self.user);
+    }
+}
+
+fn failed(operation: &str, errno: vmtorrent_platform::Errno) -> Error {
+    Error::io(format!("{operation} on the appliance's disk"), errno.into())
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the session was shut down")
+}

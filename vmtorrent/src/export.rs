@@ -1,0 +1,145 @@
+//! Writing out the mutable image as the guest left it.
+//!
+//! Invariant: the output appears under its name only when it is complete.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vmtorrent_platform::{Errno, PositionedFile, SeekTarget};
+
+use crate::appliance::Appliance;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
+use crate::overlay::StateDirectory;
+use crate::session::Session;
+use crate::image::Image;
+
+/// How much is read and written at once, bytes.
+const CHUNK: u64 = 1 << 20;
+
+/// How an [`export`] goes about data that is not here.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// How long one read waits for data that must still be fetched; `None`: for ever. Default 60 s.
+    pub read_timeout: Option<Duration>,
+    /// The cache directory, if it is not the one that the last launch used.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self { read_timeout: Some(Duration::from_secs(60)), cache: None }
+    }
+}
+
+/// Writes the image of a state directory, with everything that the guest wrote and flushed, to `output`: a
+/// file, or a directory for an image of several files. Gives the bytes of data written; holes stay holes.
+///
+/// What neither the state nor the cache holds is fetched from the swarm, from the peers and trackers
+/// that the last launch knew.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when `state` is no state directory, [`ErrorKind::InUse`] when its appliance runs or
+/// `output` exists, [`ErrorKind::TimedOut`] when missing data does not come.
+pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Result<u64> {
+    if output.exists() {
+        let text = format!("{} exists: remove it, or choose another name", output.display());
+        return Err(Error::new(ErrorKind::InUse, text));
+    }
+    // Read what the state says, then let it go: the launch below takes it again.
+    let (image, record) = {
+        let (directory, image) = StateDirectory::open_existing(state, |b| Image::from_bytes(b))?;
+        (image, directory.record())
+    };
+    let peers = record.peers.as_array().into_iter().flatten();
+    let peers = peers.filter_map(|p| p.as_str()?.parse().ok()).collect();
+    let session = Session::start(SessionOptions {
+        cache: options.cache.or(record.cache),
+        ..SessionOptions::default()
+    })
+    .await?;
+    let appliance = session
+        .launch(
+            image,
+            ApplianceOptions {
+                state: State::Directory(state.to_owned()),
+                mount: None,
+                peers,
+                fill: Fill::None,
+                read_timeout: options.read_timeout,
+            },
+        )
+        .await?;
+    let written = write_out(&appliance, output).await;
+    appliance.shutdown().await?;
+    session.shutdown().await?;
+    written
+}
+
+async fn write_out(appliance: &Appliance, output: &Path) -> Result<u64> {
+    let mut name = output.file_name().map(ToOwned::to_owned).ok_or_else(|| {
+        let text = format!("{} names no file: give the output a name", output.display());
+        Error::new(ErrorKind::InvalidInput, text)
+    })?;
+    name.push(".partial");
+    let partial = output.with_file_name(name);
+    let written = write_all(appliance, &partial).await;
+    let finished = written.and_then(|bytes| {
+        fs::rename(&partial, output)
+            .map_err(|e| Error::io(format!("renaming {} to {}", partial.display(), output.display()), e))?;
+        Ok(bytes)
+    });
+    if finished.is_err() {
+        // Best effort: the error that is reported is the one that matters.
+        let _ = if partial.is_dir() { fs::remove_dir_all(&partial) } else { fs::remove_file(&partial) };
+    }
+    finished
+}
+
+async fn write_all(appliance: &Appliance, partial: &Path) -> Result<u64> {
+    let image = appliance.image();
+    let mut bytes = 0;
+    for (index, file) in image.files().iter().enumerate().filter(|(_, f)| !f.padding) {
+        let mut path = partial.to_owned();
+        if !image.is_single_file() {
+            path.extend(&file.path);
+        }
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)
+                .map_err(|e| Error::io(format!("making {}", parent.display()), e))?;
+        }
+        bytes += write_file(appliance, index, &path).await?;
+    }
+    Ok(bytes)
+}
+
+async fn write_file(appliance: &Appliance, index: usize, path: &Path) -> Result<u64> {
+    let failed = |e| Error::io(format!("writing {}", path.display()), e);
+    let file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
+    let out = PositionedFile::new(file);
+    let disk = appliance.block_file(index)?;
+    let length = disk.len();
+    out.set_len(length).map_err(failed)?;
+    let mut at = 0;
+    let mut bytes = 0;
+    while at < length {
+        at = match disk.seek(at, SeekTarget::Data) {
+            Ok(data) => data,
+            Err(Errno::ENXIO) => break,
+            Err(errno) => return Err(failed(errno.into())),
+        };
+        let end = disk.seek(at, SeekTarget::Hole).map_err(|e| failed(e.into()))?;
+        while at < end {
+            let data = appliance.read_at(index, at, (end - at).min(CHUNK) as usize).await?;
+            if data.is_empty() {
+                break;
+            }
+            out.write_all_at(&data, at).map_err(failed)?;
+            at += data.len() as u64;
+            bytes += data.len() as u64;
+        }
+    }
+    out.sync_data().map_err(failed)?;
+    Ok(bytes)
+}

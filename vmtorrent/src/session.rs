@@ -1,0 +1,440 @@
+//! Invariant: a session owns one runtime, one listener, one cache and the limits; all that it started
+//! ends with it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::appliance::{Appliance, ApplianceParts};
+use crate::clock::SystemClock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Image, InfoHash, Source};
+use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
+use crate::overlay::StateDirectory;
+use crate::pristine::Pristine;
+use crate::seed::Seed;
+use crate::swarm::{Limiter, SwarmConfig, answer, greet};
+use crate::torrent::{Torrent, TorrentConfig};
+use crate::tracker::{TrackerConfig, TrackerServer, TrackerServerHandle};
+use crate::{directories, http};
+
+/// Carries any number of appliances and seeds: one runtime, one listener, one cache, shared limits.
+///
+/// Appliances of one image share its pristine copy and its place in the swarm: ten machines of one
+/// image cost one download. A session works from any executor; it brings its own tokio runtime.
+///
+/// ```no_run
+/// # async fn run() -> vmtorrent::Result<()> {
+/// use vmtorrent::{ApplianceOptions, Session, SessionOptions, image::Source};
+///
+/// let session = Session::start(SessionOptions::default()).await?;
+/// let image = "debian.torrent".parse::<Source>()?.load().await?;
+/// let appliance = session.launch(image, ApplianceOptions::default()).await?;
+/// let boot_sector = appliance.read_at(0, 0, 512).await?;
+/// appliance.shutdown().await?;
+/// session.shutdown().await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+/// What appliances keep of their session.
+pub(crate) struct Shared {
+    options: SessionOptions,
+    cache: PathBuf,
+    listen: SocketAddr,
+    peer_id: [u8; 20],
+    clock: SystemClock,
+    download: Arc<Mutex<Limiter>>,
+    upload: Arc<Mutex<Limiter>>,
+    torrents: Mutex<HashMap<InfoHash, Weak<Torrent>>>,
+    /// Held while a torrent is opened, so that two launches of one image share it.
+    opening: tokio::sync::Mutex<()>,
+    own_tracker: Mutex<Option<(Url, TrackerServerHandle)>>,
+    http: reqwest::Client,
+    // Last, so that everything above is gone before its tasks are.
+    runtime: OwnRuntime,
+}
+
+/// A runtime that can be dropped from anywhere, also from inside another runtime.
+struct OwnRuntime {
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Handshakes with strangers that are under way at once.
+const MAX_GREETINGS: usize = 64;
+/// Worker threads: the work is in the kernel, in hashing and on the disk, which have threads of their own.
+const WORKERS: usize = 2;
+const MAX_BLOCKING_THREADS: usize = 64;
+
+impl Session {
+    /// Starts a session: binds the listener and makes the cache directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] when the port is taken, [`ErrorKind::PermissionDenied`] or
+    /// [`ErrorKind::Io`] when the cache directory can't be made.
+    pub async fn start(options: SessionOptions) -> Result<Self> {
+        let cache = match &options.cache {
+            Some(path) => path.clone(),
+            None => directories::cache()?,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .thread_name("vmtorrent")
+            .enable_all()
+            .build()
+            .map_err(|e| Error::io("starting the session's threads", e))?;
+        let handle = runtime.handle().clone();
+        let listener = {
+            let _entered = handle.enter();
+            listen(options.listen)?
+        };
+        let address =
+            listener.local_addr().map_err(|e| Error::io("asking for the listener's address", e))?;
+        let shared = Arc::new(Shared {
+            cache,
+            listen: address,
+            peer_id: new_peer_id(),
+            clock: SystemClock::start(),
+            download: Arc::new(Mutex::new(Limiter::new(options.download_limit))),
+            upload: Arc::new(Mutex::new(Limiter::new(options.upload_limit))),
+            torrents: Mutex::new(HashMap::new()),
+            opening: tokio::sync::Mutex::new(()),
+            own_tracker: Mutex::new(None),
+            http: http::client()?,
+            runtime: OwnRuntime { runtime: Some(runtime), handle: handle.clone() },
+            options,
+        });
+        handle.spawn(accept(listener, Arc::downgrade(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// The address on which peers may connect, with the port that was taken.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.shared.listen
+    }
+
+    /// Loads a .torrent file. [`Source::load`] does the same on the caller's tokio runtime; this works
+    /// from any executor.
+    ///
+    /// # Errors
+    /// Those of [`Source::load`].
+    pub async fn load(&self, source: &Source) -> Result<Image> {
+        let source = source.clone();
+        self.run(async move { source.load().await }).await
+    }
+
+    /// Starts an appliance: opens or makes its state, joins the swarm, and mounts it if asked to.
+    ///
+    /// It returns as soon as the disk can be opened; nothing has to be downloaded for that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] when the state directory is another appliance's or the mount point is taken,
+    /// [`ErrorKind::Unavailable`] when there is no FUSE, and whatever the file systems report.
+    pub async fn launch(&self, image: Image, options: ApplianceOptions) -> Result<Appliance> {
+        let shared = self.shared.clone();
+        self.run(async move { shared.launch(image, options).await }).await
+    }
+
+    /// Serves a published file or directory: `data` holds it under the image's name.
+    ///
+    /// Lengths are checked now, each piece on its first use.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] or [`ErrorKind::InvalidInput`] naming the file that is missing or has another length.
+    pub async fn seed(&self, image: Image, data: &Path) -> Result<Seed> {
+        let shared = self.shared.clone();
+        let data = data.to_owned();
+        self.run(async move { shared.seed(image, data).await }).await
+    }
+
+    /// Runs a small HTTP tracker, and announces this session's seeds to it. Gives the address with the
+    /// port that was taken.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] when the port is taken, or when this session runs a tracker already.
+    pub async fn serve_tracker(&self, address: SocketAddr) -> Result<SocketAddr> {
+        let shared = self.shared.clone();
+        self.run(async move { shared.serve_tracker(address).await }).await
+    }
+
+    /// Ends what is left of the session's torrents in an orderly way. Appliances and seeds should be
+    /// shut down before.
+    ///
+    /// # Errors
+    /// None today; the result leaves room for a report.
+    pub async fn shutdown(self) -> Result<()> {
+        let shared = self.shared.clone();
+        self.run(async move {
+            let torrents: Vec<_> =
+                shared.torrents.lock().drain().filter_map(|(_, t)| t.upgrade()).collect();
+            for torrent in torrents {
+                torrent.end().await;
+            }
+            let tracker = shared.own_tracker.lock().take();
+            if let Some((_, tracker)) = tracker {
+                tracker.shutdown().await;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.shared.run(work).await
+    }
+}
+
+impl Shared {
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.runtime.handle
+    }
+
+    pub(crate) fn clock(&self) -> SystemClock {
+        self.clock
+    }
+
+    /// Runs work on the session's runtime, whatever executor asks.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.handle().spawn(work).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(ErrorKind::Closed, "the session was shut down")),
+        }
+    }
+
+    async fn launch(self: Arc<Self>, image: Image, options: ApplianceOptions) -> Result<Appliance> {
+        let image = Arc::new(image);
+        let state = self.open_state(&image, &options).await?;
+        let torrent = self.open_cached(image).await?;
+        for peer in &options.peers {
+            torrent.swarm().add_address(*peer, true);
+        }
+        let parts = ApplianceParts { session: self, torrent, state, options };
+        Appliance::start(parts).await
+    }
+
+    async fn open_state(
+        self: &Arc<Self>,
+        image: &Arc<Image>,
+        options: &ApplianceOptions,
+    ) -> Result<StateDirectory> {
+        let state = options.state.clone();
+        let image = image.clone();
+        let cache = self.cache.clone();
+        let peers: Vec<String> = options.peers.iter().map(ToString::to_string).collect();
+        self.blocking(move || {
+            let state = match state {
+                State::Ephemeral => StateDirectory::ephemeral(None, &image)?,
+                State::Directory(path) => StateDirectory::open(&path, &image)?,
+                State::Default => StateDirectory::open(&directories::state(image.name())?, &image)?,
+            };
+            state.note(Some(&cache), peers.into())?;
+            Ok(state)
+        })
+        .await
+    }
+
+    async fn open_cached(self: &Arc<Self>, image: Arc<Image>) -> Result<Arc<Torrent>> {
+        let _guard = self.opening.lock().await;
+        if let Some(torrent) = self.torrent(image.info_hash()) {
+            return Ok(torrent);
+        }
+        let (cache, port) = (self.cache.clone(), self.listen.port());
+        let for_store = image.clone();
+        let opened = self
+            .blocking(move || Pristine::open_cache(for_store, &cache, port))
+            .await?;
+        Ok(self.start_torrent(Arc::new(opened.pristine), opened.leader, true, None))
+    }
+
+    async fn seed(self: Arc<Self>, image: Image, data: PathBuf) -> Result<Seed> {
+        let _guard = self.opening.lock().await;
+        if self.torrent(image.info_hash()).is_some() {
+            let text = format!("{} is launched or seeded by this session already", image.name());
+            return Err(Error::new(ErrorKind::InUse, text));
+        }
+        let pristine =
+            self.blocking(move || Pristine::open_published(Arc::new(image), &data)).await?;
+        let own = self.own_tracker.lock().as_ref().map(|(url, _)| url.clone());
+        let torrent = self.start_torrent(Arc::new(pristine), None, false, own);
+        Ok(Seed::new(self.clone(), torrent))
+    }
+
+    fn torrent(&self, info_hash: InfoHash) -> Option<Arc<Torrent>> {
+        self.torrents.lock().get(&info_hash).and_then(Weak::upgrade)
+    }
+
+    fn start_torrent(
+        self: &Arc<Self>,
+        pristine: Arc<Pristine>,
+        leader: Option<SocketAddr>,
+        writable: bool,
+        own_tracker: Option<Url>,
+    ) -> Arc<Torrent> {
+        let image = pristine.image().clone();
+        let mut tiers = image.trackers().to_vec();
+        if let Some(own) = own_tracker
+            && !tiers.iter().flatten().any(|t| *t == own)
+        {
+            tiers.push(vec![own]);
+        }
+        let tracker = (self.options.discovery && !tiers.is_empty()).then(|| {
+            TrackerConfig::new(
+                image.info_hash(),
+                self.peer_id,
+                self.listen.port(),
+                tiers,
+                self.http.clone(),
+            )
+        });
+        let torrent = Torrent::start(TorrentConfig {
+            swarm: SwarmConfig {
+                pristine,
+                runtime: self.handle().clone(),
+                clock: self.clock,
+                peer_id: self.peer_id,
+                listen_port: self.listen.port(),
+                fill: Fill::None,
+                download: self.download.clone(),
+                upload: self.upload.clone(),
+                seed: rand::random(),
+            },
+            tracker,
+            leader,
+            writable,
+        });
+        let mut torrents = self.torrents.lock();
+        torrents.retain(|_, t| t.strong_count() > 0);
+        torrents.insert(image.info_hash(), Arc::downgrade(&torrent));
+        torrent
+    }
+
+    async fn serve_tracker(self: Arc<Self>, address: SocketAddr) -> Result<SocketAddr> {
+        if self.own_tracker.lock().is_some() {
+            let text = "this session runs a tracker already";
+            return Err(Error::new(ErrorKind::InUse, text));
+        }
+        let server = TrackerServer::bind(address).await?;
+        let bound = server.local_addr();
+        // Its own seeds reach it by an address that can be connected to.
+        let mut reachable = bound;
+        if reachable.ip().is_unspecified() {
+            reachable.set_ip(match bound {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        let url = Url::parse(&format!("http://{reachable}/announce"))
+            .map_err(|e| Error::with_source(ErrorKind::InvalidInput, "the tracker's address", e))?;
+        let running = server.spawn(self.handle());
+        *self.own_tracker.lock() = Some((url, running));
+        Ok(bound)
+    }
+
+    /// Ends a torrent whose last user goes. To be called with the user's own handle.
+    pub(crate) async fn release(&self, torrent: Arc<Torrent>) {
+        let _guard = self.opening.lock().await;
+        if Arc::strong_count(&torrent) == 1 {
+            self.torrents.lock().remove(&torrent.image().info_hash());
+            torrent.end().await;
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match self.handle().spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(ErrorKind::Closed, "the session was shut down")),
+        }
+    }
+
+    /// Answers a peer that connected: whichever of our torrents it names.
+    async fn welcome(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        let handshake = greet(&mut stream).await?;
+        let Some(torrent) = self.torrent(handshake.info_hash) else {
+            return Err(std::io::Error::other("it asks for an image that is not here"));
+        };
+        answer(&mut stream, handshake.info_hash, self.peer_id).await?;
+        torrent.swarm().accept(stream, handshake);
+        Ok(())
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let context = || {
+        format!("listening for peers on {address}: choose another address or port with --listen, or port 0 for any")
+    };
+    let bind = || -> std::io::Result<TcpListener> {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1024)?;
+        TcpListener::from_std(socket.into())
+    };
+    bind().map_err(|e| Error::io(context(), e))
+}
+
+/// The Azureus form: two letters, a version, then random bytes.
+fn new_peer_id() -> [u8; 20] {
+    let mut id = *b"-VT0100-000000000000";
+    id[8..].copy_from_slice(&rand::random::<[u8; 12]>());
+    id
+}
+
+async fn accept(listener: TcpListener, shared: Weak<Shared>) {
+    let greetings = Arc::new(Semaphore::new(MAX_GREETINGS));
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: give others time to close some.
+                tracing::warn!(%error, "accepting a peer failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(shared) = shared.upgrade() else { return };
+        let Ok(permit) = greetings.clone().try_acquire_owned() else {
+            tracing::debug!(%address, "too many peers shake hands at once");
+            continue;
+        };
+        let handle = shared.handle().clone();
+        handle.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = shared.welcome(stream).await {
+                tracing::debug!(%address, %error, "a peer was not let in");
+            }
+        });
+    }
+}

@@ -1,0 +1,178 @@
+//! Invariant: a connection's task only moves bytes; what they mean is decided in the engine. The reader
+//! never waits for the writer, nor the writer for the reader.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use super::Swarm;
+use super::wire::{
+    Decoder, HANDSHAKE_LENGTH, PIECE_MESSAGE_LENGTH, PeerHandshake, WireMessage, WireRequest,
+    decode_handshake, encode, encode_handshake, encode_piece_header,
+};
+use crate::image::InfoHash;
+use crate::picker::PeerKey;
+
+/// What the writer of a connection is told to send.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    Message(WireMessage),
+    Block(WireRequest),
+}
+
+/// How long opening a connection and the handshake may take, each.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the other side may leave what we send unread.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes that are gathered for one write.
+const WRITE_BATCH: usize = 64 << 10;
+
+/// An open connection after the handshakes.
+pub(super) struct Opened {
+    pub(super) stream: TcpStream,
+    pub(super) handshake: PeerHandshake,
+    /// How long the connection took to open: a first guess at the round trip.
+    pub(super) connect_time: Option<Duration>,
+}
+
+/// Connects to a peer and exchanges handshakes.
+pub(super) async fn dial(
+    address: SocketAddr,
+    info_hash: InfoHash,
+    our_id: [u8; 20],
+) -> io::Result<Opened> {
+    let start = Instant::now();
+    let mut stream = timely(TcpStream::connect(address)).await?;
+    let connect_time = Some(start.elapsed());
+    stream.set_nodelay(true)?;
+    let handshake = timely(async {
+        stream.write_all(&encode_handshake(info_hash, our_id)).await?;
+        read_handshake(&mut stream).await
+    })
+    .await?;
+    if handshake.info_hash != info_hash {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "another info-hash"));
+    }
+    Ok(Opened { stream, handshake, connect_time })
+}
+
+/// Reads the handshake of a peer that connected to us; [`answer`] must follow.
+pub(crate) async fn greet(stream: &mut TcpStream) -> io::Result<PeerHandshake> {
+    stream.set_nodelay(true)?;
+    timely(read_handshake(stream)).await
+}
+
+/// Answers the handshake of a peer that connected to us.
+pub(crate) async fn answer(
+    stream: &mut TcpStream,
+    info_hash: InfoHash,
+    our_id: [u8; 20],
+) -> io::Result<()> {
+    timely(stream.write_all(&encode_handshake(info_hash, our_id))).await
+}
+
+async fn read_handshake(stream: &mut TcpStream) -> io::Result<PeerHandshake> {
+    let mut bytes = [0; HANDSHAKE_LENGTH];
+    stream.read_exact(&mut bytes).await?;
+    decode_handshake(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+}
+
+async fn timely<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match tokio::time::timeout(PATIENCE, what).await {
+        Ok(result) => result,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Moves messages both ways until either side ends.
+pub(super) async fn run(
+    swarm: Arc<Swarm>,
+    key: PeerKey,
+    stream: TcpStream,
+    outgoing: mpsc::UnboundedReceiver<Outgoing>,
+) {
+    let (reader, writer) = stream.into_split();
+    let result = tokio::select! {
+        r = read(&swarm, key, reader) => r,
+        w = write(&swarm, key, writer, outgoing) => w,
+    };
+    if let Err(error) = result {
+        tracing::debug!(peer = key.0, %error, "connection ended");
+    }
+    swarm.closed(key);
+}
+
+async fn read(swarm: &Arc<Swarm>, key: PeerKey, mut reader: OwnedReadHalf) -> io::Result<()> {
+    let decoder = Decoder::new(swarm.image().geometry().piece_count());
+    let mut buffer = BytesMut::with_capacity(8 * PIECE_MESSAGE_LENGTH);
+    let mut messages = Vec::new();
+    loop {
+        if buffer.capacity() - buffer.len() < PIECE_MESSAGE_LENGTH {
+            buffer.reserve(8 * PIECE_MESSAGE_LENGTH);
+        }
+        if reader.read_buf(&mut buffer).await? == 0 {
+            return Ok(());
+        }
+        loop {
+            match decoder.decode(&mut buffer) {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(error) => {
+                    swarm.received(key, &mut messages);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string()));
+                }
+            }
+        }
+        swarm.received(key, &mut messages);
+    }
+}
+
+async fn write(
+    swarm: &Arc<Swarm>,
+    key: PeerKey,
+    mut writer: OwnedWriteHalf,
+    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+) -> io::Result<()> {
+    let mut buffer = BytesMut::with_capacity(WRITE_BATCH + PIECE_MESSAGE_LENGTH);
+    let mut blocks = Vec::new();
+    while let Some(first) = outgoing.recv().await {
+        let mut next = Some(first);
+        while let Some(item) = next {
+            match item {
+                Outgoing::Message(message) => encode(&message, &mut buffer),
+                Outgoing::Block(request) => {
+                    let sent = append_block(swarm, request, &mut buffer).await;
+                    blocks.push((request, sent));
+                }
+            }
+            next = if buffer.len() < WRITE_BATCH { outgoing.try_recv().ok() } else { None };
+        }
+        match tokio::time::timeout(WRITE_PATIENCE, writer.write_all(&buffer)).await {
+            Ok(result) => result?,
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+        buffer.clear();
+        swarm.blocks_sent(key, &mut blocks);
+    }
+    Ok(())
+}
+
+/// Appends a PIECE message; false (and nothing appended) when the block can't be read.
+async fn append_block(swarm: &Arc<Swarm>, request: WireRequest, buffer: &mut BytesMut) -> bool {
+    let start = buffer.len();
+    encode_piece_header(request.piece, request.begin, request.length, buffer);
+    let data = buffer.len();
+    buffer.resize(data + request.length as usize, 0);
+    if swarm.read_block(request, &mut buffer[data..]).await {
+        return true;
+    }
+    buffer.truncate(start);
+    false
+}

@@ -1,0 +1,573 @@
+//! The protocol core: what to do when a peer says something, a piece was stored, a guest waits, or time has passed.
+//!
+//! Invariant: no I/O, no clock, no randomness of its own. Every call takes `now`; what is to be done
+//! comes out as [`Output`]s, in order. A driver carries them out; a simulator could as well.
+
+mod peer;
+mod requests;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use slab::Slab;
+
+use self::peer::Peer;
+use super::limiter::Limiter;
+use super::upload::UploadQueue;
+use super::wire::{ExtendedHello, WireMessage, WireRequest};
+use crate::Bitfield;
+use crate::clock::Time;
+use crate::image::{BLOCK_LENGTH, BlockIndex, Image, PieceClass, PieceIndex};
+use crate::options::Fill;
+use crate::picker::{Band, BlockArrival, PeerKey, Picker};
+
+/// Something for the driver to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Send a message.
+    Send(PeerKey, WireMessage),
+    /// Read a block of the pristine copy and send it; then call [`Engine::block_sent`].
+    SendBlock(PeerKey, WireRequest),
+    /// Close the connection; [`Engine::disconnected`] is not needed any more.
+    Disconnect(PeerKey, DisconnectReason),
+    /// Check the hash and store; then call [`Engine::stored`], [`Engine::mismatched`] or [`Engine::not_stored`].
+    Store(PieceIndex, Bytes),
+    /// The piece can be read: wake who waits for it.
+    Ready(PieceIndex),
+    /// Every piece is here.
+    Completed,
+}
+
+/// Why we close a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DisconnectReason {
+    /// Neither side needs the other: both have everything.
+    BothSeeds,
+    /// It broke the protocol.
+    Protocol(String),
+    /// It sent data with a wrong hash: don't connect to it again.
+    BadData,
+    /// Nothing came for too long.
+    Silent,
+}
+
+/// Bytes moved so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    /// Received and kept, by band.
+    pub(crate) fetched: [u64; 4],
+    /// Received in vain.
+    pub(crate) wasted: u64,
+    /// Sent.
+    pub(crate) uploaded: u64,
+}
+
+/// Everything that is decided about one image's swarm.
+pub(crate) struct Engine {
+    image: Arc<Image>,
+    picker: Picker,
+    peers: Slab<Peer>,
+    uploads: UploadQueue,
+    /// What we tell others that we have: also zeros and duplicates.
+    have: Bitfield,
+    assembly: HashMap<PieceIndex, Assembly>,
+    duplicates: HashMap<PieceIndex, Vec<PieceIndex>>,
+    fill: Fill,
+    last_demand: Option<Time>,
+    download: Arc<Mutex<Limiter>>,
+    upload: Arc<Mutex<Limiter>>,
+    wake_at: Option<Time>,
+    next_housekeeping: Time,
+    traffic: Traffic,
+    listen_port: u16,
+    outputs: Vec<Output>,
+}
+
+/// A piece whose blocks are coming in.
+struct Assembly {
+    data: BytesMut,
+    contributors: Vec<PeerKey>,
+}
+
+/// What an engine starts from.
+pub(crate) struct EngineConfig {
+    pub(crate) image: Arc<Image>,
+    /// What the pristine copy has.
+    pub(crate) have: Bitfield,
+    pub(crate) fill: Fill,
+    pub(crate) download: Arc<Mutex<Limiter>>,
+    pub(crate) upload: Arc<Mutex<Limiter>>,
+    pub(crate) listen_port: u16,
+    /// Decides ties.
+    pub(crate) seed: u64,
+}
+
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(180);
+const SNUB: Duration = Duration::from_secs(20);
+const UNANSWERED: Duration = Duration::from_secs(60);
+/// With [`Fill::Idle`], how long after the last demand the background rests.
+const IDLE_PAUSE: Duration = Duration::from_millis(100);
+const MAX_STRIKES: u32 = 3;
+/// Longest block that a peer may ask for.
+const MAX_REQUEST: u32 = 128 << 10;
+
+impl Engine {
+    pub(crate) fn new(now: Time, config: EngineConfig) -> Self {
+        let EngineConfig { image, have, fill, download, upload, listen_port, seed } = config;
+        let skipped = |p: PieceIndex| image.piece_class(p) != PieceClass::Unique;
+        let picker = Picker::new(*image.geometry(), skipped, |p| have.get(p), seed);
+        let mut duplicates: HashMap<PieceIndex, Vec<PieceIndex>> = HashMap::new();
+        for piece in image.geometry().pieces() {
+            if let PieceClass::DuplicateOf(first) = image.piece_class(piece) {
+                duplicates.entry(first).or_default().push(piece);
+            }
+        }
+        Self {
+            picker,
+            peers: Slab::new(),
+            uploads: UploadQueue::default(),
+            have,
+            assembly: HashMap::new(),
+            duplicates,
+            fill,
+            last_demand: None,
+            download,
+            upload,
+            wake_at: None,
+            next_housekeeping: now + HOUSEKEEPING,
+            traffic: Traffic::default(),
+            listen_port,
+            outputs: Vec::new(),
+            image,
+        }
+    }
+
+    /// What is to be done, in order. To be asked after every other call.
+    pub(crate) fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// When [`tick`](Self::tick) is wanted next.
+    pub(crate) fn next_timeout(&self, now: Time) -> Time {
+        let mut at = self.next_housekeeping;
+        if let Some(wake) = self.wake_at {
+            at = at.min(wake);
+        }
+        if self.picker.is_active(Band::Demand) {
+            at = at.min(now + Duration::from_millis(5));
+        }
+        at
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    pub(crate) fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether nothing is left to fetch.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.picker.missing() == 0
+    }
+
+    /// A connection is open and the handshakes are exchanged.
+    pub(crate) fn connected(
+        &mut self,
+        now: Time,
+        address: SocketAddr,
+        connect_time: Option<Duration>,
+        extended: bool,
+    ) -> PeerKey {
+        let key = PeerKey(self.peers.insert(Peer::new(now, address, connect_time)));
+        self.picker.add_peer(key);
+        // The BITFIELD must be the first message (BEP 3).
+        if self.have.count_ones() > 0 {
+            let bits = Bytes::from(self.have.to_wire());
+            self.send(now, key, WireMessage::Bitfield(bits));
+        }
+        if extended {
+            let hello = ExtendedHello {
+                client: Some(concat!("libvmtorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
+                request_queue: Some(UploadQueue::MAX_REQUESTS as u32),
+                listen_port: Some(self.listen_port).filter(|p| *p != 0),
+            };
+            self.send(now, key, WireMessage::ExtendedHello(hello));
+        }
+        // Unchoked at once: the first request then costs one round trip less.
+        self.peers[key.0].we_choke = false;
+        self.send(now, key, WireMessage::Unchoke);
+        key
+    }
+
+    /// A connection was closed by the other side or failed.
+    pub(crate) fn disconnected(&mut self, now: Time, key: PeerKey) {
+        if !self.peers.contains(key.0) {
+            return;
+        }
+        self.peers.remove(key.0);
+        self.picker.remove_peer(key);
+        self.uploads.remove(key);
+        for assembly in self.assembly.values_mut() {
+            assembly.contributors.retain(|p| *p != key);
+        }
+        self.schedule(now);
+        self.pump_uploads(now);
+    }
+
+    /// A peer has sent a message.
+    pub(crate) fn received(&mut self, now: Time, key: PeerKey, message: WireMessage) {
+        let Some(peer) = self.peers.get_mut(key.0) else { return };
+        peer.last_received = now;
+        match message {
+            WireMessage::KeepAlive | WireMessage::Unknown(_) => {}
+            WireMessage::Choke => {
+                peer.chokes_us = true;
+                peer.drop_all_requests();
+                self.picker.release(key);
+                self.schedule(now);
+            }
+            WireMessage::Unchoke => {
+                peer.chokes_us = false;
+                self.schedule(now);
+            }
+            WireMessage::Interested => {
+                peer.is_interested = true;
+                if peer.we_choke {
+                    peer.we_choke = false;
+                    self.send(now, key, WireMessage::Unchoke);
+                }
+            }
+            WireMessage::NotInterested => peer.is_interested = false,
+            WireMessage::Have(piece) => self.on_have(now, key, PieceIndex(piece)),
+            WireMessage::Bitfield(bits) => self.on_bitfield(now, key, &bits),
+            WireMessage::Request(request) => self.on_request(now, key, request),
+            WireMessage::Cancel(request) => {
+                self.uploads.cancel(key, request);
+            }
+            WireMessage::Piece { piece, begin, data } => {
+                self.on_block(now, key, piece, begin, &data);
+            }
+            WireMessage::ExtendedHello(hello) => {
+                if let Some(limit) = hello.request_queue {
+                    peer.request_limit = (limit as usize).clamp(1, 2000);
+                }
+            }
+        }
+    }
+
+    /// The driver has sent a block that [`Output::SendBlock`] named, or could not.
+    pub(crate) fn block_sent(&mut self, now: Time, key: PeerKey, request: WireRequest, sent: bool) {
+        self.uploads.sent(key, u64::from(request.length));
+        if sent {
+            self.traffic.uploaded += u64::from(request.length);
+        }
+        if let Some(peer) = self.peers.get_mut(key.0) {
+            peer.last_sent = now;
+        }
+        self.pump_uploads(now);
+    }
+
+    /// A piece was verified and stored.
+    pub(crate) fn stored(&mut self, now: Time, piece: PieceIndex) {
+        if let Some(assembly) = self.assembly.remove(&piece) {
+            for key in assembly.contributors {
+                if let Some(peer) = self.peers.get_mut(key.0) {
+                    peer.strikes = 0;
+                }
+            }
+        }
+        self.picker.have(piece);
+        self.announce(now, piece);
+        for duplicate in self.duplicates.get(&piece).cloned().unwrap_or_default() {
+            self.announce(now, duplicate);
+        }
+        self.outputs.push(Output::Ready(piece));
+        if self.is_complete() {
+            self.outputs.push(Output::Completed);
+            self.leave_seeds(now);
+        }
+    }
+
+    /// The hash of a piece was wrong.
+    pub(crate) fn mismatched(&mut self, now: Time, piece: PieceIndex) {
+        self.traffic.wasted += u64::from(self.image.geometry().piece_length(piece));
+        let contributors = self.assembly.remove(&piece).map(|a| a.contributors).unwrap_or_default();
+        let alone = contributors.len() == 1;
+        for key in contributors {
+            let Some(peer) = self.peers.get_mut(key.0) else { continue };
+            peer.strikes += 1;
+            if alone || peer.strikes >= MAX_STRIKES {
+                self.disconnect(now, key, DisconnectReason::BadData);
+            }
+        }
+        self.picker.lost(piece);
+        self.schedule(now);
+    }
+
+    /// A piece could not be stored (disk full, I/O error): it is fetched again when it is wanted again.
+    pub(crate) fn not_stored(&mut self, now: Time, piece: PieceIndex) {
+        self.traffic.wasted += u64::from(self.image.geometry().piece_length(piece));
+        self.assembly.remove(&piece);
+        self.picker.lost(piece);
+        // No schedule here: a full disk must not become a loop of downloads. The next tick goes on.
+        self.wake(now + HOUSEKEEPING);
+    }
+
+    /// A piece that we had turned out to be damaged.
+    pub(crate) fn damaged(&mut self, now: Time, piece: PieceIndex) {
+        self.have.set(piece, false);
+        for duplicate in self.duplicates.get(&piece).cloned().unwrap_or_default() {
+            self.have.set(duplicate, false);
+        }
+        self.picker.lost(piece);
+        self.schedule(now);
+    }
+
+    /// Reads wait for these pieces (canonical ones). Gives those that are already here.
+    pub(crate) fn demand(&mut self, now: Time, pieces: &[PieceIndex]) -> Vec<PieceIndex> {
+        self.last_demand = Some(now);
+        let mut here = Vec::new();
+        for &piece in pieces {
+            if self.picker.is_missing(piece) {
+                self.picker.want(piece, Band::Demand);
+            } else {
+                here.push(piece);
+            }
+        }
+        self.schedule(now);
+        here
+    }
+
+    /// A sequential stream will soon come to these pieces (canonical ones).
+    pub(crate) fn read_ahead(&mut self, now: Time, pieces: &[PieceIndex]) {
+        let mut any = false;
+        for &piece in pieces {
+            any |= self.picker.want(piece, Band::Readahead);
+        }
+        if any {
+            self.schedule(now);
+        }
+    }
+
+    /// Changes what is fetched that nobody asked for.
+    pub(crate) fn set_fill(&mut self, now: Time, fill: Fill) {
+        self.fill = fill;
+        self.schedule(now);
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Time) {
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+        }
+        self.ask_late_blocks_again(now);
+        if now >= self.next_housekeeping {
+            self.next_housekeeping = now + HOUSEKEEPING;
+            self.keep_house(now);
+        }
+        self.schedule(now);
+        self.pump_uploads(now);
+    }
+
+    fn keep_house(&mut self, now: Time) {
+        let keys: Vec<PeerKey> = self.peers.iter().map(|(k, _)| PeerKey(k)).collect();
+        for key in keys {
+            let Some(peer) = self.peers.get_mut(key.0) else { continue };
+            let oldest = peer.outstanding.values().map(|o| o.mark.sent()).min();
+            let waiting = oldest.map(|sent| now.since(sent.max(peer.last_block)));
+            if waiting.is_some_and(|w| w > UNANSWERED) || now.since(peer.last_received) > SILENCE {
+                self.disconnect(now, key, DisconnectReason::Silent);
+                continue;
+            }
+            if waiting.is_some_and(|w| w > SNUB) && !peer.snubbed {
+                peer.snubbed = true;
+                peer.drop_all_requests();
+                self.picker.release(key);
+            }
+            if now.since(peer.last_sent) > KEEP_ALIVE {
+                self.send(now, key, WireMessage::KeepAlive);
+            }
+        }
+    }
+
+    fn on_have(&mut self, now: Time, key: PeerKey, piece: PieceIndex) {
+        if !self.image.geometry().contains(piece) {
+            let reason = format!("HAVE for piece {piece}, the image has fewer");
+            self.disconnect(now, key, DisconnectReason::Protocol(reason));
+            return;
+        }
+        if self.picker.add_have(key, piece) {
+            self.after_news(now, key);
+        }
+    }
+
+    fn on_bitfield(&mut self, now: Time, key: PeerKey, bits: &[u8]) {
+        let Some(field) = Bitfield::from_wire(bits, self.image.geometry().piece_count()) else {
+            let reason = "BITFIELD of a wrong length".to_owned();
+            self.disconnect(now, key, DisconnectReason::Protocol(reason));
+            return;
+        };
+        if std::mem::replace(&mut self.peers[key.0].said_field, true) {
+            let reason = "a second BITFIELD".to_owned();
+            self.disconnect(now, key, DisconnectReason::Protocol(reason));
+            return;
+        }
+        self.picker.set_field(key, field);
+        self.after_news(now, key);
+    }
+
+    /// A peer has more than it had: perhaps we want some of it, perhaps it is done.
+    fn after_news(&mut self, now: Time, key: PeerKey) {
+        let full = self.picker.field(key).is_some_and(Bitfield::is_full);
+        if full && self.is_complete() {
+            self.disconnect(now, key, DisconnectReason::BothSeeds);
+            return;
+        }
+        let interested = self.peers[key.0].we_are_interested;
+        if !interested && self.picker.is_interesting(key) {
+            self.peers[key.0].we_are_interested = true;
+            self.send(now, key, WireMessage::Interested);
+        }
+        if self.picker.has_free(Band::Demand) {
+            self.schedule(now);
+        } else {
+            self.fill_queue(now, key);
+        }
+    }
+
+    fn on_request(&mut self, now: Time, key: PeerKey, request: WireRequest) {
+        let piece = PieceIndex(request.piece);
+        let geometry = self.image.geometry();
+        let fits = geometry.contains(piece)
+            && (1..=MAX_REQUEST).contains(&request.length)
+            && u64::from(request.begin) + u64::from(request.length)
+                <= u64::from(geometry.piece_length(piece));
+        if !fits {
+            let reason = format!("request outside the image: {request:?}");
+            self.disconnect(now, key, DisconnectReason::Protocol(reason));
+            return;
+        }
+        if self.peers[key.0].we_choke || !self.have.get(piece) {
+            return;
+        }
+        self.uploads.push(key, request);
+        self.pump_uploads(now);
+    }
+
+    fn on_block(&mut self, now: Time, key: PeerKey, piece: u32, begin: u32, data: &[u8]) {
+        let Some(block) = self.image.geometry().block_from_wire(piece, begin, data.len() as u32)
+        else {
+            let reason = format!("a block that nobody asks for: piece {piece} at {begin}");
+            self.disconnect(now, key, DisconnectReason::Protocol(reason));
+            return;
+        };
+        let peer = &mut self.peers[key.0];
+        let Some(outstanding) = peer.outstanding.remove(&block) else {
+            // Taken back by a CANCEL that it crossed, or never asked for.
+            self.traffic.wasted += data.len() as u64;
+            return;
+        };
+        peer.path.on_receive(now, &outstanding.mark);
+        peer.last_block = now;
+        peer.snubbed = false;
+        match self.picker.receive(key, block) {
+            BlockArrival::Unwanted => self.traffic.wasted += data.len() as u64,
+            BlockArrival::New { band, other, complete } => {
+                self.traffic.fetched[band.index()] += data.len() as u64;
+                if let Some(other) = other {
+                    self.cancel(now, other, block);
+                }
+                self.assemble(key, block, data, complete);
+            }
+        }
+        if self.picker.has_free(Band::Demand) {
+            self.schedule(now);
+        } else {
+            self.fill_queue(now, key);
+        }
+    }
+
+    fn assemble(&mut self, key: PeerKey, block: BlockIndex, data: &[u8], complete: bool) {
+        let length = self.image.geometry().piece_length(block.piece) as usize;
+        let assembly = self.assembly.entry(block.piece).or_insert_with(|| Assembly {
+            data: BytesMut::zeroed(length),
+            contributors: Vec::new(),
+        });
+        let begin = block.block as usize * BLOCK_LENGTH as usize;
+        assembly.data[begin..begin + data.len()].copy_from_slice(data);
+        if !assembly.contributors.contains(&key) {
+            assembly.contributors.push(key);
+        }
+        if complete {
+            let data = std::mem::take(&mut assembly.data).freeze();
+            self.outputs.push(Output::Store(block.piece, data));
+        }
+    }
+
+    /// Tells every peer that lacks it that we have a piece now.
+    fn announce(&mut self, now: Time, piece: PieceIndex) {
+        if !self.have.set(piece, true) {
+            return;
+        }
+        let keys: Vec<PeerKey> = self.peers.iter().map(|(k, _)| PeerKey(k)).collect();
+        for key in keys.into_iter().filter(|k| !self.picker.has(*k, piece)) {
+            self.send(now, key, WireMessage::Have(piece.0));
+        }
+    }
+
+    /// We have everything: peers that have it too are of no use to us, nor we to them.
+    fn leave_seeds(&mut self, now: Time) {
+        let keys: Vec<PeerKey> = self.peers.iter().map(|(k, _)| PeerKey(k)).collect();
+        for key in keys {
+            if self.picker.field(key).is_some_and(Bitfield::is_full) {
+                self.disconnect(now, key, DisconnectReason::BothSeeds);
+            } else if std::mem::take(&mut self.peers[key.0].we_are_interested) {
+                self.send(now, key, WireMessage::NotInterested);
+            }
+        }
+    }
+
+    fn pump_uploads(&mut self, now: Time) {
+        while self.uploads.is_ready() {
+            // The limit is on the sum; the block that overdraws it is paid for by the next ones.
+            let ready = self.upload.lock().ready(now);
+            if let Err(wait) = ready {
+                self.wake(now + wait);
+                return;
+            }
+            let Some((key, request)) = self.uploads.pop() else { return };
+            self.upload.lock().charge(request.length);
+            self.outputs.push(Output::SendBlock(key, request));
+        }
+    }
+
+    fn send(&mut self, now: Time, key: PeerKey, message: WireMessage) {
+        if let Some(peer) = self.peers.get_mut(key.0) {
+            peer.last_sent = now;
+            self.outputs.push(Output::Send(key, message));
+        }
+    }
+
+    fn disconnect(&mut self, now: Time, key: PeerKey, reason: DisconnectReason) {
+        if let Some(peer) = self.peers.get(key.0) {
+            tracing::debug!(peer = %peer.address, ?reason, "closing the connection");
+            self.outputs.push(Output::Disconnect(key, reason));
+            self.disconnected(now, key);
+        }
+    }
+
+    fn wake(&mut self, at: Time) {
+        self.wake_at = Some(self.wake_at.map_or(at, |w| w.min(at)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,521 @@
+//! One image's swarm: peers, what they have, who asks whom for what.
+//!
+//! [`engine`] decides, without I/O; [`Swarm`] carries it out on tokio: sockets, the disk, timers, and
+//! the reads that wait.
+//!
+//! Invariant: the engine is entered under one lock, and its outputs are handed on under the same lock,
+//! so each peer sees them in order. Nothing waits while it holds the lock.
+
+mod addresses;
+mod connection;
+mod engine;
+mod limiter;
+mod path;
+mod upload;
+mod wire;
+
+pub(crate) use connection::{answer, greet};
+pub(crate) use engine::Traffic;
+pub(crate) use limiter::Limiter;
+pub(crate) use wire::PeerHandshake;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use self::addresses::AddressBook;
+use self::connection::{Opened, Outgoing};
+use self::engine::{DisconnectReason, Engine, EngineConfig, Output};
+use self::wire::{WireMessage, WireRequest};
+use crate::clock::{SystemClock, Time};
+use crate::error::Error;
+use crate::image::{Image, PieceIndex};
+use crate::options::Fill;
+use crate::picker::PeerKey;
+use crate::pristine::{Pristine, Stored, TryRead};
+
+/// What a swarm is started with.
+pub(crate) struct SwarmConfig {
+    pub(crate) pristine: Arc<Pristine>,
+    pub(crate) runtime: Handle,
+    pub(crate) clock: SystemClock,
+    pub(crate) peer_id: [u8; 20],
+    pub(crate) listen_port: u16,
+    pub(crate) fill: Fill,
+    pub(crate) download: Arc<Mutex<Limiter>>,
+    pub(crate) upload: Arc<Mutex<Limiter>>,
+    /// Decides ties.
+    pub(crate) seed: u64,
+}
+
+/// A swarm on tokio.
+pub(crate) struct Swarm {
+    image: Arc<Image>,
+    pristine: Arc<Pristine>,
+    runtime: Handle,
+    clock: SystemClock,
+    peer_id: [u8; 20],
+    inner: Mutex<Inner>,
+    /// Something is due earlier than the timer knows, or there is somebody to dial.
+    news: Notify,
+    completed: Notify,
+    me: Weak<Swarm>,
+}
+
+struct Inner {
+    engine: Engine,
+    links: HashMap<PeerKey, Link>,
+    book: AddressBook,
+    waits: HashMap<PieceIndex, Vec<Arc<Wait>>>,
+    timer_due: Time,
+    tasks: Vec<AbortHandle>,
+    closed: bool,
+    /// The last reason why a piece could not be stored; taken back when one could.
+    storage_error: Option<String>,
+}
+
+struct Link {
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+    task: Option<AbortHandle>,
+    /// The address that we dialled, if it was us.
+    dialled: Option<SocketAddr>,
+    peer_id: [u8; 20],
+}
+
+/// A read that waits for pieces.
+struct Wait {
+    left: Mutex<HashSet<PieceIndex>>,
+    done: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+impl Wait {
+    fn ready(&self, piece: PieceIndex) {
+        let mut left = self.left.lock();
+        left.remove(&piece);
+        if left.is_empty()
+            && let Some(done) = self.done.lock().take()
+        {
+            // The reader may have given up.
+            let _ = done.send(());
+        }
+    }
+}
+
+const MAX_PEERS: usize = 100;
+const MAX_DIALLING: usize = 16;
+/// How long a peer that has everything is left alone once we have it too.
+const SEED_REST: Duration = Duration::from_secs(600);
+/// How long an address is left alone whose peer is connected by another way.
+const TWIN_REST: Duration = Duration::from_secs(30);
+
+impl Swarm {
+    /// Starts the swarm's tasks; they end with [`close`](Self::close).
+    pub(crate) fn start(config: SwarmConfig) -> Arc<Self> {
+        let SwarmConfig { pristine, runtime, clock, peer_id, listen_port, fill, .. } = config;
+        let image = pristine.image().clone();
+        let now = clock.now();
+        let engine = Engine::new(
+            now,
+            EngineConfig {
+                image: image.clone(),
+                have: pristine.have_field(),
+                fill,
+                download: config.download,
+                upload: config.upload,
+                listen_port,
+                seed: config.seed,
+            },
+        );
+        let inner = Inner {
+            engine,
+            links: HashMap::new(),
+            book: AddressBook::default(),
+            waits: HashMap::new(),
+            timer_due: now,
+            tasks: Vec::new(),
+            closed: false,
+            storage_error: None,
+        };
+        let swarm = Arc::new_cyclic(|me| Self {
+            image,
+            pristine,
+            runtime: runtime.clone(),
+            clock,
+            peer_id,
+            inner: Mutex::new(inner),
+            news: Notify::new(),
+            completed: Notify::new(),
+            me: me.clone(),
+        });
+        let timer = runtime.spawn(keep_time(Arc::downgrade(&swarm)));
+        swarm.inner.lock().tasks.push(timer.abort_handle());
+        swarm
+    }
+
+    pub(crate) fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.inner.lock().engine.traffic()
+    }
+
+    pub(crate) fn peer_count(&self) -> usize {
+        self.inner.lock().engine.peer_count()
+    }
+
+    /// Whether nothing is left to fetch.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.inner.lock().engine.is_complete()
+    }
+
+    /// Ends when nothing is left to fetch.
+    pub(crate) async fn wait_complete(&self) {
+        let notified = self.completed.notified();
+        if !self.is_complete() {
+            notified.await;
+        }
+    }
+
+    /// Why pieces can't be stored at the moment, if they can't.
+    pub(crate) fn storage_error(&self) -> Option<String> {
+        self.inner.lock().storage_error.clone()
+    }
+
+    /// Adds an address where a peer may be. `named`: the user gave it, it is tried for ever.
+    pub(crate) fn add_address(&self, address: SocketAddr, named: bool) {
+        let now = self.clock.now();
+        if self.inner.lock().book.add(now, address, named) {
+            self.news.notify_one();
+        }
+    }
+
+    pub(crate) fn set_fill(&self, fill: Fill) {
+        self.drive(|engine, now| engine.set_fill(now, fill));
+    }
+
+    /// Wants pieces (canonical ones) before everything else, and waits until all can be read. Dropping
+    /// the future ends the wait, not the fetching.
+    pub(crate) fn demand(&self, pieces: &[PieceIndex]) -> oneshot::Receiver<()> {
+        let (done, receiver) = oneshot::channel();
+        let wait = Arc::new(Wait {
+            left: Mutex::new(pieces.iter().copied().collect()),
+            done: Mutex::new(Some(done)),
+        });
+        self.drive_inner(|inner, now| {
+            for list in pieces.iter().map(|p| inner.waits.entry(*p).or_default()) {
+                list.push(wait.clone());
+            }
+            for piece in inner.engine.demand(now, pieces) {
+                inner.ready(piece);
+            }
+        });
+        receiver
+    }
+
+    /// A stream will soon come to these pieces (canonical ones).
+    pub(crate) fn read_ahead(&self, pieces: &[PieceIndex]) {
+        self.drive(|engine, now| engine.read_ahead(now, pieces));
+    }
+
+    /// A stored piece turned out to be damaged.
+    pub(crate) fn damaged(&self, piece: PieceIndex) {
+        tracing::warn!(%piece, "a stored piece is damaged; it is fetched again when it is needed");
+        self.drive(|engine, now| engine.damaged(now, piece));
+    }
+
+    /// Takes over a connection that a peer opened and whose handshake we answered.
+    pub(crate) fn accept(&self, stream: TcpStream, handshake: PeerHandshake) {
+        let opened = Opened { stream, handshake, connect_time: None };
+        self.attach(opened, None);
+    }
+
+    /// Ends all connections and tasks. Reads that wait get nothing.
+    pub(crate) fn close(&self) {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        for link in inner.links.values() {
+            if let Some(task) = &link.task {
+                task.abort();
+            }
+        }
+        inner.links.clear();
+        inner.waits.clear();
+        for task in inner.tasks.drain(..) {
+            task.abort();
+        }
+    }
+
+    /// Messages of one peer, in order.
+    fn received(&self, key: PeerKey, messages: &mut Vec<WireMessage>) {
+        if messages.is_empty() {
+            return;
+        }
+        self.drive(|engine, now| {
+            for message in messages.drain(..) {
+                engine.received(now, key, message);
+            }
+        });
+    }
+
+    fn blocks_sent(&self, key: PeerKey, blocks: &mut Vec<(WireRequest, bool)>) {
+        if blocks.is_empty() {
+            return;
+        }
+        self.drive(|engine, now| {
+            for (request, sent) in blocks.drain(..) {
+                engine.block_sent(now, key, request, sent);
+            }
+        });
+    }
+
+    /// A connection's task has ended.
+    fn closed(&self, key: PeerKey) {
+        self.drive_inner(|inner, now| {
+            if let Some(link) = inner.links.remove(&key) {
+                if let Some(address) = link.dialled {
+                    inner.book.lost(now, address);
+                }
+                inner.engine.disconnected(now, key);
+            }
+        });
+        self.news.notify_one();
+    }
+
+    /// Reads a block for a peer; false when it can't be had.
+    async fn read_block(&self, request: WireRequest, buffer: &mut [u8]) -> bool {
+        let piece = PieceIndex(request.piece);
+        let offset = self.image.geometry().piece_offset(piece) + u64::from(request.begin);
+        if let Ok(TryRead::Done) = self.pristine.try_read(offset, buffer) {
+            return true;
+        }
+        let pristine = self.pristine.clone();
+        let length = buffer.len();
+        let read = self
+            .runtime
+            .spawn_blocking(move || {
+                let mut data = vec![0; length];
+                pristine.read(offset, &mut data).map(|outcome| (outcome, data))
+            })
+            .await;
+        match read {
+            Ok(Ok((TryRead::Done, data))) => {
+                buffer.copy_from_slice(&data);
+                true
+            }
+            Ok(Ok((_, _))) => {
+                self.damaged(self.image.canonical(piece));
+                false
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%piece, %error, "a piece can't be read for a peer");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn drive(&self, event: impl FnOnce(&mut Engine, Time)) {
+        self.drive_inner(|inner, now| event(&mut inner.engine, now));
+    }
+
+    /// Enters the engine and carries out what comes of it.
+    fn drive_inner(&self, event: impl FnOnce(&mut Inner, Time)) {
+        let now = self.clock.now();
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
+        event(&mut inner, now);
+        for output in inner.engine.take_outputs() {
+            self.carry_out(&mut inner, now, output);
+        }
+        let due = inner.engine.next_timeout(now);
+        if due < inner.timer_due {
+            inner.timer_due = due;
+            drop(inner);
+            self.news.notify_one();
+        }
+    }
+
+    fn carry_out(&self, inner: &mut Inner, now: Time, output: Output) {
+        match output {
+            Output::Send(key, message) => inner.send(key, Outgoing::Message(message)),
+            Output::SendBlock(key, request) => inner.send(key, Outgoing::Block(request)),
+            Output::Disconnect(key, reason) => {
+                if let Some(link) = inner.links.remove(&key) {
+                    if let Some(task) = link.task {
+                        task.abort();
+                    }
+                    match (link.dialled, reason) {
+                        (Some(address), DisconnectReason::BadData) => inner.book.ban(address),
+                        (Some(address), DisconnectReason::BothSeeds) => {
+                            inner.book.rest(now, address, SEED_REST);
+                        }
+                        (Some(address), _) => inner.book.lost(now, address),
+                        (None, _) => {}
+                    }
+                }
+            }
+            Output::Store(piece, data) => {
+                let Some(swarm) = self.me.upgrade() else { return };
+                // SHA-1 and the disk stay off the threads that serve sockets.
+                self.runtime.spawn_blocking(move || {
+                    let stored = swarm.pristine.store(piece, &data);
+                    swarm.stored(piece, stored);
+                });
+            }
+            Output::Ready(piece) => inner.ready(piece),
+            Output::Completed => self.completed.notify_waiters(),
+        }
+    }
+
+    fn stored(&self, piece: PieceIndex, outcome: Result<Stored, Error>) {
+        self.drive_inner(|inner, now| match outcome {
+            Ok(Stored::Stored) => {
+                inner.storage_error = None;
+                inner.engine.stored(now, piece);
+            }
+            Ok(Stored::Mismatch) => {
+                tracing::warn!(%piece, "a piece came with a wrong hash");
+                inner.engine.mismatched(now, piece);
+            }
+            Err(error) => {
+                tracing::error!(%piece, %error, "a piece can't be stored");
+                inner.storage_error = Some(error.to_string());
+                inner.engine.not_stored(now, piece);
+            }
+        });
+    }
+
+    /// Begins to exchange messages over an open connection, unless it is one too many.
+    fn attach(&self, opened: Opened, dialled: Option<SocketAddr>) {
+        let Some(swarm) = self.me.upgrade() else { return };
+        let Opened { stream, handshake, connect_time } = opened;
+        let Ok(address) = stream.peer_addr() else { return };
+        let their_id = handshake.peer_id;
+        self.drive_inner(|inner, now| {
+            let lost = |inner: &mut Inner| {
+                if let Some(address) = dialled {
+                    inner.book.lost(now, address);
+                }
+            };
+            if their_id == self.peer_id {
+                if let Some(address) = dialled {
+                    inner.book.ban(address);
+                }
+                return;
+            }
+            if inner.links.len() >= MAX_PEERS {
+                return lost(inner);
+            }
+            let twin = inner.links.iter().find(|(_, l)| l.peer_id == their_id).map(|(k, _)| *k);
+            if let Some(twin) = twin {
+                // Both dialled at once: both sides keep the one that the greater peer id opened.
+                let keep_new = (self.peer_id > their_id) == dialled.is_some()
+                    && inner.links[&twin].dialled.is_some() != dialled.is_some();
+                if !keep_new {
+                    if let Some(address) = dialled {
+                        inner.book.rest(now, address, TWIN_REST);
+                    }
+                    return;
+                }
+                if let Some(old) = inner.links.remove(&twin) {
+                    if let Some(task) = old.task {
+                        task.abort();
+                    }
+                    if let Some(address) = old.dialled {
+                        inner.book.rest(now, address, TWIN_REST);
+                    }
+                }
+                inner.engine.disconnected(now, twin);
+            }
+            if let Some(address) = dialled {
+                inner.book.connected(now, address);
+            }
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let key = inner.engine.connected(now, address, connect_time, handshake.extended);
+            let link = Link { outgoing: sender, task: None, dialled, peer_id: their_id };
+            inner.links.insert(key, link);
+            let task = self.runtime.spawn(connection::run(swarm, key, stream, receiver));
+            if let Some(link) = inner.links.get_mut(&key) {
+                link.task = Some(task.abort_handle());
+            }
+        });
+    }
+
+    /// Dials whoever is due.
+    fn dial_due(&self) {
+        let now = self.clock.now();
+        loop {
+            let address = {
+                let mut inner = self.inner.lock();
+                let full = inner.links.len() + inner.book.dialling() >= MAX_PEERS;
+                if inner.closed || full || inner.book.dialling() >= MAX_DIALLING {
+                    return;
+                }
+                inner.book.next(now)
+            };
+            let (Some(address), Some(swarm)) = (address, self.me.upgrade()) else { return };
+            self.runtime.spawn(async move {
+                let dialled =
+                    connection::dial(address, swarm.image.info_hash(), swarm.peer_id).await;
+                match dialled {
+                    Ok(opened) => swarm.attach(opened, Some(address)),
+                    Err(error) => {
+                        tracing::debug!(%address, %error, "peer not reached");
+                        let now = swarm.clock.now();
+                        swarm.inner.lock().book.lost(now, address);
+                    }
+                }
+                swarm.news.notify_one();
+            });
+        }
+    }
+}
+
+impl Inner {
+    fn send(&mut self, key: PeerKey, item: Outgoing) {
+        if let Some(link) = self.links.get(&key) {
+            // The task may have ended already; it reports that itself.
+            let _ = link.outgoing.send(item);
+        }
+    }
+
+    fn ready(&mut self, piece: PieceIndex) {
+        for wait in self.waits.remove(&piece).into_iter().flatten() {
+            wait.ready(piece);
+        }
+    }
+}
+
+/// Calls the engine when something is due, and dials.
+async fn keep_time(swarm: Weak<Swarm>) {
+    /// How often the address book is looked at even if nothing is known to be due.
+    const LOOK: Duration = Duration::from_secs(5);
+    loop {
+        let Some(strong) = swarm.upgrade() else { return };
+        strong.dial_due();
+        strong.drive(Engine::tick);
+        let now = strong.clock.now();
+        let due = {
+            let mut inner = strong.inner.lock();
+            let due = inner.engine.next_timeout(now).min(now + LOOK);
+            inner.timer_due = due;
+            inner.book.next_due().map_or(due, |d| d.min(due)).max(now + Duration::from_micros(500))
+        };
+        let at = strong.clock.instant(due);
+        tokio::select! {
+            () = tokio::time::sleep_until(at.into()) => {}
+            () = strong.news.notified() => {}
+        }
+        drop(strong);
+    }
+}

@@ -1,0 +1,307 @@
+//! Invariant: the queue at a peer follows bandwidth x round-trip time, and never falls below one block.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::clock::Time;
+use crate::image::BLOCK_LENGTH;
+
+/// What is known of the way to a peer, and how much to keep requested there.
+///
+/// The model is that of BBR (Cardwell et al., ACM Queue 2016), applied to block requests in place of
+/// packets: the largest delivery rate and the smallest round-trip time of the recent past; their
+/// product is what must be under way to keep the line busy, and all that is more only waits in the
+/// peer's queue, where a demand read would wait behind it.
+#[derive(Clone, Debug)]
+pub(crate) struct PathEstimator {
+    delivered: u64,
+    delivered_at: Time,
+    in_flight: u64,
+    /// Largest delivery rates, bytes per second, falling; each with its time.
+    rates: VecDeque<(Time, f64)>,
+    min_rtt: Option<(Time, Duration)>,
+    startup: bool,
+    /// The rate that start-up must exceed by a quarter, and how often it did not.
+    plateau: (f64, u32),
+    round_ends_at: u64,
+    probe: Option<Probe>,
+}
+
+#[derive(Clone, Debug)]
+struct Probe {
+    until: Time,
+    best: Option<Duration>,
+}
+
+/// What must be remembered of a request until its block arrives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SendMark {
+    sent: Time,
+    delivered: u64,
+    delivered_at: Time,
+    bytes: u32,
+    /// The queue was not full when this was sent: its rate says little of the line.
+    limited_by_us: bool,
+}
+
+impl SendMark {
+    pub(crate) fn sent(&self) -> Time {
+        self.sent
+    }
+}
+
+impl PathEstimator {
+    const STARTUP_GAIN: f64 = 2.0;
+    const GAIN: f64 = 1.25;
+    const INITIAL_BLOCKS: u64 = 4;
+    const RTT_WINDOW: Duration = Duration::from_secs(10);
+    const UNKNOWN_RTT: Duration = Duration::from_millis(50);
+    const UNKNOWN_RATE: f64 = 1_000_000.0;
+
+    /// Nothing is known but, perhaps, how long the connection took to open.
+    pub(crate) fn new(now: Time, connect_time: Option<Duration>) -> Self {
+        Self {
+            delivered: 0,
+            delivered_at: now,
+            in_flight: 0,
+            rates: VecDeque::new(),
+            min_rtt: connect_time.map(|d| (now, d)),
+            startup: true,
+            plateau: (0.0, 0),
+            round_ends_at: 0,
+            probe: None,
+        }
+    }
+
+    /// Bytes that are requested and have not arrived.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Bytes that have arrived in all.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Smallest round-trip time of a block in the recent past.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.min_rtt.map_or(Self::UNKNOWN_RTT, |(_, rtt)| rtt)
+    }
+
+    /// Largest delivery rate of the recent past, bytes per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.rates.front().map_or(Self::UNKNOWN_RATE, |(_, r)| *r)
+    }
+
+    /// Bytes to keep requested at the peer.
+    pub(crate) fn target(&self, now: Time) -> u64 {
+        let block = u64::from(BLOCK_LENGTH);
+        if self.rates.is_empty() {
+            return Self::INITIAL_BLOCKS * block;
+        }
+        let product = self.rate() * self.round_trip().as_secs_f64();
+        if self.startup {
+            return (product * Self::STARTUP_GAIN) as u64 + Self::INITIAL_BLOCKS * block;
+        }
+        if self.probe.as_ref().is_some_and(|p| now < p.until) {
+            return (product / 2.0) as u64 + block;
+        }
+        (product * Self::GAIN) as u64 + block
+    }
+
+    /// When a block of `bytes` would be here if it were asked for now: round trip plus what is queued
+    /// before it over the rate.
+    pub(crate) fn expected(&self, bytes: u32) -> Duration {
+        let queued = (self.in_flight + u64::from(bytes)) as f64;
+        let seconds = (queued / self.rate().max(1.0)).min(3600.0);
+        self.round_trip() + Duration::from_secs_f64(seconds)
+    }
+
+    /// A request goes out.
+    pub(crate) fn on_send(&mut self, now: Time, bytes: u32) -> SendMark {
+        if self.in_flight == 0 {
+            // An idle time is not a slow one.
+            self.delivered_at = now;
+        }
+        let mark = SendMark {
+            sent: now,
+            delivered: self.delivered,
+            delivered_at: self.delivered_at,
+            bytes,
+            limited_by_us: self.in_flight + u64::from(bytes) < self.target(now) / 2,
+        };
+        self.in_flight += u64::from(bytes);
+        self.start_probe_when_due(now);
+        mark
+    }
+
+    /// A request will not be answered.
+    pub(crate) fn on_drop(&mut self, mark: &SendMark) {
+        self.in_flight = self.in_flight.saturating_sub(u64::from(mark.bytes));
+    }
+
+    /// A block has arrived.
+    pub(crate) fn on_receive(&mut self, now: Time, mark: &SendMark) {
+        self.on_drop(mark);
+        self.delivered += u64::from(mark.bytes);
+        self.delivered_at = now;
+        self.sample_rtt(now, now.since(mark.sent));
+        let span = now.since(mark.delivered_at).as_secs_f64().max(1e-6);
+        let rate = (self.delivered - mark.delivered) as f64 / span;
+        self.sample_rate(now, rate, mark.limited_by_us);
+        if mark.delivered >= self.round_ends_at {
+            self.round_ends_at = self.delivered;
+            self.end_round(mark.limited_by_us);
+        }
+    }
+
+    fn sample_rtt(&mut self, now: Time, rtt: Duration) {
+        let rtt = rtt.max(Duration::from_micros(20));
+        if let Some(probe) = &mut self.probe {
+            probe.best = Some(probe.best.map_or(rtt, |b| b.min(rtt)));
+            if now >= probe.until {
+                // What the probe saw replaces what was believed before.
+                self.min_rtt = probe.best.map(|b| (now, b));
+                self.probe = None;
+            }
+        }
+        match self.min_rtt {
+            Some((_, min)) if min < rtt => {}
+            _ => self.min_rtt = Some((now, rtt)),
+        }
+    }
+
+    fn sample_rate(&mut self, now: Time, rate: f64, limited_by_us: bool) {
+        if limited_by_us && !self.rates.is_empty() && rate < self.rate() {
+            return;
+        }
+        // A maximum filter over the last ten round trips, but at least half a second.
+        let window = (self.round_trip() * 10).max(Duration::from_millis(500));
+        while self.rates.back().is_some_and(|(_, r)| *r <= rate) {
+            self.rates.pop_back();
+        }
+        self.rates.push_back((now, rate));
+        while self.rates.len() > 1
+            && self.rates.front().is_some_and(|(at, _)| now.since(*at) > window)
+        {
+            self.rates.pop_front();
+        }
+    }
+
+    fn end_round(&mut self, limited_by_us: bool) {
+        if !self.startup || limited_by_us {
+            return;
+        }
+        let rate = self.rate();
+        if rate > self.plateau.0 * 1.25 {
+            self.plateau = (rate, 0);
+        } else {
+            self.plateau.1 += 1;
+            self.startup = self.plateau.1 < 3;
+        }
+    }
+
+    fn start_probe_when_due(&mut self, now: Time) {
+        let Some((measured, rtt)) = self.min_rtt else { return };
+        if self.probe.is_none() && now.since(measured) > Self::RTT_WINDOW {
+            let length = (rtt * 2).max(Duration::from_millis(50));
+            self.probe = Some(Probe { until: now + length, best: None });
+            // Due again a window later even if the probe sees no smaller time.
+            self.min_rtt = Some((now, rtt));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: u32 = BLOCK_LENGTH;
+
+    /// A peer behind a line of a fixed rate and delay that answers in order.
+    struct Line {
+        path: PathEstimator,
+        now: Time,
+        rate: f64,
+        rtt: Duration,
+        busy_until: Time,
+        under_way: VecDeque<(Time, SendMark)>,
+    }
+
+    impl Line {
+        fn new(mbit: f64, rtt_ms: u64) -> Self {
+            Self {
+                path: PathEstimator::new(Time::default(), None),
+                now: Time::default(),
+                rate: mbit * 125_000.0,
+                rtt: Duration::from_millis(rtt_ms),
+                busy_until: Time::default(),
+                under_way: VecDeque::new(),
+            }
+        }
+
+        fn fill(&mut self) {
+            while self.path.in_flight() + u64::from(BLOCK) <= self.path.target(self.now)
+                || self.under_way.is_empty()
+            {
+                let mark = self.path.on_send(self.now, BLOCK);
+                let half = self.rtt / 2;
+                let start = self.busy_until.max(self.now + half);
+                self.busy_until = start + Duration::from_secs_f64(f64::from(BLOCK) / self.rate);
+                self.under_way.push_back((self.busy_until + half, mark));
+            }
+        }
+
+        fn run(&mut self, seconds: u64) -> u64 {
+            let end = self.now + Duration::from_secs(seconds);
+            let before = self.path.delivered();
+            while self.now < end {
+                self.fill();
+                let Some((at, mark)) = self.under_way.pop_front() else { break };
+                self.now = at;
+                self.path.on_receive(at, &mark);
+            }
+            self.path.delivered() - before
+        }
+    }
+
+    #[test]
+    fn the_line_is_kept_busy_with_little_queued() {
+        for (mbit, rtt) in [(100.0, 20), (100.0, 1), (1000.0, 40), (5.0, 100)] {
+            let mut line = Line::new(mbit, rtt);
+            line.run(5);
+            let got = line.run(30) as f64 / 30.0;
+            let share = got / line.rate;
+            assert!(share > 0.93, "{mbit} Mbit/s {rtt} ms: {share:.3} of the line");
+            let product = line.rate * line.rtt.as_secs_f64();
+            let limit = product * 1.6 + 3.0 * f64::from(BLOCK);
+            let target = line.path.target(line.now) as f64;
+            assert!(target < limit, "{mbit} Mbit/s {rtt} ms: {target} queued, {product} needed");
+        }
+    }
+
+    #[test]
+    fn a_line_that_gets_faster_is_found_out() {
+        let mut line = Line::new(10.0, 20);
+        line.run(20);
+        line.rate *= 10.0;
+        line.run(20);
+        let got = line.run(5) as f64 / 5.0;
+        assert!(got / line.rate > 0.9, "{:.2}", got / line.rate);
+    }
+
+    #[test]
+    fn idle_time_does_not_lower_the_rate() {
+        let mut line = Line::new(100.0, 20);
+        line.run(5);
+        let before = line.path.rate();
+        line.under_way.clear();
+        line.path.in_flight = 0;
+        line.now = line.now + Duration::from_secs(60);
+        line.busy_until = line.now;
+        let mark = line.path.on_send(line.now, BLOCK);
+        let rtt = line.rtt + Duration::from_secs_f64(f64::from(BLOCK) / line.rate);
+        line.path.on_receive(line.now + rtt, &mark);
+        assert!(line.path.rate() >= before * 0.9);
+    }
+}

@@ -1,0 +1,339 @@
+//! Invariant: no message longer than the protocol allows is ever buffered, and nothing that a peer
+//! sends can make the decoder panic.
+//!
+//! The wire format itself is `librqbit-peer-protocol`'s; this module frames it and keeps payloads as
+//! shared [`Bytes`], so that a block is never copied between the socket's buffer and the piece.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use librqbit_buffers::ByteBuf;
+use librqbit_core::hash_id::Id20;
+use librqbit_peer_protocol::extended::ExtendedMessage;
+use librqbit_peer_protocol::extended::PeerExtendedMessageIds;
+use librqbit_peer_protocol::extended::handshake::ExtendedHandshake;
+use librqbit_peer_protocol::{Handshake, Message, Request};
+
+use crate::image::{BLOCK_LENGTH, InfoHash};
+
+/// Bytes of the opening handshake (BEP 3).
+pub(crate) const HANDSHAKE_LENGTH: usize = 68;
+/// The largest block that anybody may ask for.
+const MAX_BLOCK: usize = 128 << 10;
+/// The largest extension message.
+const MAX_EXTENDED: usize = 1 << 20;
+
+const ID_BITFIELD: u8 = 5;
+const ID_PIECE: u8 = 7;
+const ID_EXTENDED: u8 = 20;
+
+/// A block request, as it stands on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WireRequest {
+    pub(crate) piece: u32,
+    pub(crate) begin: u32,
+    pub(crate) length: u32,
+}
+
+/// What a peer tells of itself in the extended handshake (BEP 10).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ExtendedHello {
+    /// Client name and version.
+    pub(crate) client: Option<String>,
+    /// Requests that it keeps queued (`reqq`).
+    pub(crate) request_queue: Option<u32>,
+    /// The port on which it listens.
+    pub(crate) listen_port: Option<u16>,
+}
+
+/// A message between peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WireMessage {
+    KeepAlive,
+    Choke,
+    Unchoke,
+    Interested,
+    NotInterested,
+    Have(u32),
+    Bitfield(Bytes),
+    Request(WireRequest),
+    Cancel(WireRequest),
+    Piece { piece: u32, begin: u32, data: Bytes },
+    ExtendedHello(ExtendedHello),
+    /// A message or extension that we don't know: skipped.
+    Unknown(u8),
+}
+
+/// Why a peer's bytes were refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WireError {
+    /// Not the BitTorrent protocol.
+    NotBitTorrent,
+    /// A message is longer than its kind allows.
+    TooLong { id: u8, length: usize },
+    /// A message of a known kind is malformed.
+    Malformed { id: u8, reason: String },
+}
+
+impl std::fmt::Display for WireError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotBitTorrent => f.write_str("the peer does not speak BitTorrent"),
+            Self::TooLong { id, length } => write!(f, "message {id} of {length} bytes is too long"),
+            Self::Malformed { id, reason } => write!(f, "message {id} is malformed: {reason}"),
+        }
+    }
+}
+
+/// The opening handshake, encoded.
+pub(crate) fn encode_handshake(info_hash: InfoHash, peer_id: [u8; 20]) -> [u8; HANDSHAKE_LENGTH] {
+    let mut out = [0; HANDSHAKE_LENGTH];
+    let written = Handshake::new(Id20::new(info_hash.0), Id20::new(peer_id))
+        .serialize_unchecked_len(&mut out);
+    debug_assert_eq!(written, HANDSHAKE_LENGTH);
+    out
+}
+
+/// What the opening handshake of a peer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerHandshake {
+    pub(crate) info_hash: InfoHash,
+    pub(crate) peer_id: [u8; 20],
+    /// Whether the peer knows extension messages (BEP 10).
+    pub(crate) extended: bool,
+}
+
+/// Reads the opening handshake.
+pub(crate) fn decode_handshake(
+    bytes: &[u8; HANDSHAKE_LENGTH],
+) -> Result<PeerHandshake, WireError> {
+    let (handshake, _) = Handshake::deserialize(bytes).map_err(|_| WireError::NotBitTorrent)?;
+    Ok(PeerHandshake {
+        info_hash: InfoHash(handshake.info_hash.0),
+        peer_id: handshake.peer_id.0,
+        extended: handshake.supports_extended(),
+    })
+}
+
+/// Cuts a byte stream into messages. Knows the number of pieces, so that an oversized BITFIELD is refused before
+/// it is buffered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decoder {
+    max_bitfield: usize,
+}
+
+impl Decoder {
+    pub(crate) fn new(piece_count: u32) -> Self {
+        Self { max_bitfield: (piece_count as usize).div_ceil(8) }
+    }
+
+    /// Takes the next whole message out of `buffer`; `None` when more bytes are needed.
+    pub(crate) fn decode(&self, buffer: &mut BytesMut) -> Result<Option<WireMessage>, WireError> {
+        let Some(prefix) = buffer.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*prefix) as usize;
+        if length == 0 {
+            buffer.advance(4);
+            return Ok(Some(WireMessage::KeepAlive));
+        }
+        let Some(&id) = buffer.get(4) else { return Ok(None) };
+        let limit = match id {
+            ID_BITFIELD => 1 + self.max_bitfield,
+            ID_PIECE => 9 + MAX_BLOCK,
+            ID_EXTENDED => MAX_EXTENDED,
+            0..=4 | 6 | 8 => 13,
+            _ => 64 << 10,
+        };
+        if length > limit {
+            return Err(WireError::TooLong { id, length });
+        }
+        if buffer.len() < 4 + length {
+            buffer.reserve(4 + length - buffer.len());
+            return Ok(None);
+        }
+        let whole = buffer.split_to(4 + length).freeze();
+        decode_one(id, &whole).map(Some)
+    }
+}
+
+fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
+    // These two are told apart here: the block stays shared, and an extension that is not the
+    // handshake would need bencode that we have no use for.
+    match (id, whole.get(5)) {
+        (ID_PIECE, _) => {
+            if whole.len() < 13 + 1 {
+                return Err(WireError::Malformed { id, reason: "no data".into() });
+            }
+            let mut head = whole.slice(5..13);
+            return Ok(WireMessage::Piece {
+                piece: head.get_u32(),
+                begin: head.get_u32(),
+                data: whole.slice(13..),
+            });
+        }
+        (ID_EXTENDED, Some(1..)) => return Ok(WireMessage::Unknown(id)),
+        (0..=8 | ID_EXTENDED, _) => {}
+        _ => return Ok(WireMessage::Unknown(id)),
+    }
+    let (message, _) = Message::deserialize(whole, &[])
+        .map_err(|e| WireError::Malformed { id, reason: e.to_string() })?;
+    let request =
+        |r: Request| WireRequest { piece: r.index, begin: r.begin, length: r.length };
+    Ok(match message {
+        Message::KeepAlive => WireMessage::KeepAlive,
+        Message::Choke => WireMessage::Choke,
+        Message::Unchoke => WireMessage::Unchoke,
+        Message::Interested => WireMessage::Interested,
+        Message::NotInterested => WireMessage::NotInterested,
+        Message::Have(piece) => WireMessage::Have(piece),
+        Message::Bitfield(_) => WireMessage::Bitfield(whole.slice(5..)),
+        Message::Request(r) => WireMessage::Request(request(r)),
+        Message::Cancel(r) => WireMessage::Cancel(request(r)),
+        Message::Extended(ExtendedMessage::Handshake(hello)) => {
+            WireMessage::ExtendedHello(ExtendedHello {
+                client: hello.v.as_ref().map(|v| {
+                    String::from_utf8_lossy(v.as_ref()).chars().take(64).collect()
+                }),
+                request_queue: hello.reqq,
+                listen_port: hello.port().filter(|p| *p != 0),
+            })
+        }
+        Message::Piece(_) | Message::Extended(_) => WireMessage::Unknown(id),
+    })
+}
+
+/// Appends a message to `out`.
+pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
+    let hello;
+    let client;
+    let request = |r: &WireRequest| Request::new(r.piece, r.begin, r.length);
+    let message = match message {
+        WireMessage::KeepAlive => Message::KeepAlive,
+        WireMessage::Choke => Message::Choke,
+        WireMessage::Unchoke => Message::Unchoke,
+        WireMessage::Interested => Message::Interested,
+        WireMessage::NotInterested => Message::NotInterested,
+        WireMessage::Have(piece) => Message::Have(*piece),
+        WireMessage::Bitfield(bits) => Message::Bitfield(ByteBuf(bits)),
+        WireMessage::Request(r) => Message::Request(request(r)),
+        WireMessage::Cancel(r) => Message::Cancel(request(r)),
+        WireMessage::Piece { piece, begin, data } => {
+            encode_piece_header(*piece, *begin, data.len() as u32, out);
+            out.put_slice(data);
+            return;
+        }
+        WireMessage::ExtendedHello(h) => {
+            client = h.client.clone();
+            hello = ExtendedHandshake {
+                m: PeerExtendedMessageIds::default(),
+                p: h.listen_port.map(u32::from),
+                v: client.as_ref().map(|c| ByteBuf(c.as_bytes())),
+                reqq: h.request_queue,
+                ..ExtendedHandshake::default()
+            };
+            Message::Extended(ExtendedMessage::Handshake(hello))
+        }
+        WireMessage::Unknown(_) => return,
+    };
+    let room = match &message {
+        Message::Bitfield(bits) => 5 + bits.as_ref().len(),
+        _ => 1024,
+    };
+    let start = out.len();
+    out.resize(start + room, 0);
+    let written = message
+        .serialize(&mut out[start..], &PeerExtendedMessageIds::default)
+        .unwrap_or_default();
+    debug_assert_ne!(written, 0);
+    out.truncate(start + written);
+}
+
+/// Appends the header of a PIECE message; `length` bytes of data must follow.
+pub(crate) fn encode_piece_header(piece: u32, begin: u32, length: u32, out: &mut BytesMut) {
+    out.reserve(13 + length as usize);
+    out.put_u32(9 + length);
+    out.put_u8(ID_PIECE);
+    out.put_u32(piece);
+    out.put_u32(begin);
+}
+
+/// The bytes that a PIECE message of a whole block takes: a good size for buffers.
+pub(crate) const PIECE_MESSAGE_LENGTH: usize = 13 + BLOCK_LENGTH as usize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn samples() -> Vec<WireMessage> {
+        let r = WireRequest { piece: 3, begin: 16384, length: 16384 };
+        vec![
+            WireMessage::KeepAlive,
+            WireMessage::Choke,
+            WireMessage::Unchoke,
+            WireMessage::Interested,
+            WireMessage::NotInterested,
+            WireMessage::Have(7),
+            WireMessage::Bitfield(Bytes::from_static(&[0b1010_0000, 1])),
+            WireMessage::Request(r),
+            WireMessage::Cancel(r),
+            WireMessage::Piece { piece: 1, begin: 2, data: Bytes::from_static(b"data") },
+            WireMessage::ExtendedHello(ExtendedHello {
+                client: Some("x 1".into()),
+                request_queue: Some(500),
+                listen_port: Some(6881),
+            }),
+        ]
+    }
+
+    #[test]
+    fn messages_round_trip_in_any_fragmentation() {
+        let mut stream = BytesMut::new();
+        for m in samples() {
+            encode(&m, &mut stream);
+        }
+        let decoder = Decoder::new(16);
+        for chunk in [1, 3, 17, stream.len()] {
+            let mut buffer = BytesMut::new();
+            let mut got = Vec::new();
+            for part in stream.chunks(chunk) {
+                buffer.extend_from_slice(part);
+                while let Some(m) = decoder.decode(&mut buffer).unwrap() {
+                    got.push(m);
+                }
+            }
+            assert_eq!(got, samples());
+            assert!(buffer.is_empty());
+        }
+    }
+
+    #[test]
+    fn oversized_messages_are_refused_before_they_are_buffered() {
+        for (id, length) in [(5u8, 4u32), (7, 200_000), (4, 100), (20, 2 << 20), (99, 1 << 20)] {
+            let mut buffer = BytesMut::new();
+            buffer.put_u32(length);
+            buffer.put_u8(id);
+            let error = Decoder::new(16).decode(&mut buffer).unwrap_err();
+            assert_eq!(error, WireError::TooLong { id, length: length as usize });
+        }
+    }
+
+    #[test]
+    fn the_handshake_round_trips_and_garbage_is_refused() {
+        let bytes = encode_handshake(InfoHash([7; 20]), [9; 20]);
+        let h = decode_handshake(&bytes).unwrap();
+        assert_eq!((h.info_hash, h.peer_id, h.extended), (InfoHash([7; 20]), [9; 20], true));
+        assert_eq!(decode_handshake(&[b'G'; 68]), Err(WireError::NotBitTorrent));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), id in 0u8..30) {
+            let decoder = Decoder::new(64);
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = decoder.decode(&mut buffer) {}
+            let mut framed = BytesMut::new();
+            framed.put_u32(bytes.len() as u32 + 1);
+            framed.put_u8(id);
+            framed.extend_from_slice(&bytes);
+            let _ = decoder.decode(&mut framed);
+        }
+    }
+}

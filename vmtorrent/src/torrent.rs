@@ -1,0 +1,239 @@
+//! One image in a session: its pristine copy, its swarm and its tracker, shared by everybody who runs it.
+//!
+//! Invariant: there is at most one [`Torrent`] for an info-hash in a session, and it lives exactly as
+//! long as somebody uses it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::AbortHandle;
+
+use crate::events::Event;
+use crate::image::Image;
+use crate::options::Fill;
+use crate::pristine::Pristine;
+use crate::stats::Stats;
+use crate::swarm::{Swarm, SwarmConfig};
+use crate::tracker::{TrackerClient, TrackerConfig, TrackerHandle, TransferStats};
+
+/// How often what was stored is made durable.
+const SYNC_EVERY: Duration = Duration::from_secs(10);
+
+/// What a torrent is started with.
+pub(crate) struct TorrentConfig {
+    pub(crate) swarm: SwarmConfig,
+    pub(crate) tracker: Option<TrackerConfig>,
+    /// The process that holds the cache already, if there is one.
+    pub(crate) leader: Option<SocketAddr>,
+    /// Whether the store is ours to sync.
+    pub(crate) writable: bool,
+}
+
+/// An image that takes part in its swarm.
+pub(crate) struct Torrent {
+    image: Arc<Image>,
+    pristine: Arc<Pristine>,
+    swarm: Arc<Swarm>,
+    tracker: Mutex<Option<TrackerHandle>>,
+    tasks: Vec<AbortHandle>,
+    fills: Mutex<HashMap<u64, Fill>>,
+    next_user: Mutex<u64>,
+    events: broadcast::Sender<Event>,
+    runtime: Handle,
+}
+
+impl Torrent {
+    pub(crate) fn start(config: TorrentConfig) -> Arc<Self> {
+        let runtime = config.swarm.runtime.clone();
+        let pristine = config.swarm.pristine.clone();
+        let image = pristine.image().clone();
+        let swarm = Swarm::start(config.swarm);
+        if let Some(leader) = config.leader {
+            swarm.add_address(leader, true);
+        }
+        let (events, _) = broadcast::channel(256);
+        let mut tasks = Vec::new();
+        let tracker = config.tracker.map(|tracker| {
+            let (sender, receiver) = mpsc::channel(256);
+            let stats = transfer_stats(&swarm, &pristine);
+            let handle = TrackerClient::spawn(&runtime, tracker, stats, sender);
+            tasks.push(runtime.spawn(take_peers(Arc::downgrade(&swarm), receiver)).abort_handle());
+            handle
+        });
+        Arc::new_cyclic(|me: &Weak<Self>| {
+            tasks.push(runtime.spawn(watch(me.clone(), swarm.clone())).abort_handle());
+            if config.writable {
+                tasks.push(runtime.spawn(sync_often(pristine.clone())).abort_handle());
+            }
+            Self {
+                image,
+                pristine,
+                swarm,
+                tracker: Mutex::new(tracker),
+                tasks,
+                fills: Mutex::new(HashMap::new()),
+                next_user: Mutex::new(0),
+                events,
+                runtime,
+            }
+        })
+    }
+
+    pub(crate) fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    pub(crate) fn pristine(&self) -> &Arc<Pristine> {
+        &self.pristine
+    }
+
+    pub(crate) fn swarm(&self) -> &Arc<Swarm> {
+        &self.swarm
+    }
+
+    pub(crate) fn events(&self) -> &broadcast::Sender<Event> {
+        &self.events
+    }
+
+    /// Somebody uses the torrent with a policy of filling; the most eager one holds.
+    pub(crate) fn join(&self, fill: Fill) -> u64 {
+        let user = {
+            let mut next = self.next_user.lock();
+            *next += 1;
+            *next
+        };
+        self.change_fills(|fills| {
+            fills.insert(user, fill);
+        });
+        user
+    }
+
+    /// That user has gone.
+    pub(crate) fn leave(&self, user: u64) {
+        self.change_fills(|fills| {
+            fills.remove(&user);
+        });
+    }
+
+    fn change_fills(&self, change: impl FnOnce(&mut HashMap<u64, Fill>)) {
+        let mut fills = self.fills.lock();
+        change(&mut fills);
+        let eager = |fill: &Fill| match fill {
+            Fill::None => 0,
+            Fill::Idle => 1,
+            Fill::Full => 2,
+        };
+        let fill = fills.values().copied().max_by_key(eager).unwrap_or(Fill::None);
+        self.swarm.set_fill(fill);
+    }
+
+    /// The figures that belong to the image rather than to one appliance.
+    pub(crate) fn stats(&self) -> Stats {
+        let traffic = self.swarm.traffic();
+        let [demand_bytes, readahead_bytes, profile_bytes, background_bytes] = traffic.fetched;
+        Stats {
+            image_bytes: self.image.geometry().total_length(),
+            present_bytes: self.pristine.present_bytes(),
+            fetched_bytes: traffic.fetched.iter().sum(),
+            demand_bytes,
+            readahead_bytes,
+            profile_bytes,
+            background_bytes,
+            uploaded_bytes: traffic.uploaded,
+            wasted_bytes: traffic.wasted,
+            peers: self.swarm.peer_count() as u32,
+            ..Stats::default()
+        }
+    }
+
+    /// Tells the tracker that we go, and makes the pristine copy durable. To be called by the last user.
+    pub(crate) async fn end(&self) {
+        let tracker = self.tracker.lock().take();
+        if let Some(tracker) = tracker {
+            tracker.stop().await;
+        }
+        self.swarm.close();
+        let pristine = self.pristine.clone();
+        let synced = self.runtime.spawn_blocking(move || pristine.sync()).await;
+        if let Ok(Err(error)) = synced {
+            // Not fatal: what is not durable is verified, and fetched again, at the next start.
+            tracing::warn!(%error, "the pristine copy was not made durable");
+        }
+    }
+}
+
+impl Drop for Torrent {
+    fn drop(&mut self) {
+        self.swarm.close();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn transfer_stats(
+    swarm: &Arc<Swarm>,
+    pristine: &Arc<Pristine>,
+) -> impl Fn() -> TransferStats + Send + Sync + 'static {
+    let (swarm, pristine) = (Arc::downgrade(swarm), pristine.clone());
+    move || {
+        let traffic = swarm.upgrade().map(|s| s.traffic()).unwrap_or_default();
+        let total = pristine.image().geometry().total_length();
+        TransferStats {
+            uploaded: traffic.uploaded,
+            downloaded: traffic.fetched.iter().sum(),
+            left: total.saturating_sub(pristine.present_bytes()),
+        }
+    }
+}
+
+/// Hands what the tracker finds to the swarm.
+async fn take_peers(swarm: Weak<Swarm>, mut found: mpsc::Receiver<SocketAddr>) {
+    while let Some(address) = found.recv().await {
+        let Some(swarm) = swarm.upgrade() else { return };
+        swarm.add_address(address, false);
+    }
+}
+
+/// Tells the tracker and whoever listens when the image is complete, and when storing fails.
+async fn watch(torrent: Weak<Torrent>, swarm: Arc<Swarm>) {
+    let mut complete = swarm.is_complete();
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = swarm.wait_complete(), if !complete => {
+                complete = true;
+                let Some(torrent) = torrent.upgrade() else { return };
+                if let Some(tracker) = torrent.tracker.lock().as_ref() {
+                    tracker.completed();
+                }
+                // Nobody may be listening.
+                let _ = torrent.events.send(Event::Complete);
+            }
+            () = tokio::time::sleep(Duration::from_secs(1)) => {
+                let Some(torrent) = torrent.upgrade() else { return };
+                let reason = swarm.storage_error();
+                if let (false, Some(reason)) = (failing, &reason) {
+                    let _ = torrent.events.send(Event::StorageFailed { reason: reason.clone() });
+                }
+                failing = reason.is_some();
+            }
+        }
+    }
+}
+
+async fn sync_often(pristine: Arc<Pristine>) {
+    loop {
+        tokio::time::sleep(SYNC_EVERY).await;
+        let pristine = pristine.clone();
+        let synced = tokio::task::spawn_blocking(move || pristine.sync()).await;
+        if let Ok(Err(error)) = synced {
+            tracing::warn!(%error, "the pristine copy was not made durable; trying again later");
+        }
+    }
+}
