@@ -1,8 +1,10 @@
 #![doc = include_str!("../../README.md")]
 
+mod bencode;
 mod bitfield;
 mod clock;
 mod error;
+mod http;
 pub mod image;
 mod options;
 pub mod picker;

@@ -3,8 +3,16 @@
 //! [`Image`] is the validated form that the rest of the crate works with.
 
 mod geometry;
+mod hasher;
+mod metainfo;
+mod pieces;
+mod publish;
+mod source;
+mod tree;
 
 pub use geometry::{BLOCK_LENGTH, BlockIndex, Geometry, PieceIndex};
+pub use publish::{PublishOptions, Published, default_piece_size, publish, publish_with_progress};
+pub use source::Source;
 
 use std::fmt;
 
@@ -33,11 +41,14 @@ pub struct ImageFile {
     /// Path below the appliance's directory: one or more plain names, none empty, `.` or `..`.
     ///
     /// An image of one file has its name here; an image of several has the names below its directory.
+    /// Empty for padding.
     pub path: Vec<String>,
     /// Where the file begins in the image.
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+    /// Whether these are only zeros between two files (BEP 47): part of the pieces, but never shown.
+    pub padding: bool,
 }
 
 /// What is known of a piece from the metainfo alone.
@@ -53,8 +64,9 @@ pub enum PieceClass {
 
 /// A validated .torrent file.
 ///
-/// Invariant: there is at least one file and one byte; files lie one behind the other and fill the
-/// geometry exactly; there is one hash and one class for each piece.
+/// Invariant: there is at least one visible file and one byte; files lie one behind the other and fill
+/// the geometry exactly; no two visible files have one path, and none is a directory of another; there
+/// is one hash and one class for each piece.
 #[derive(Clone, Debug)]
 pub struct Image {
     pub(crate) info_hash: InfoHash,
@@ -82,9 +94,14 @@ impl Image {
         &self.name
     }
 
-    /// The files in the order of their bytes.
+    /// The files in the order of their bytes, padding among them.
     pub fn files(&self) -> &[ImageFile] {
         &self.files
+    }
+
+    /// The files that an appliance shows: all but padding.
+    pub fn visible_files(&self) -> impl Iterator<Item = &ImageFile> {
+        self.files.iter().filter(|f| !f.padding)
     }
 
     /// Whether the image is one file rather than a directory.
