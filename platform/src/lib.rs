@@ -7,10 +7,12 @@
 //! [`PositionedFile`] is the portable way to do positioned file I/O that both this crate and the
 //! floors above use: reads that never block when the data is not cached, hole punching, extents.
 
+mod block_file;
 mod errno;
 mod file;
 mod volume;
 
+pub use block_file::BlockFile;
 pub use errno::Errno;
 pub use file::PositionedFile;
 pub use volume::{
