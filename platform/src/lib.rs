@@ -10,11 +10,13 @@
 mod block_file;
 mod errno;
 mod file;
+mod memory;
 mod volume;
 
 pub use block_file::BlockFile;
 pub use errno::Errno;
 pub use file::PositionedFile;
+pub use memory::MemoryBlockFile;
 pub use volume::{
     Attributes, DirectoryEntry, FileHandle, NodeId, NodeKind, OpenMode, SeekTarget, SetAttributes,
     StatFs, Volume, VolumeFuture, ZeroMode,
