@@ -11,12 +11,16 @@ mod block_file;
 mod errno;
 mod file;
 mod memory;
+#[cfg(unix)]
+mod tree;
 mod volume;
 
 pub use block_file::BlockFile;
 pub use errno::Errno;
 pub use file::PositionedFile;
 pub use memory::MemoryBlockFile;
+#[cfg(unix)]
+pub use tree::TreeVolume;
 pub use volume::{
     Attributes, DirectoryEntry, FileHandle, NodeId, NodeKind, OpenMode, SeekTarget, SetAttributes,
     StatFs, Volume, VolumeFuture, ZeroMode,
