@@ -10,6 +10,8 @@
 mod block_file;
 mod errno;
 mod file;
+#[cfg(unix)]
+pub mod fuse;
 mod memory;
 #[cfg(unix)]
 mod tree;
