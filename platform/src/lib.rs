@@ -7,12 +7,22 @@
 //! [`PositionedFile`] is the portable way to do positioned file I/O that both this crate and the
 //! floors above use: reads that never block when the data is not cached, hole punching, extents.
 
+mod block_file;
 mod errno;
 mod file;
+#[cfg(unix)]
+pub mod fuse;
+mod memory;
+#[cfg(unix)]
+mod tree;
 mod volume;
 
+pub use block_file::BlockFile;
 pub use errno::Errno;
 pub use file::PositionedFile;
+pub use memory::MemoryBlockFile;
+#[cfg(unix)]
+pub use tree::TreeVolume;
 pub use volume::{
     Attributes, DirectoryEntry, FileHandle, NodeId, NodeKind, OpenMode, SeekTarget, SetAttributes,
     StatFs, Volume, VolumeFuture, ZeroMode,

@@ -1,0 +1,237 @@
+//! Invariant: a [`Mount`] that is gone has left no mount behind, and nobody who used it waits for ever.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use super::device::{Device, Unmounted, Way};
+use super::error::{MountError, MountErrorKind};
+use super::filesystem::VolumeFilesystem;
+use super::mount_point;
+use super::tasks::Tasks;
+use crate::Volume;
+
+/// How long someone who is just closing the last file is waited for.
+const CLOSING: Duration = Duration::from_millis(250);
+
+/// How long an unmounting may take as a whole before it is given up on.
+const UNMOUNTING: Duration = Duration::from_secs(15);
+
+/// How long the FUSE threads may take to end once the mount is gone. They stay longer only for a user who still
+/// has files open in a mount that could be detached but not ended.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// How a volume is mounted.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// Where requests that have to wait run. It must keep running until the mount is gone.
+    pub runtime: Handle,
+    /// What stands behind `vmtorrent:` as the source in the table of mounts.
+    pub name: String,
+    /// Let other users in, within the limits of the permission bits. Who is not root needs
+    /// `user_allow_other` in `/etc/fuse.conf` for that.
+    pub allow_other: bool,
+    /// FUSE threads; 0 chooses by the number of cores. Linux only: elsewhere it is one.
+    pub threads: usize,
+}
+
+impl MountOptions {
+    /// The usual options: this user only, threads by the number of cores.
+    pub fn new(runtime: Handle, name: impl Into<String>) -> Self {
+        Self {
+            runtime,
+            name: name.into(),
+            allow_other: false,
+            threads: 0,
+        }
+    }
+
+    fn threads(&self) -> usize {
+        match self.threads {
+            0 => thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+            chosen => chosen,
+        }
+    }
+
+    /// The source of the mount, fit for the table of mounts.
+    fn source(&self) -> String {
+        let fit = |c: char| if c.is_control() { '_' } else { c };
+        format!(
+            "vmtorrent:{}",
+            self.name.chars().map(fit).collect::<String>()
+        )
+    }
+}
+
+/// A mounted volume. Dropping it unmounts, as [`unmount`](Self::unmount) does.
+#[derive(Debug)]
+pub struct Mount {
+    path: PathBuf,
+    parts: Option<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    device: Device,
+    tasks: Tasks,
+    ended: Receiver<io::Result<()>>,
+}
+
+/// Mounts a volume on an empty directory.
+///
+/// # Errors
+/// [`MountError::kind`] tells what is wrong with the directory, the system or the permissions, and its
+/// context what to do about it.
+pub fn mount(
+    volume: Arc<dyn Volume>,
+    directory: &Path,
+    options: MountOptions,
+) -> Result<Mount, MountError> {
+    mount_by(volume, directory, options, Way::Any)
+}
+
+fn mount_by(
+    volume: Arc<dyn Volume>,
+    directory: &Path,
+    options: MountOptions,
+    way: Way,
+) -> Result<Mount, MountError> {
+    let path = mount_point::check(directory)?;
+    let tasks = Tasks::new(options.runtime.clone());
+    let filesystem = VolumeFilesystem::new(volume, tasks.clone());
+    let source = options.source();
+    let threads = options.threads();
+    let (device, session) = Device::open(
+        filesystem,
+        &path,
+        &source,
+        options.allow_other,
+        threads,
+        way,
+    )?;
+    let (sender, ended) = mpsc::channel();
+    let started = thread::Builder::new()
+        .name("vmtorrent-fuse".to_owned())
+        .spawn(move || {
+            let result = session.run();
+            if let Err(error) = &result {
+                tracing::error!(%error, "the FUSE session ended with an error");
+            }
+            // Nobody listens any more when the unmounting was given up on.
+            let _ = sender.send(result);
+        });
+    let mount = Mount {
+        path,
+        parts: Some(Parts {
+            device,
+            tasks,
+            ended,
+        }),
+    };
+    match started {
+        Ok(_) => Ok(mount),
+        Err(error) => {
+            let context = "no thread could be started for FUSE: raise the limit of processes";
+            Err(MountError::new(MountErrorKind::Other, context).because(error))
+        }
+    }
+}
+
+impl Mount {
+    /// The directory, as a canonical path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the mount away and waits until that is done.
+    ///
+    /// A mount in use is given a quarter of a second; then requests that wait get `EIO`; and if it is in use
+    /// still, the connection is ended, and who still has files open gets errors from then on. What was written through a shared
+    /// mapping that is still open at that time may be lost; all other writes have reached the volume before.
+    /// The call blocks for as long, but never for ever: don't call it in a task that must not wait.
+    ///
+    /// # Errors
+    /// [`MountErrorKind::Busy`] when it could not end in 15 seconds, [`MountErrorKind::Other`] when the
+    /// system refuses.
+    pub fn unmount(mut self) -> Result<(), MountError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), MountError> {
+        let Some(parts) = self.parts.take() else {
+            return Ok(());
+        };
+        let shown = self.path.display();
+        let tasks = parts.tasks.clone();
+        let (sender, done) = mpsc::channel();
+        // The system call may wait for writes that need the runtime, which may be the caller's own thread.
+        let started = thread::Builder::new()
+            .name("vmtorrent-unmount".to_owned())
+            .spawn(move || {
+                let _ = sender.send(parts.end());
+            });
+        if let Err(error) = started {
+            tasks.shut();
+            let context = format!("no thread could be started to unmount {shown}");
+            return Err(MountError::new(MountErrorKind::Other, context).because(error));
+        }
+        let result = match done.recv_timeout(UNMOUNTING) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => {
+                let context = format!(
+                    "unmounting {shown} takes too long: end what uses it, then run fusermount3 -u {shown}"
+                );
+                return Err(MountError::new(MountErrorKind::Busy, context));
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the thread ended")),
+        };
+        result.map_err(|error| {
+            let context = format!("unmounting {shown} failed: run fusermount3 -u {shown}");
+            MountError::new(MountErrorKind::Other, context).because(error)
+        })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::warn!(%error, "a mount was left behind");
+        }
+    }
+}
+
+impl Parts {
+    fn end(self) -> io::Result<()> {
+        if self.unmount_unused()? == Unmounted::Busy {
+            self.device.detach()?;
+        }
+        self.tasks.shut();
+        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(ENDING) {
+            tracing::warn!(
+                "files are still open in a detached mount: its threads stay until they are closed"
+            );
+        }
+        Ok(())
+    }
+
+    /// Unmounts if nobody uses it, at last after those who wait for missing data were sent away.
+    fn unmount_unused(&self) -> io::Result<Unmounted> {
+        let begin = Instant::now();
+        while self.device.unmount()? == Unmounted::Busy {
+            let waited = begin.elapsed();
+            if waited >= 2 * CLOSING {
+                return Ok(Unmounted::Busy);
+            }
+            if waited >= CLOSING {
+                self.tasks.shut();
+            }
+            thread::sleep(CLOSING / 10);
+        }
+        Ok(Unmounted::Done)
+    }
+}

@@ -1,0 +1,46 @@
+//! Invariant: every task ends: with its work, or with `EIO` when the mount is shut.
+
+use std::future::Future;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::Errno;
+
+/// Runs the requests that have to wait, until the mount is shut.
+#[derive(Clone, Debug)]
+pub(super) struct Tasks {
+    runtime: Handle,
+    shut: watch::Sender<bool>,
+}
+
+impl Tasks {
+    pub fn new(runtime: Handle) -> Self {
+        Self {
+            runtime,
+            shut: watch::Sender::new(false),
+        }
+    }
+
+    /// Ends all waiting requests with an error, now and from now on.
+    pub fn shut(&self) {
+        self.shut.send_replace(true);
+    }
+
+    /// Runs `work`, then `reply` with its result. A panic in `work` drops the reply, which answers `EIO`.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Errno>> + Send + 'static,
+        reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) {
+        let mut shut = self.shut.subscribe();
+        self.runtime.spawn(async move {
+            let result = tokio::select! {
+                biased;
+                result = work => result,
+                _ = shut.wait_for(|shut| *shut) => Err(Errno::EIO),
+            };
+            reply(result);
+        });
+    }
+}

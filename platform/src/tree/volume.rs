@@ -1,0 +1,535 @@
+//! Invariant: locks are taken in the order tree, handles; neither is held while file data moves.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::data;
+use super::handles::{Access, Content, Handles};
+use super::host::{self, HostDirectory, HostKind, HostStat};
+use super::name::check_name;
+use super::nodes::{Directory, Entry, Tree};
+use crate::{
+    Attributes, BlockFile, DirectoryEntry, Errno, FileHandle, NodeId, NodeKind, OpenMode,
+    SeekTarget, SetAttributes, StatFs, Volume, VolumeFuture, ZeroMode,
+};
+
+/// A [`Volume`] made of the files of an image and a folder of the host that holds the VMM's own files.
+///
+/// The image's files and folders stand at their paths, always. Beside and below them the VMM makes,
+/// renames and deletes files and folders of its own, at any depth: those live in the host folder under
+/// the same relative path (folders of the image get a mirror there on demand) and are found there again by
+/// the next volume on the same folder. What is in the host folder but is hidden by a name of the image, or
+/// is neither file nor folder (a symbolic link, a socket), or has a name that is not UTF-8, is not shown.
+///
+/// The host folder belongs to one volume at a time: changes behind its back are not noticed. Permissions
+/// set on the image's files and folders last as long as the volume; a time set on them is ignored.
+///
+/// # Errors
+/// Removing, renaming or replacing a file or folder of the image gives [`Errno::EPERM`]; a name that is
+/// not one path component [`Errno::EINVAL`], one over 255 bytes [`Errno::ENAMETOOLONG`].
+pub struct TreeVolume {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) tree: RwLock<Tree>,
+    pub(super) handles: RwLock<Handles>,
+    pub(super) top: Arc<HostDirectory>,
+    started: SystemTime,
+}
+
+impl TreeVolume {
+    /// Puts `files`, each at its path in the volume, on top of the folder `host_folder`, which is made
+    /// when it is absent.
+    ///
+    /// # Errors
+    /// `InvalidInput` names the path that can't be: empty, a component that is no name, a name used twice,
+    /// a file where another path needs a folder. Other errors come from the host folder.
+    pub fn new(
+        files: Vec<(Vec<String>, Arc<dyn BlockFile>)>,
+        host_folder: &Path,
+    ) -> io::Result<Self> {
+        let mut tree = Tree::new();
+        for (path, file) in files {
+            add_image_file(&mut tree, &path, file).map_err(|errno| {
+                let why = match errno {
+                    Errno::EEXIST => "the name is used twice",
+                    Errno::ENOTDIR => "a file stands where a folder is needed",
+                    Errno::ENAMETOOLONG => "a name is longer than 255 bytes",
+                    _ => "a component is not a file name",
+                };
+                let message = format!("image file {:?}: {why}", path.join("/"));
+                io::Error::new(io::ErrorKind::InvalidInput, message)
+            })?;
+        }
+        let top = HostDirectory::open_top(host_folder)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", host_folder.display())))?;
+        let inner = Inner {
+            tree: RwLock::new(tree),
+            handles: RwLock::new(Handles::default()),
+            top: Arc::new(top),
+            started: SystemTime::now(),
+        };
+        inner.scan().map_err(|errno| {
+            let error = io::Error::from(errno);
+            io::Error::new(error.kind(), format!("{}: {error}", host_folder.display()))
+        })?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+fn add_image_file(tree: &mut Tree, path: &[String], file: Arc<dyn BlockFile>) -> Result<(), Errno> {
+    let (name, folders) = path.split_last().ok_or(Errno::EINVAL)?;
+    let mut at = NodeId::ROOT;
+    for folder in folders {
+        check_name(folder)?;
+        at = match tree.child(at, folder)? {
+            Some(found) => found,
+            None => tree.insert(at, folder, Entry::Directory(Directory::new(true)))?,
+        };
+    }
+    check_name(name)?;
+    let permissions = 0o644;
+    tree.insert(at, name, Entry::Block { file, permissions })?;
+    Ok(())
+}
+
+impl Inner {
+    /// Takes over what the host folder holds.
+    fn scan(&self) -> Result<(), Errno> {
+        let mut tree = self.tree.write();
+        let mut left = vec![NodeId::ROOT];
+        while let Some(at) = left.pop() {
+            for (name, kind) in self.host_directory(&tree, at)?.list()? {
+                let known = tree.child(at, &name)?;
+                let is_folder = known.is_some_and(|node| tree.directory(node).is_ok());
+                match (known, kind) {
+                    (None, HostKind::File) => {
+                        tree.insert(at, &name, Entry::Plain)?;
+                    }
+                    (None, HostKind::Directory) => {
+                        let entry = Entry::Directory(Directory::new(false));
+                        left.push(tree.insert(at, &name, entry)?);
+                    }
+                    (Some(node), HostKind::Directory) if is_folder => left.push(node),
+                    (_, kind) => {
+                        tracing::warn!(name, ?kind, "not shown: hidden by the image, or no file");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the host's side of a directory; `ENOENT` when a directory of the image has none yet.
+    pub(super) fn host_directory(
+        &self,
+        tree: &Tree,
+        directory: NodeId,
+    ) -> Result<Arc<HostDirectory>, Errno> {
+        let mut at = Arc::clone(&self.top);
+        for node in tree.path(directory) {
+            at = Arc::new(at.open_directory(&tree.get(node)?.name)?);
+        }
+        Ok(at)
+    }
+
+    /// The attributes of what an open plain file holds.
+    fn plain_attributes(node: NodeId, stat: HostStat) -> Attributes {
+        Attributes {
+            node,
+            kind: NodeKind::PlainFile,
+            size: stat.size,
+            allocated: stat.allocated,
+            permissions: stat.permissions,
+            modified: stat.modified,
+        }
+    }
+
+    pub(super) fn attributes(
+        &self,
+        tree: &Tree,
+        node: NodeId,
+        handle: Option<FileHandle>,
+    ) -> Result<Attributes, Errno> {
+        let found = tree.get(node);
+        match found.as_ref().map(|found| &found.entry) {
+            Ok(Entry::Block { file, permissions }) => Ok(Attributes {
+                node,
+                kind: NodeKind::BlockFile,
+                size: file.len(),
+                allocated: file.allocated(),
+                permissions: *permissions,
+                modified: file.modified(),
+            }),
+            Ok(Entry::Directory(directory)) => {
+                let host = self
+                    .host_directory(tree, node)
+                    .and_then(|host| host.stat_self());
+                let (permissions, modified) = match host {
+                    Ok(host) if directory.of_image => (directory.permissions, host.modified),
+                    Ok(host) => (host.permissions, host.modified),
+                    Err(_) if directory.of_image => (directory.permissions, self.started),
+                    Err(errno) => return Err(errno),
+                };
+                Ok(Attributes {
+                    node,
+                    kind: NodeKind::Directory,
+                    size: 4096,
+                    allocated: 0,
+                    permissions,
+                    modified,
+                })
+            }
+            plain => {
+                if let Some(file) = self.open_plain(node, handle, Access::Any)? {
+                    return Ok(Self::plain_attributes(node, host::stat_file(&file)?));
+                }
+                plain.map_err(|errno| *errno)?;
+                let found = found?;
+                let host = self.host_directory(tree, found.parent)?;
+                let (kind, stat) = host.stat(&found.name)?;
+                match kind {
+                    HostKind::File => Ok(Self::plain_attributes(node, stat)),
+                    _ => Err(Errno::EACCES),
+                }
+            }
+        }
+    }
+
+    /// A plain file that is open already: through this handle, or else through any.
+    fn open_plain(
+        &self,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        access: Access,
+    ) -> Result<Option<Arc<crate::PositionedFile>>, Errno> {
+        let handles = self.handles.read();
+        let content = match handle {
+            Some(handle) => Some(handles.get(node, handle, access)?),
+            None => handles.of_node(node, access),
+        };
+        Ok(match content {
+            Some(Content::Plain(file)) => Some(file),
+            _ => None,
+        })
+    }
+
+    /// The content of a file, opened for this one operation when there is no handle to it.
+    pub(super) fn content(
+        &self,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        access: Access,
+    ) -> Result<Content, Errno> {
+        if let Some(handle) = handle {
+            return self.handles.read().get(node, handle, access);
+        }
+        let tree = self.tree.read();
+        if let Some(file) = self.open_plain(node, None, access)? {
+            return Ok(Content::Plain(file));
+        }
+        let mode = OpenMode {
+            read: access != Access::Write,
+            write: access == Access::Write,
+            truncate: false,
+        };
+        self.open_content(&tree, node, mode)
+    }
+
+    /// Opens what is behind a name.
+    pub(super) fn open_content(
+        &self,
+        tree: &Tree,
+        node: NodeId,
+        mode: OpenMode,
+    ) -> Result<Content, Errno> {
+        let found = tree.get(node)?;
+        match &found.entry {
+            Entry::Directory(_) => Err(Errno::EISDIR),
+            Entry::Block { file, .. } => {
+                if mode.truncate && mode.write {
+                    file.set_len(0)?;
+                }
+                Ok(Content::Block(Arc::clone(file)))
+            }
+            Entry::Plain => {
+                let host = self.host_directory(tree, found.parent)?;
+                let file = host.open_file(&found.name, mode)?;
+                Ok(Content::Plain(Arc::new(file)))
+            }
+        }
+    }
+
+    fn set_attributes(
+        &self,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        changes: SetAttributes,
+    ) -> Result<Attributes, Errno> {
+        if let Some(size) = changes.size {
+            match self.content(node, handle, Access::Write)? {
+                Content::Block(file) => file.set_len(size)?,
+                Content::Plain(file) => file.set_len(size)?,
+            }
+        }
+        let mut tree = self.tree.write();
+        if let Some(permissions) = changes.permissions {
+            self.set_permissions(&mut tree, node, handle, permissions & 0o777)?;
+        }
+        if let Some(modified) = changes.modified {
+            self.set_modified(&tree, node, handle, modified)?;
+        }
+        self.attributes(&tree, node, handle)
+    }
+
+    fn set_permissions(
+        &self,
+        tree: &mut Tree,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        new: u16,
+    ) -> Result<(), Errno> {
+        match tree.get_mut(node).map(|found| &mut found.entry) {
+            Ok(Entry::Block { permissions, .. }) => {
+                *permissions = new;
+                return Ok(());
+            }
+            Ok(Entry::Directory(directory)) if directory.of_image => {
+                directory.permissions = new;
+                return Ok(());
+            }
+            _ => {}
+        }
+        match self.open_plain(node, handle, Access::Any)? {
+            Some(file) => host::set_file_permissions(&file, new),
+            None => {
+                let found = tree.get(node)?;
+                let host = self.host_directory(tree, found.parent)?;
+                host.set_permissions(&found.name, new)
+            }
+        }
+    }
+
+    fn set_modified(
+        &self,
+        tree: &Tree,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        new: SystemTime,
+    ) -> Result<(), Errno> {
+        if tree.get(node).is_ok_and(|found| found.entry.is_of_image()) {
+            return Ok(());
+        }
+        match self.open_plain(node, handle, Access::Any)? {
+            Some(file) => host::set_file_modified(&file, new),
+            None => {
+                let found = tree.get(node)?;
+                let host = self.host_directory(tree, found.parent)?;
+                host.set_modified(&found.name, new)
+            }
+        }
+    }
+}
+
+impl Volume for TreeVolume {
+    fn lookup(&self, parent: NodeId, name: &str) -> Result<Attributes, Errno> {
+        check_name(name)?;
+        let tree = self.inner.tree.read();
+        let node = tree.find(parent, name)?;
+        self.inner.attributes(&tree, node, None)
+    }
+
+    fn attributes(&self, node: NodeId, handle: Option<FileHandle>) -> Result<Attributes, Errno> {
+        let tree = self.inner.tree.read();
+        self.inner.attributes(&tree, node, handle)
+    }
+
+    fn set_attributes(
+        &self,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        changes: SetAttributes,
+    ) -> Result<Attributes, Errno> {
+        self.inner.set_attributes(node, handle, changes)
+    }
+
+    fn list(&self, directory: NodeId) -> Result<Vec<DirectoryEntry>, Errno> {
+        let tree = self.inner.tree.read();
+        let children = &tree.directory(directory)?.children;
+        children
+            .iter()
+            .map(|(name, node)| {
+                Ok(DirectoryEntry {
+                    name: name.clone(),
+                    node: *node,
+                    kind: tree.get(*node)?.entry.kind(),
+                })
+            })
+            .collect()
+    }
+
+    fn parent(&self, directory: NodeId) -> Result<NodeId, Errno> {
+        let tree = self.inner.tree.read();
+        tree.directory(directory)?;
+        Ok(tree.get(directory)?.parent)
+    }
+
+    fn open(&self, node: NodeId, mode: OpenMode) -> Result<FileHandle, Errno> {
+        let tree = self.inner.tree.read();
+        let content = self.inner.open_content(&tree, node, mode)?;
+        Ok(self.inner.handles.write().insert(node, mode, content))
+    }
+
+    fn release(&self, handle: FileHandle) {
+        self.inner.handles.write().remove(handle);
+    }
+
+    fn create(
+        &self,
+        parent: NodeId,
+        name: &str,
+        permissions: u16,
+        mode: OpenMode,
+        exclusive: bool,
+    ) -> Result<(Attributes, FileHandle), Errno> {
+        check_name(name)?;
+        self.inner
+            .create(parent, name, permissions, mode, exclusive)
+    }
+
+    fn make_directory(
+        &self,
+        parent: NodeId,
+        name: &str,
+        permissions: u16,
+    ) -> Result<Attributes, Errno> {
+        check_name(name)?;
+        self.inner.make_directory(parent, name, permissions)
+    }
+
+    fn unlink(&self, parent: NodeId, name: &str) -> Result<(), Errno> {
+        check_name(name)?;
+        self.inner.unlink(parent, name)
+    }
+
+    fn remove_directory(&self, parent: NodeId, name: &str) -> Result<(), Errno> {
+        check_name(name)?;
+        self.inner.remove_directory(parent, name)
+    }
+
+    fn rename(
+        &self,
+        parent: NodeId,
+        name: &str,
+        new_parent: NodeId,
+        new_name: &str,
+        no_replace: bool,
+    ) -> Result<(), Errno> {
+        check_name(name)?;
+        check_name(new_name)?;
+        self.inner
+            .rename(parent, name, new_parent, new_name, no_replace)
+    }
+
+    fn try_read(
+        &self,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<usize>, Errno> {
+        match self.inner.content(node, handle, Access::Read)? {
+            Content::Block(file) => file.try_read(offset, buffer),
+            Content::Plain(file) => Ok(file.try_read_at(buffer, offset)?),
+        }
+    }
+
+    fn read(
+        &self,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        offset: u64,
+        length: usize,
+    ) -> VolumeFuture<Bytes> {
+        match self.inner.content(node, handle, Access::Read) {
+            Ok(Content::Block(file)) => file.read(offset, length),
+            Ok(Content::Plain(file)) => data::read(file, offset, length),
+            Err(errno) => data::failed(errno),
+        }
+    }
+
+    fn try_write(
+        &self,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<Option<()>, Errno> {
+        match self.inner.content(node, handle, Access::Write)? {
+            Content::Block(file) => file.try_write(offset, data),
+            Content::Plain(file) => Ok(Some(file.write_all_at(data, offset)?)),
+        }
+    }
+
+    fn write(
+        &self,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        offset: u64,
+        bytes: Bytes,
+    ) -> VolumeFuture<()> {
+        match self.inner.content(node, handle, Access::Write) {
+            Ok(Content::Block(file)) => file.write(offset, bytes),
+            Ok(Content::Plain(file)) => {
+                data::blocking(move || Ok(file.write_all_at(&bytes, offset)?))
+            }
+            Err(errno) => data::failed(errno),
+        }
+    }
+
+    fn zero(
+        &self,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        offset: u64,
+        length: u64,
+        mode: ZeroMode,
+    ) -> VolumeFuture<()> {
+        match self.inner.content(node, handle, Access::Write) {
+            Ok(Content::Block(file)) => file.zero(offset, length, mode),
+            Ok(Content::Plain(file)) => {
+                data::blocking(move || data::zero(&file, offset, length, mode))
+            }
+            Err(errno) => data::failed(errno),
+        }
+    }
+
+    fn flush(&self, node: NodeId, handle: Option<FileHandle>) -> VolumeFuture<()> {
+        data::flush(&self.inner, node, handle)
+    }
+
+    fn seek(
+        &self,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        offset: u64,
+        target: SeekTarget,
+    ) -> Result<u64, Errno> {
+        match self.inner.content(node, handle, Access::Any)? {
+            Content::Block(file) => file.seek(offset, target),
+            Content::Plain(file) => data::seek(&file, offset, target),
+        }
+    }
+
+    fn statfs(&self) -> Result<StatFs, Errno> {
+        self.inner.top.statfs()
+    }
+}
