@@ -154,6 +154,23 @@ impl fmt::Display for Error {
     }
 }
 
+#[cfg(unix)]
+impl From<vmtorrent_platform::fuse::MountError> for Error {
+    fn from(error: vmtorrent_platform::fuse::MountError) -> Self {
+        use vmtorrent_platform::fuse::MountErrorKind;
+        let kind = match error.kind() {
+            MountErrorKind::Missing => ErrorKind::NotFound,
+            MountErrorKind::NotDirectory => ErrorKind::InvalidInput,
+            MountErrorKind::Busy => ErrorKind::InUse,
+            MountErrorKind::NoFuse => ErrorKind::Unavailable,
+            MountErrorKind::NoPermission => ErrorKind::PermissionDenied,
+            _ => ErrorKind::Io,
+        };
+        let context = error.to_string();
+        Self::new(kind, context)
+    }
+}
+
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source

@@ -1,16 +1,38 @@
 #![doc = include_str!("../../README.md")]
 
+mod appliance;
 mod bencode;
 mod bitfield;
 mod clock;
+mod directories;
+mod durable;
 mod error;
+mod events;
+mod export;
 mod http;
 pub mod image;
+mod launch;
+mod lock_file;
 mod options;
+mod overlay;
 pub mod picker;
+mod pristine;
+mod seed;
+mod session;
 mod stats;
+mod swarm;
+#[cfg(test)]
+mod test_image;
+mod torrent;
+pub mod tracker;
 
+pub use appliance::Appliance;
 pub use bitfield::Bitfield;
 pub use error::{Error, ErrorKind, Result};
+pub use events::Event;
+pub use export::{ExportOptions, export};
+pub use launch::launch;
 pub use options::{ApplianceOptions, Fill, Options, SessionOptions, State};
+pub use seed::Seed;
+pub use session::Session;
 pub use stats::Stats;

@@ -23,8 +23,9 @@ use crate::pristine::Pristine;
 use crate::seed::Seed;
 use crate::swarm::{Limiter, SwarmConfig, answer, greet};
 use crate::torrent::{Torrent, TorrentConfig};
-use crate::tracker::{TrackerConfig, TrackerServer, TrackerServerHandle};
-use crate::{directories, http};
+use crate::directories;
+use crate::http::HttpClient;
+use crate::tracker::{TrackerConfig, TrackerServer, TrackerServerHandle, TrackerServerOptions};
 
 /// Carries any number of appliances and seeds: one runtime, one listener, one cache, shared limits.
 ///
@@ -61,7 +62,7 @@ pub(crate) struct Shared {
     /// Held while a torrent is opened, so that two launches of one image share it.
     opening: tokio::sync::Mutex<()>,
     own_tracker: Mutex<Option<(Url, TrackerServerHandle)>>,
-    http: reqwest::Client,
+    http: HttpClient,
     // Last, so that everything above is gone before its tasks are.
     runtime: OwnRuntime,
 }
@@ -121,7 +122,7 @@ impl Session {
             torrents: Mutex::new(HashMap::new()),
             opening: tokio::sync::Mutex::new(()),
             own_tracker: Mutex::new(None),
-            http: http::client()?,
+            http: HttpClient::new()?,
             runtime: OwnRuntime { runtime: Some(runtime), handle: handle.clone() },
             options,
         });
@@ -193,7 +194,7 @@ impl Session {
             }
             let tracker = shared.own_tracker.lock().take();
             if let Some((_, tracker)) = tracker {
-                tracker.shutdown().await;
+                tracker.stop().await;
             }
             Ok(())
         })
@@ -305,13 +306,14 @@ impl Shared {
             tiers.push(vec![own]);
         }
         let tracker = (self.options.discovery && !tiers.is_empty()).then(|| {
-            TrackerConfig::new(
-                image.info_hash(),
-                self.peer_id,
-                self.listen.port(),
+            TrackerConfig {
+                info_hash: image.info_hash(),
+                peer_id: self.peer_id,
+                port: self.listen.port(),
                 tiers,
-                self.http.clone(),
-            )
+                http: self.http.clone(),
+                seed: rand::random(),
+            }
         });
         let torrent = Torrent::start(TorrentConfig {
             swarm: SwarmConfig {
@@ -340,7 +342,8 @@ impl Shared {
             let text = "this session runs a tracker already";
             return Err(Error::new(ErrorKind::InUse, text));
         }
-        let server = TrackerServer::bind(address).await?;
+        let options = TrackerServerOptions { seed: rand::random(), ..Default::default() };
+        let server = TrackerServer::bind(address, options)?;
         let bound = server.local_addr();
         // Its own seeds reach it by an address that can be connected to.
         let mut reachable = bound;
@@ -352,7 +355,7 @@ impl Shared {
         }
         let url = Url::parse(&format!("http://{reachable}/announce"))
             .map_err(|e| Error::with_source(ErrorKind::InvalidInput, "the tracker's address", e))?;
-        let running = server.spawn(self.handle());
+        let running = server.spawn(self.handle())?;
         *self.own_tracker.lock() = Some((url, running));
         Ok(bound)
     }

@@ -112,7 +112,8 @@ impl Counters {
         let mut stalls = self.stalls.lock();
         stalls.waiting = stalls.waiting.saturating_sub(1);
         if stalls.waiting == 0 {
-            stalls.total += now.since(stalls.since);
+            let wait = now.since(stalls.since);
+            stalls.total += wait;
         }
         let wait = now.since(began).as_micros().min(u128::from(u64::MAX)) as u64;
         if let Some(waits) = &mut stalls.waits {

@@ -21,13 +21,13 @@ use crate::events::Event;
 use crate::image::{Image, ImageFile, PieceClass, PieceIndex};
 use crate::overlay::{ExtentKind, Fill as BaseFill, Overlay, WriteOutcome};
 use crate::picker::Readahead;
-use crate::pristine::{Pristine, TryRead};
+use crate::pristine::{Pristine, ReadOutcome, TryRead};
 use crate::swarm::Swarm;
 
 /// What a disk is made of.
 pub(crate) struct DiskConfig {
     pub(crate) index: usize,
-    pub(crate) overlay: Overlay,
+    pub(crate) overlay: Arc<Overlay>,
     pub(crate) pristine: Arc<Pristine>,
     pub(crate) swarm: Arc<Swarm>,
     pub(crate) runtime: Handle,
@@ -131,13 +131,12 @@ impl Disk {
 
     fn read_base_blocking(&self, base: Range<u64>, part: &mut [u8]) -> Result<bool> {
         match self.config.pristine.read(base.start, part)? {
-            TryRead::Done => Ok(true),
-            TryRead::Missing(piece) | TryRead::Unverified(piece) => {
+            ReadOutcome::Done => Ok(true),
+            ReadOutcome::Missing(piece) => {
                 // It was had when the read began: what is stored is damaged.
-                self.config.swarm.damaged(self.image().canonical(piece));
+                self.config.swarm.damaged(piece);
                 Ok(false)
             }
-            TryRead::Cold => Ok(false),
         }
     }
 
@@ -288,12 +287,11 @@ impl Disk {
         if offset >= end {
             return Ok(());
         }
-        let discard = mode == ZeroMode::Discard;
         let mut fills = Vec::new();
         loop {
             let disk = self.clone();
             let outcome = self
-                .blocking(move || disk.overlay().zero(offset, end - offset, discard, &fills))
+                .blocking(move || disk.overlay().zero(offset, end - offset, mode, &fills))
                 .await?;
             match outcome {
                 WriteOutcome::Done => {
@@ -405,7 +403,7 @@ impl BlockFile for Disk {
 
     fn allocated(&self) -> u64 {
         // What is not a hole, wherever it is: programs take a file without blocks for one of zeros.
-        self.base_data.saturating_add(self.overlay().allocated()).min(self.len().next_multiple_of(4096))
+        self.base_data.saturating_add(self.overlay().data_blocks() * 4096).min(self.len().next_multiple_of(4096))
     }
 
     fn modified(&self) -> SystemTime {

@@ -107,8 +107,8 @@ impl Appliance {
             .session
             .handle()
             .spawn_blocking(move || -> Result<Mount> {
-                let volume = TreeVolume::new(files, own_files)
-                    .map_err(|e| Error::io("opening the appliance's own files", e.into()))?;
+                let volume = TreeVolume::new(files, &own_files)
+                    .map_err(|e| Error::io("opening the appliance's own files", e))?;
                 Ok(mount(Arc::new(volume), &at, options)?)
             })
             .await

@@ -76,7 +76,7 @@ pub(super) fn hash_pieces(
             done += u64::from(geometry.piece_length(piece));
             progress(done, total);
         }
-        Ok(())
+        Ok::<(), crate::Error>(())
     })?;
 
     for file in files {

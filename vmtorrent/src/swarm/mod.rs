@@ -39,7 +39,7 @@ use crate::error::Error;
 use crate::image::{Image, PieceIndex};
 use crate::options::Fill;
 use crate::picker::PeerKey;
-use crate::pristine::{Pristine, Stored, TryRead};
+use crate::pristine::{Pristine, ReadOutcome, Stored, TryRead};
 
 /// What a swarm is started with.
 pub(crate) struct SwarmConfig {
@@ -210,8 +210,8 @@ impl Swarm {
             done: Mutex::new(Some(done)),
         });
         self.drive_inner(|inner, now| {
-            for list in pieces.iter().map(|p| inner.waits.entry(*p).or_default()) {
-                list.push(wait.clone());
+            for piece in pieces {
+                inner.waits.entry(*piece).or_default().push(wait.clone());
             }
             for piece in inner.engine.demand(now, pieces) {
                 inner.ready(piece);
@@ -306,11 +306,11 @@ impl Swarm {
             })
             .await;
         match read {
-            Ok(Ok((TryRead::Done, data))) => {
+            Ok(Ok((ReadOutcome::Done, data))) => {
                 buffer.copy_from_slice(&data);
                 true
             }
-            Ok(Ok((_, _))) => {
+            Ok(Ok((ReadOutcome::Missing(_), _))) => {
                 self.damaged(self.image.canonical(piece));
                 false
             }
@@ -379,7 +379,7 @@ impl Swarm {
 
     fn stored(&self, piece: PieceIndex, outcome: Result<Stored, Error>) {
         self.drive_inner(|inner, now| match outcome {
-            Ok(Stored::Stored) => {
+            Ok(Stored::New | Stored::Already) => {
                 inner.storage_error = None;
                 inner.engine.stored(now, piece);
             }

@@ -517,8 +517,10 @@ impl Engine {
         if !self.have.set(piece, true) {
             return;
         }
-        let keys: Vec<PeerKey> = self.peers.iter().map(|(k, _)| PeerKey(k)).collect();
-        for key in keys.into_iter().filter(|k| !self.picker.has(*k, piece)) {
+        let lacks = |key: &PeerKey| !self.picker.has(*key, piece);
+        let keys: Vec<PeerKey> =
+            self.peers.iter().map(|(k, _)| PeerKey(k)).filter(lacks).collect();
+        for key in keys {
             self.send(now, key, WireMessage::Have(piece.0));
         }
     }
