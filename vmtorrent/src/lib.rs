@@ -8,6 +8,7 @@ mod http;
 pub mod image;
 mod options;
 mod stats;
+pub mod tracker;
 
 pub use bitfield::Bitfield;
 pub use error::{Error, ErrorKind, Result};
