@@ -108,6 +108,28 @@ async fn an_ipv4_peer_of_a_dual_stack_tracker_is_named_as_ipv4() {
 }
 
 #[tokio::test]
+async fn a_seed_that_announces_over_loopback_is_named_by_the_host_s_address_elsewhere() {
+    // Connecting a UDP socket sends nothing; it only chooses an address of this host.
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let host = match probe
+        .connect("192.0.2.1:9")
+        .and_then(|()| probe.local_addr())
+    {
+        Ok(address) if !address.ip().is_loopback() => address.ip(),
+        _ => {
+            eprintln!("skipped: this host has no address but loopback");
+            return;
+        }
+    };
+    let mut server = start("0.0.0.0:0", options());
+    server.address.set_ip([127, 0, 0, 1].into());
+    assert_eq!(peers(&server, 1001, "&left=0").await, []);
+    server.address.set_ip(host);
+    let expected = SocketAddr::new(host, 1001);
+    assert_eq!(peers(&server, 1002, "&left=5").await, [expected]);
+}
+
+#[tokio::test]
 async fn a_scrape_counts() {
     let server = start("127.0.0.1:0", options());
     peers(&server, 1001, "&left=0&event=completed").await;
