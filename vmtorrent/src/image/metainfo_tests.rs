@@ -101,7 +101,7 @@ fn the_info_hash_is_that_of_an_independent_implementation() {
         .map(|i| (i % 251) as u8)
         .chain(*b"hello\n")
         .collect();
-    let pieces: Vec<u8> = data.chunks(16_384).flat_map(|c| Sha1::digest(c)).collect();
+    let pieces: Vec<u8> = data.chunks(16_384).flat_map(Sha1::digest).collect();
     let image = parse(&[
         (
             "files",
@@ -390,7 +390,7 @@ fn trackers_and_web_seeds_are_taken_as_far_as_they_make_sense() {
     let announce = ("announce", text("http://one.example/announce"));
     assert_eq!(read(&[]), (vec![], vec![]));
     assert_eq!(
-        read(&[announce.clone()]).0,
+        read(std::slice::from_ref(&announce)).0,
         [["http://one.example/announce"]]
     );
     let tiers = list(&[

@@ -80,6 +80,9 @@ pub fn default_piece_size(total: u64) -> u32 {
 
 /// Makes a .torrent file of the file or directory at `path`. Blocks and uses all cores.
 ///
+/// The files of a directory come sorted by name, and empty directories are left out. A link is followed
+/// at `path` itself, but refused inside the directory.
+///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] for options that make no sense and for what an image can't hold
 /// (nothing at all, links, devices, names that are not UTF-8), [`ErrorKind::InUse`] when a file
@@ -262,6 +265,7 @@ fn write_sources(e: &mut Encoder, trackers: &[String], info: &[u8], web_seeds: &
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 #[path = "publish_tests.rs"]
 mod tests;

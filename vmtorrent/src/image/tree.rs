@@ -11,6 +11,7 @@ use vmtorrent_platform::PositionedFile;
 use crate::{Error, ErrorKind, Result};
 
 /// Most extents that are kept of one file; what lies behind them counts as data.
+#[cfg(unix)]
 const MAX_EXTENTS: usize = 1 << 20;
 /// Deepest directory that is read.
 const MAX_DEPTH: usize = 32;
