@@ -3,7 +3,10 @@
 //! Needs `/dev/fuse` and the right to mount; without them the tests are skipped, or fail when
 //! `VMTORRENT_REQUIRE=1`.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, its helpers too"
+)]
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
 use std::fs::{self, File};
@@ -599,6 +602,28 @@ fn a_mount_taken_away_by_someone_else_harms_no_later_one() {
     drop(first);
     assert!(is_mounted(&directory));
     assert_eq!(fs::read(mounted.path("vm/deep")).unwrap(), b"deep");
+}
+
+#[test]
+fn a_mount_whose_connection_was_ended_is_cleared_away() {
+    use rustix::mount::{UnmountFlags, unmount};
+    let Some(mut mounted) = Mounted::with(vec![1; 100]) else {
+        return;
+    };
+    let disk = mounted.open();
+    // In use, so that it stays, but its connection ends.
+    let forced = unmount(mounted.dir(), UnmountFlags::FORCE);
+    assert_eq!(forced, Err(rustix::io::Errno::BUSY));
+    let dead = disk.read_exact_at(&mut [0; 10], 0).unwrap_err();
+    assert_eq!(dead.kind(), ErrorKind::NotConnected);
+    let options = MountOptions::new(mounted.runtime.handle().clone(), "second");
+    let refused = mount(mounted.volume(), &mounted.dir(), options).unwrap_err();
+    assert_eq!(refused.kind(), MountErrorKind::Busy);
+    drop(disk);
+    mounted.unmount();
+    assert!(!is_mounted(&mounted.dir()));
+    mounted.mount();
+    mounted.open().read_exact_at(&mut [0; 10], 0).unwrap();
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The tree volume without a kernel: names, the host folder, handles.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -207,6 +207,12 @@ impl Drop for Mount {
 
 impl Parts {
     fn end(self) -> io::Result<()> {
+        // With the session over before we end it, someone else has taken the mount away, or its connection
+        // was ended and the dead mount is left.
+        if self.ended.try_recv().is_ok() && !self.device.is_dead() {
+            self.tasks.shut();
+            return Ok(());
+        }
         if self.unmount_unused()? == Unmounted::Busy {
             self.device.detach()?;
         }
