@@ -96,6 +96,11 @@ impl Device {
         }
     }
 
+    /// Whether what stands on the directory is a mount whose connection has ended.
+    pub fn is_dead(&self) -> bool {
+        rustix::fs::statvfs(&self.directory).is_err_and(|error| error == Errno::NOTCONN)
+    }
+
     /// Takes the mount away if nobody uses it.
     pub fn unmount(&self) -> io::Result<Unmounted> {
         if !self.stands() {
@@ -179,6 +184,9 @@ fn mount_directly(
     }
 }
 
+/// `STATX_MNT_ID_UNIQUE`: numbers of mounts that are never used again, unlike those before Linux 6.8.
+const UNIQUE_NUMBER: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
 /// Tells a mount from another that may stand at the same place later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
@@ -191,7 +199,8 @@ impl Identity {
     /// The identity of what stands at a path, asked without a request to it.
     fn of(path: &Path) -> Option<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-        let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID).ok()?;
+        let wanted = StatxFlags::MNT_ID | UNIQUE_NUMBER;
+        let stat = rustix::fs::statx(CWD, path, flags, wanted).ok()?;
         Some(Self {
             major: stat.stx_dev_major,
             minor: stat.stx_dev_minor,

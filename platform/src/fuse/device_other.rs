@@ -73,6 +73,13 @@ impl Device {
         Ok((device, session))
     }
 
+    /// Whether what stands on the directory is a mount whose connection has ended.
+    pub fn is_dead(&self) -> bool {
+        use rustix::io::Errno;
+        rustix::fs::statvfs(&self.directory)
+            .is_err_and(|error| matches!(error, Errno::NOTCONN | Errno::NXIO))
+    }
+
     /// Takes the mount away if nobody uses it.
     pub fn unmount(&self) -> io::Result<Unmounted> {
         match self.unmounter.lock().unmount() {

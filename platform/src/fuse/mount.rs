@@ -207,6 +207,12 @@ impl Drop for Mount {
 
 impl Parts {
     fn end(self) -> io::Result<()> {
+        // With the session over before we end it, someone else has taken the mount away, or its connection
+        // was ended and the dead mount is left.
+        if self.ended.try_recv().is_ok() && !self.device.is_dead() {
+            self.tasks.shut();
+            return Ok(());
+        }
         if self.unmount_unused()? == Unmounted::Busy {
             self.device.detach()?;
         }
@@ -233,5 +239,36 @@ impl Parts {
             thread::sleep(CLOSING / 10);
         }
         Ok(Unmounted::Done)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::fuse::helper;
+    use crate::{BlockFile, MemoryBlockFile, TreeVolume};
+
+    #[test]
+    fn the_setuid_helper_mounts_as_well() {
+        if !Path::new("/dev/fuse").exists() || !helper::is_installed() {
+            let required = std::env::var_os("VMTORRENT_REQUIRE").is_some_and(|value| value == "1");
+            assert!(!required, "this test needs /dev/fuse and fusermount3");
+            println!("skipped: no /dev/fuse or no fusermount3");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("mnt");
+        std::fs::create_dir(&directory).unwrap();
+        let file: Arc<dyn BlockFile> = MemoryBlockFile::new(b"content".to_vec());
+        let files = vec![(vec!["disk".to_owned()], file)];
+        let volume = Arc::new(TreeVolume::new(files, &folder.path().join("files")).unwrap());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let options = MountOptions::new(runtime.handle().clone(), "a name, with a comma");
+        let mount = mount_by(volume, &directory, options, Way::Helper).unwrap();
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(table.contains("fuse.vmtorrent vmtorrent:a\\040name,\\040with"));
+        assert_eq!(std::fs::read(directory.join("disk")).unwrap(), b"content");
+        mount.unmount().unwrap();
+        assert!(!directory.join("disk").exists());
     }
 }

@@ -10,13 +10,16 @@ use parking_lot::RwLock;
 
 use super::data;
 use super::handles::{Access, Content, Handles};
-use super::host::{self, HostDirectory, HostKind, HostStat};
+use super::host::{HostDirectory, HostKind};
 use super::name::check_name;
 use super::nodes::{Directory, Entry, Tree};
 use crate::{
-    Attributes, BlockFile, DirectoryEntry, Errno, FileHandle, NodeId, NodeKind, OpenMode,
+    Attributes, BlockFile, DirectoryEntry, Errno, FileHandle, NodeId, OpenMode, PositionedFile,
     SeekTarget, SetAttributes, StatFs, Volume, VolumeFuture, ZeroMode,
 };
+
+/// Up to this many bytes a write to a plain file is done at once.
+const SMALL_WRITE: usize = 64 * 1024;
 
 /// A [`Volume`] made of the files of an image and a folder of the host that holds the VMM's own files.
 ///
@@ -40,7 +43,7 @@ pub(super) struct Inner {
     pub(super) tree: RwLock<Tree>,
     pub(super) handles: RwLock<Handles>,
     pub(super) top: Arc<HostDirectory>,
-    started: SystemTime,
+    pub(super) started: SystemTime,
 }
 
 impl TreeVolume {
@@ -141,76 +144,13 @@ impl Inner {
         Ok(at)
     }
 
-    /// The attributes of what an open plain file holds.
-    fn plain_attributes(node: NodeId, stat: HostStat) -> Attributes {
-        Attributes {
-            node,
-            kind: NodeKind::PlainFile,
-            size: stat.size,
-            allocated: stat.allocated,
-            permissions: stat.permissions,
-            modified: stat.modified,
-        }
-    }
-
-    pub(super) fn attributes(
-        &self,
-        tree: &Tree,
-        node: NodeId,
-        handle: Option<FileHandle>,
-    ) -> Result<Attributes, Errno> {
-        let found = tree.get(node);
-        match found.as_ref().map(|found| &found.entry) {
-            Ok(Entry::Block { file, permissions }) => Ok(Attributes {
-                node,
-                kind: NodeKind::BlockFile,
-                size: file.len(),
-                allocated: file.allocated(),
-                permissions: *permissions,
-                modified: file.modified(),
-            }),
-            Ok(Entry::Directory(directory)) => {
-                let host = self
-                    .host_directory(tree, node)
-                    .and_then(|host| host.stat_self());
-                let (permissions, modified) = match host {
-                    Ok(host) if directory.of_image => (directory.permissions, host.modified),
-                    Ok(host) => (host.permissions, host.modified),
-                    Err(_) if directory.of_image => (directory.permissions, self.started),
-                    Err(errno) => return Err(errno),
-                };
-                Ok(Attributes {
-                    node,
-                    kind: NodeKind::Directory,
-                    size: 4096,
-                    allocated: 0,
-                    permissions,
-                    modified,
-                })
-            }
-            plain => {
-                if let Some(file) = self.open_plain(node, handle, Access::Any)? {
-                    return Ok(Self::plain_attributes(node, host::stat_file(&file)?));
-                }
-                plain.map_err(|errno| *errno)?;
-                let found = found?;
-                let host = self.host_directory(tree, found.parent)?;
-                let (kind, stat) = host.stat(&found.name)?;
-                match kind {
-                    HostKind::File => Ok(Self::plain_attributes(node, stat)),
-                    _ => Err(Errno::EACCES),
-                }
-            }
-        }
-    }
-
     /// A plain file that is open already: through this handle, or else through any.
-    fn open_plain(
+    pub(super) fn open_plain(
         &self,
         node: NodeId,
         handle: Option<FileHandle>,
         access: Access,
-    ) -> Result<Option<Arc<crate::PositionedFile>>, Errno> {
+    ) -> Result<Option<Arc<PositionedFile>>, Errno> {
         let handles = self.handles.read();
         let content = match handle {
             Some(handle) => Some(handles.get(node, handle, access)?),
@@ -264,76 +204,6 @@ impl Inner {
                 let host = self.host_directory(tree, found.parent)?;
                 let file = host.open_file(&found.name, mode)?;
                 Ok(Content::Plain(Arc::new(file)))
-            }
-        }
-    }
-
-    fn set_attributes(
-        &self,
-        node: NodeId,
-        handle: Option<FileHandle>,
-        changes: SetAttributes,
-    ) -> Result<Attributes, Errno> {
-        if let Some(size) = changes.size {
-            match self.content(node, handle, Access::Write)? {
-                Content::Block(file) => file.set_len(size)?,
-                Content::Plain(file) => file.set_len(size)?,
-            }
-        }
-        let mut tree = self.tree.write();
-        if let Some(permissions) = changes.permissions {
-            self.set_permissions(&mut tree, node, handle, permissions & 0o777)?;
-        }
-        if let Some(modified) = changes.modified {
-            self.set_modified(&tree, node, handle, modified)?;
-        }
-        self.attributes(&tree, node, handle)
-    }
-
-    fn set_permissions(
-        &self,
-        tree: &mut Tree,
-        node: NodeId,
-        handle: Option<FileHandle>,
-        new: u16,
-    ) -> Result<(), Errno> {
-        match tree.get_mut(node).map(|found| &mut found.entry) {
-            Ok(Entry::Block { permissions, .. }) => {
-                *permissions = new;
-                return Ok(());
-            }
-            Ok(Entry::Directory(directory)) if directory.of_image => {
-                directory.permissions = new;
-                return Ok(());
-            }
-            _ => {}
-        }
-        match self.open_plain(node, handle, Access::Any)? {
-            Some(file) => host::set_file_permissions(&file, new),
-            None => {
-                let found = tree.get(node)?;
-                let host = self.host_directory(tree, found.parent)?;
-                host.set_permissions(&found.name, new)
-            }
-        }
-    }
-
-    fn set_modified(
-        &self,
-        tree: &Tree,
-        node: NodeId,
-        handle: Option<FileHandle>,
-        new: SystemTime,
-    ) -> Result<(), Errno> {
-        if tree.get(node).is_ok_and(|found| found.entry.is_of_image()) {
-            return Ok(());
-        }
-        match self.open_plain(node, handle, Access::Any)? {
-            Some(file) => host::set_file_modified(&file, new),
-            None => {
-                let found = tree.get(node)?;
-                let host = self.host_directory(tree, found.parent)?;
-                host.set_modified(&found.name, new)
             }
         }
     }
@@ -475,6 +345,8 @@ impl Volume for TreeVolume {
     ) -> Result<Option<()>, Errno> {
         match self.inner.content(node, handle, Access::Write)? {
             Content::Block(file) => file.try_write(offset, data),
+            // The host may make a writer wait when much of what was written is not on disk yet.
+            Content::Plain(_) if data.len() > SMALL_WRITE => Ok(None),
             Content::Plain(file) => Ok(Some(file.write_all_at(data, offset)?)),
         }
     }
