@@ -2,10 +2,18 @@
 
 mod bitfield;
 mod clock;
+mod durable;
 mod error;
 pub mod image;
+mod lock_file;
 mod options;
+#[cfg_attr(not(test), expect(dead_code, reason = "the session will use it"))]
+mod overlay;
+#[cfg_attr(not(test), expect(dead_code, reason = "the session will use it"))]
+mod pristine;
 mod stats;
+#[cfg(test)]
+mod test_image;
 
 pub use bitfield::Bitfield;
 pub use error::{Error, ErrorKind, Result};

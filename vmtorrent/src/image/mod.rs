@@ -33,11 +33,14 @@ pub struct ImageFile {
     /// Path below the appliance's directory: one or more plain names, none empty, `.` or `..`.
     ///
     /// An image of one file has its name here; an image of several has the names below its directory.
+    /// Empty for padding.
     pub path: Vec<String>,
     /// Where the file begins in the image.
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+    /// Whether these are only zeros between two files (BEP 47): part of the pieces, but never shown.
+    pub padding: bool,
 }
 
 /// What is known of a piece from the metainfo alone.
