@@ -19,9 +19,9 @@
 //! 5. A block that is `Zero` or `Base` in memory while `disk(b)` is `Data` (zeroed or cut off since the last flush)
 //!    may be written anew: by 2 with whole blocks, each of which is newer than the flush.
 //! 6. *Cutting* takes blocks back to `Base` and lowers `base_limit`, behind which `Base` reads as zeros; the limit
-//!    never rises. The data file is cut to the same length, and again when an overlay is opened, so the
-//!    block that holds the end has zeros behind it when the file grows; likewise after a write failed that
-//!    would have made it grow.
+//!    never rises. The data file is cut too, and zeros are written to the rest of the block that holds the end;
+//!    again when an overlay is opened, and after a write failed that would have made the file grow. So there are
+//!    zeros behind the end when it grows.
 //! 7. A record holds the lengths and the present states of all blocks that may differ from the disk's, taken
 //!    under one lock: replaying any prefix of the journal gives a state that the overlay was in.
 //! 8. A flush that fails puts its blocks back among the dirty ones; the next one records them again. Bytes of a
@@ -40,10 +40,14 @@ mod extent;
 mod fill;
 mod journal;
 mod record;
+#[cfg(test)]
+mod simulated_disk;
 mod state_dir;
 mod storage;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_power;
 mod write;
 
 pub(crate) use block_map::{MAX_LENGTH, OVERLAY_BLOCK};
@@ -67,8 +71,10 @@ use self::record::Lengths;
 use self::storage::{HostDirectory, StorageDirectory, StorageFile};
 use crate::{Error, ErrorKind, Result};
 
-/// A journal below this length is never compacted, bytes.
-const COMPACT_FROM: u64 = 1 << 20;
+/// From which length on a journal is replaced by a snapshot of at most `bound` bytes.
+fn compact_above(bound: u64) -> u64 {
+    (4 * bound).max(1 << 20)
+}
 
 /// What a guest wrote to one file of an image.
 pub(crate) struct Overlay {
@@ -82,6 +88,8 @@ pub(crate) struct Overlay {
     /// A write that would have grown the file failed: bytes of it may lie behind the end. Used under
     /// `changes`, exclusively.
     tail_suspect: AtomicBool,
+    /// See [`compact_above`]; tests have less patience.
+    compact_above: fn(u64) -> u64,
 }
 
 struct State {
@@ -126,10 +134,16 @@ impl Overlay {
     /// `Corrupt` when its files are damaged (a record that a crash has torn is not damage), `InvalidInput`
     /// when it was made for a file of another length or by another version; else what the system reports.
     pub(crate) fn open(directory: &Path, key: &str, base_length: u64) -> Result<Self> {
-        Self::open_in(Arc::new(HostDirectory::new(directory)), key, base_length)
+        let directory = Arc::new(HostDirectory::new(directory));
+        Self::open_in(directory, key, base_length, compact_above)
     }
 
-    fn open_in(directory: Arc<dyn StorageDirectory>, key: &str, base_length: u64) -> Result<Self> {
+    fn open_in(
+        directory: Arc<dyn StorageDirectory>,
+        key: &str,
+        base_length: u64,
+        compact_above: fn(u64) -> u64,
+    ) -> Result<Self> {
         let (data_name, map_name) = (format!("{key}.data"), format!("{key}.map"));
         let data_path = directory.describe(&data_name);
         let failed = |e| Error::io(format!("opening the overlay file {data_path}"), e);
@@ -171,9 +185,6 @@ impl Overlay {
                 ),
             ));
         }
-        if data.len().map_err(failed)? > lengths.length {
-            data.set_len(lengths.length).map_err(failed)?;
-        }
         let mut state = State {
             map,
             lengths,
@@ -181,7 +192,7 @@ impl Overlay {
             lengths_dirty: false,
         };
         state.change(blocks_behind(lengths.length), BlockState::Base);
-        Ok(Self {
+        let overlay = Self {
             data,
             data_path,
             changes: RwLock::new(()),
@@ -189,7 +200,10 @@ impl Overlay {
             journal: Mutex::new(journal),
             unsynced: AtomicBool::new(true),
             tail_suspect: AtomicBool::new(false),
-        })
+            compact_above,
+        };
+        overlay.cut_data(lengths.length)?;
+        Ok(overlay)
     }
 
     /// Length of the file as the guest sees it, bytes.
@@ -260,10 +274,19 @@ impl Overlay {
     }
 
     /// Cuts the data file, so that zeros lie behind `length` when it grows again.
+    ///
+    /// It is cut to whole blocks, the rest is written: a length inside a sector could survive a power loss
+    /// that the sector's bytes do not, or the other way round, and half of the sector would be lost.
     fn cut_data(&self, length: u64) -> Result<()> {
         let failed = |e| self.failed("cutting", 0, length, e);
-        if self.data.len().map_err(failed)? > length {
-            let result = self.data.set_len(length);
+        let end = length.next_multiple_of(OVERLAY_BLOCK);
+        let last = length / OVERLAY_BLOCK;
+        if end > length && self.state.read().map.get(last) == BlockState::Data {
+            let zeros = [0; OVERLAY_BLOCK as usize];
+            self.put(length, &zeros[..(end - length) as usize])?;
+        }
+        if self.data.len().map_err(failed)? > end {
+            let result = self.data.set_len(end);
             self.unsynced.store(true, Ordering::Release);
             result.map_err(failed)?;
         }
@@ -289,9 +312,7 @@ impl Overlay {
         let mut journal = self.journal.lock();
         let state = self.state.upgradable_read();
         let changed = state.lengths_dirty || !state.dirty.is_empty();
-        let compact = changed
-            && journal.end() > COMPACT_FROM
-            && journal.end() / 4 > state.map.encoded_bound();
+        let compact = changed && journal.end() > (self.compact_above)(state.map.encoded_bound());
         let payload = if compact {
             let all = std::iter::once(0..MAX_BLOCKS);
             record::encode(state.lengths, &state.map, all)

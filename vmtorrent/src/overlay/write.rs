@@ -251,7 +251,7 @@ impl Overlay {
     }
 
     /// Writes to the data file.
-    fn put(&self, offset: u64, data: &[u8]) -> Result<()> {
+    pub(super) fn put(&self, offset: u64, data: &[u8]) -> Result<()> {
         let result = self.data.write_all_at(data, offset);
         // Behind the write, not before it: a flush that clears the mark must have begun its sync later.
         self.unsynced.store(true, Ordering::Release);
