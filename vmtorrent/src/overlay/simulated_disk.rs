@@ -17,6 +17,7 @@ type Sector = [u8; SECTOR];
 /// A directory in memory from which the power can be taken.
 #[derive(Clone)]
 pub(super) struct SimulatedDisk {
+    seed: u64,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -134,6 +135,7 @@ impl Inner {
 impl SimulatedDisk {
     pub(super) fn new(seed: u64) -> Self {
         Self {
+            seed,
             inner: Arc::new(Mutex::new(Inner {
                 files: Vec::new(),
                 names: BTreeMap::new(),
@@ -144,6 +146,11 @@ impl SimulatedDisk {
                 random: seed,
             })),
         }
+    }
+
+    /// What decides which state survives a loss of power.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Lets `calls` more changing calls through; from then on all fail, until [`lose_power`](Self::lose_power).
