@@ -7,9 +7,15 @@ mod error;
 pub mod image;
 mod lock_file;
 mod options;
-#[cfg_attr(not(test), expect(dead_code, reason = "the session will use it"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the session will use it")
+)]
 mod overlay;
-#[cfg_attr(not(test), expect(dead_code, reason = "the session will use it"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the session will use it")
+)]
 mod pristine;
 mod stats;
 #[cfg(test)]

@@ -93,6 +93,15 @@ impl Chunk {
         change
     }
 
+    /// The block behind the last `Data` block; 0 when there is none.
+    fn data_end(&self) -> u64 {
+        let last = self.words.iter().rposition(|w| w & LOW_BITS != 0);
+        last.map_or(0, |word| {
+            let unused = (self.words[word] & LOW_BITS).leading_zeros() / 2;
+            (word as u64 + 1) * BLOCKS_PER_WORD - u64::from(unused)
+        })
+    }
+
     fn data_blocks(&self) -> u64 {
         self.words
             .iter()
@@ -137,6 +146,23 @@ impl BlockMap {
     /// Number of blocks in the data file.
     pub(super) fn data_blocks(&self) -> u64 {
         self.data_blocks
+    }
+
+    /// The block behind the last one in the data file; 0 when there is none.
+    pub(super) fn data_end(&self) -> u64 {
+        for (&first, segment) in self.segments.iter().rev() {
+            match segment {
+                Segment::Uniform { end, state } if *state == BlockState::Data => {
+                    return end * CHUNK_BLOCKS;
+                }
+                Segment::Uniform { .. } => {}
+                Segment::Mixed(states) => match states.data_end() {
+                    0 => {}
+                    end => return first * CHUNK_BLOCKS + end,
+                },
+            }
+        }
+        0
     }
 
     /// Upper bound of what a snapshot of the map takes in the journal, bytes.
@@ -349,6 +375,8 @@ mod tests {
             }
             prop_assert!(seen == plain);
             prop_assert_eq!(map.data_blocks(), plain.iter().filter(|s| **s == BlockState::Data).count() as u64);
+            let end = plain.iter().rposition(|s| *s == BlockState::Data).map_or(0, |last| last as u64 + 1);
+            prop_assert_eq!(map.data_end(), end);
             let part: Vec<_> = map.runs(look.clone()).flat_map(|(r, s)| r.map(move |_| s)).collect();
             prop_assert!(part[..] == plain[look.start as usize..look.end as usize]);
             prop_assert_eq!(map.get(look.start), plain[look.start as usize]);

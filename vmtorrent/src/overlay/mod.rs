@@ -203,6 +203,7 @@ impl Overlay {
             compact_above,
         };
         overlay.cut_data(lengths.length)?;
+        overlay.cover_data()?;
         Ok(overlay)
     }
 
@@ -289,6 +290,17 @@ impl Overlay {
             let result = self.data.set_len(end);
             self.unsynced.store(true, Ordering::Release);
             result.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the data file as long as its blocks need, in case a process cut it and was killed before it
+    /// recorded that. Else a write into a block could leave it with a length inside a sector.
+    fn cover_data(&self) -> Result<()> {
+        let failed = |e| self.failed("extending", 0, 0, e);
+        let end = self.state.read().map.data_end() * OVERLAY_BLOCK;
+        if self.data.len().map_err(failed)? < end {
+            self.data.set_len(end).map_err(failed)?;
         }
         Ok(())
     }

@@ -333,6 +333,7 @@ fn refuse_foreign(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overlay::{StateDirectory, StateRecord, WriteOutcome};
     use crate::test_image::image_of;
 
     #[test]
@@ -367,7 +368,7 @@ mod tests {
             ErrorKind::InvalidInput
         );
         let written = overlay.write(4096, &[7; 4096], &[]).unwrap();
-        assert_eq!(written, crate::overlay::WriteOutcome::Done);
+        assert_eq!(written, WriteOutcome::Done);
         overlay.flush().unwrap();
         drop((overlay, state));
 
@@ -377,8 +378,9 @@ mod tests {
         })
         .unwrap();
         assert_eq!(found.info_hash(), image.info_hash());
-        assert_eq!(state.record().peers, peers);
-        assert_eq!(state.record().cache.as_deref(), Some(Path::new("/c")));
+        let record: StateRecord = state.record();
+        assert_eq!(record.peers, peers);
+        assert_eq!(record.cache.as_deref(), Some(Path::new("/c")));
         assert_eq!(state.overlay(0).unwrap().data_blocks(), 1);
     }
 
