@@ -1,0 +1,388 @@
+//! Invariant: a flush that was acknowledged is never lost, and of what was not flushed each 512-byte sector
+//! is after a crash as it was at some moment since the last acknowledged flush: never garbage, never a
+//! neighbour's bytes, never something that was cut off.
+//!
+//! An [`Overlay`] holds what a guest wrote to one file of an image: a sparse data file, in which block `b` lies
+//! at `b * 4096`, and a journal that says of each block whether it is `Base` (not written), `Data` or `Zero`.
+//! Why it keeps its promise, with `memory(b)` for the state that readers see and `disk(b)` for the state that
+//! the durable part of the journal gives:
+//!
+//! 1. *The data file is looked at only for blocks that are `Data`.* So what lies there for other blocks
+//!    (leftovers of writes that a crash took back) is never seen.
+//! 2. *A block becomes `Data` in memory only after all of its 4096 bytes were written*: the guest's, and around
+//!    them the pristine file's or zeros. Until then it is what it was, also when the write fails half way.
+//! 3. *A block becomes `Data` on disk only after a sync of the data file that began when it was `Data` in memory
+//!    already.* A flush takes its snapshot of the map first, then syncs the data, then appends the record.
+//!    With 1 and 2: whenever `disk(b)` is `Data`, all of the block's sectors are those of the flush, or later ones.
+//! 4. A write to a block that is `Data` goes to its place: after a crash each sector is old or new. Zeroing
+//!    punches the block at once, even while `disk(b)` is `Data`: zeros are the new content.
+//! 5. A block that is `Zero` or `Base` in memory while `disk(b)` is `Data` (zeroed or cut off since the last flush)
+//!    may be written anew: by 2 with whole blocks, each of which is newer than the flush.
+//! 6. *Cutting* takes blocks back to `Base` and lowers `base_limit`, behind which `Base` reads as zeros; the limit
+//!    never rises. The data file is cut too, and zeros are written to the rest of the block that holds the end;
+//!    again when an overlay is opened, and after a write failed that would have made the file grow. So there are
+//!    zeros behind the end when it grows.
+//! 7. A record holds the lengths and the present states of all blocks that may differ from the disk's, taken
+//!    under one lock: replaying any prefix of the journal gives a state that the overlay was in.
+//! 8. A flush that fails puts its blocks back among the dirty ones; the next one records them again. Bytes of a
+//!    failed append are cut off or overwritten. A journal that has grown too long is replaced by a snapshot: new
+//!    file, sync, rename, sync of the directory, and only then the flush is acknowledged.
+//! 9. After a restart nothing counts as durable: the first flush syncs everything, since an earlier process may
+//!    have been killed between writing and syncing.
+//!
+//! Locks: `changes` is taken shared by writes to blocks that are `Data`, exclusively by everything that changes a
+//! state; `state` only while the map is looked at or changed, never around disk I/O; `journal` by one flush at a time.
+//! Readers take `state` alone, so they never wait for a disk write. Order: `journal` or `changes`, then `state`.
+
+mod block_map;
+mod dirty_ranges;
+mod extent;
+mod fill;
+mod journal;
+mod record;
+#[cfg(test)]
+mod simulated_disk;
+mod state_dir;
+mod storage;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_power;
+mod write;
+
+pub(crate) use block_map::{MAX_LENGTH, OVERLAY_BLOCK};
+pub(crate) use extent::{Extent, ExtentKind};
+pub(crate) use fill::{Fill, WriteOutcome};
+pub(crate) use state_dir::{StateDirectory, StateRecord};
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard};
+
+use self::block_map::{BlockMap, BlockState, MAX_BLOCKS};
+use self::dirty_ranges::DirtyRanges;
+use self::extent::push_extent;
+use self::journal::Journal;
+use self::record::Lengths;
+use self::storage::{HostDirectory, StorageDirectory, StorageFile};
+use crate::{Error, ErrorKind, Result};
+
+/// From which length on a journal is replaced by a snapshot of at most `bound` bytes.
+fn compact_above(bound: u64) -> u64 {
+    (4 * bound).max(1 << 20)
+}
+
+/// What a guest wrote to one file of an image.
+pub(crate) struct Overlay {
+    data: Box<dyn StorageFile>,
+    data_path: String,
+    changes: RwLock<()>,
+    state: RwLock<State>,
+    journal: Mutex<Journal>,
+    /// The data file may hold bytes that are not durable. Set after each write to it.
+    unsynced: AtomicBool,
+    /// A write that would have grown the file failed: bytes of it may lie behind the end. Used under
+    /// `changes`, exclusively.
+    tail_suspect: AtomicBool,
+    /// See [`compact_above`]; tests have less patience.
+    compact_above: fn(u64) -> u64,
+}
+
+struct State {
+    map: BlockMap,
+    lengths: Lengths,
+    dirty: DirtyRanges,
+    lengths_dirty: bool,
+}
+
+impl State {
+    /// The bytes of a run of blocks, where a reader finds them.
+    fn push_run(&self, extents: &mut Vec<Extent>, bytes: Range<u64>, state: BlockState) {
+        match state {
+            BlockState::Data => push_extent(extents, bytes, ExtentKind::Data),
+            BlockState::Zero => push_extent(extents, bytes, ExtentKind::Zero),
+            BlockState::Base => {
+                let limit = self.lengths.base_limit.clamp(bytes.start, bytes.end);
+                push_extent(extents, bytes.start..limit, ExtentKind::Base);
+                push_extent(extents, limit..bytes.end, ExtentKind::Zero);
+            }
+        }
+    }
+
+    /// Sets states and notes them for the next flush.
+    fn change(&mut self, blocks: Range<u64>, state: BlockState) {
+        if !self.map.is_all(blocks.clone(), state) {
+            self.map.set(blocks.clone(), state);
+            self.dirty.insert(blocks);
+        }
+    }
+
+    fn set_length(&mut self, length: u64) {
+        self.lengths_dirty |= length != self.lengths.length;
+        self.lengths.length = length;
+    }
+}
+
+impl Overlay {
+    /// Opens the overlay `key` in an existing directory, or makes it: `base_length` bytes of pristine file.
+    ///
+    /// # Errors
+    /// `Corrupt` when its files are damaged (a record that a crash has torn is not damage), `InvalidInput`
+    /// when it was made for a file of another length or by another version; else what the system reports.
+    pub(crate) fn open(directory: &Path, key: &str, base_length: u64) -> Result<Self> {
+        let directory = Arc::new(HostDirectory::new(directory));
+        Self::open_in(directory, key, base_length, compact_above)
+    }
+
+    fn open_in(
+        directory: Arc<dyn StorageDirectory>,
+        key: &str,
+        base_length: u64,
+        compact_above: fn(u64) -> u64,
+    ) -> Result<Self> {
+        let (data_name, map_name) = (format!("{key}.data"), format!("{key}.map"));
+        let data_path = directory.describe(&data_name);
+        let failed = |e| Error::io(format!("opening the overlay file {data_path}"), e);
+        if base_length > MAX_LENGTH {
+            return Err(too_long(&data_path));
+        }
+        let found = directory.open(&data_name).map_err(failed)?;
+        let had_data = found.is_some();
+        let data = match found {
+            Some(file) => file,
+            None => directory.create(&data_name).map_err(failed)?,
+        };
+
+        let mut map = BlockMap::default();
+        let mut lengths = Lengths {
+            length: base_length,
+            base_limit: base_length,
+        };
+        let journal = Journal::open(directory.clone(), &map_name, base_length, |payload| {
+            lengths = record::apply(payload, &mut map)?;
+            if lengths.base_limit > base_length {
+                return Err("its base limit lies behind the pristine file");
+            }
+            Ok(())
+        })?;
+        let journal = match journal {
+            Some(journal) => journal,
+            None => {
+                let payload = record::encode(lengths, &map, std::iter::empty());
+                Journal::create(directory, &map_name, base_length, &payload)?
+            }
+        };
+        if !had_data && map.data_blocks() > 0 {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "the overlay file {data_path} is gone, but its block map is there: restore it from \
+                     a backup, or start over with another state directory"
+                ),
+            ));
+        }
+        let mut state = State {
+            map,
+            lengths,
+            dirty: DirtyRanges::default(),
+            lengths_dirty: false,
+        };
+        state.change(blocks_behind(lengths.length), BlockState::Base);
+        let overlay = Self {
+            data,
+            data_path,
+            changes: RwLock::new(()),
+            state: RwLock::new(state),
+            journal: Mutex::new(journal),
+            unsynced: AtomicBool::new(true),
+            tail_suspect: AtomicBool::new(false),
+            compact_above,
+        };
+        overlay.cut_data(lengths.length)?;
+        overlay.cover_data()?;
+        Ok(overlay)
+    }
+
+    /// Length of the file as the guest sees it, bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.state.read().lengths.length
+    }
+
+    /// Bytes of local storage that the written blocks take.
+    pub(crate) fn allocated(&self) -> Result<u64> {
+        let allocated = self.data.allocated();
+        allocated.map_err(|e| self.failed("looking at", 0, 0, e))
+    }
+
+    /// Number of 4 KiB blocks that are in the data file.
+    pub(crate) fn data_blocks(&self) -> u64 {
+        self.state.read().map.data_blocks()
+    }
+
+    /// Where the bytes of `range` are, as far as it lies inside the file.
+    pub(crate) fn extents(&self, range: Range<u64>) -> Vec<Extent> {
+        let state = self.state.read();
+        let bytes = range.start..range.end.min(state.lengths.length);
+        let mut extents = Vec::new();
+        if bytes.is_empty() {
+            return extents;
+        }
+        for (run, block_state) in state.map.runs(blocks_touching(&bytes)) {
+            let start = (run.start * OVERLAY_BLOCK).max(bytes.start);
+            let end = (run.end * OVERLAY_BLOCK).min(bytes.end);
+            state.push_run(&mut extents, start..end, block_state);
+        }
+        extents
+    }
+
+    /// Reads bytes of a [`Data`](ExtentKind::Data) extent. With `nowait`, `false` means that the bytes are
+    /// not cached and the call would have to wait for the disk; `buffer` is then undefined.
+    pub(crate) fn read_data(&self, offset: u64, buffer: &mut [u8], nowait: bool) -> Result<bool> {
+        let length = buffer.len();
+        let failed = |e| self.failed("reading", length, offset, e);
+        if nowait {
+            return self.data.try_read_exact_at(buffer, offset).map_err(failed);
+        }
+        // Behind the end of the data file lie zeros: the file was cut and grew again.
+        let read = self.data.read_at(buffer, offset).map_err(failed)?;
+        buffer[read..].fill(0);
+        Ok(true)
+    }
+
+    /// Changes the length. What is added reads as zeros; what is cut off is gone, also when the file
+    /// grows again. Needs no data of the pristine file.
+    pub(crate) fn set_len(&self, length: u64) -> Result<()> {
+        if length > MAX_LENGTH {
+            return Err(too_long(&self.data_path));
+        }
+        let _exclusive = self.changes.write();
+        if length < self.len() {
+            self.cut_data(length)?;
+        } else {
+            self.clear_tail()?;
+        }
+        let mut state = self.state.write();
+        state.change(blocks_behind(length), BlockState::Base);
+        if state.lengths.base_limit > length {
+            state.lengths.base_limit = length;
+        }
+        state.set_length(length);
+        Ok(())
+    }
+
+    /// Cuts the data file, so that zeros lie behind `length` when it grows again.
+    ///
+    /// It is cut to whole blocks, the rest is written: a length inside a sector could survive a power loss
+    /// that the sector's bytes do not, or the other way round, and half of the sector would be lost.
+    fn cut_data(&self, length: u64) -> Result<()> {
+        let failed = |e| self.failed("cutting", 0, length, e);
+        let end = length.next_multiple_of(OVERLAY_BLOCK);
+        let last = length / OVERLAY_BLOCK;
+        if end > length && self.state.read().map.get(last) == BlockState::Data {
+            let zeros = [0; OVERLAY_BLOCK as usize];
+            self.put(length, &zeros[..(end - length) as usize])?;
+        }
+        if self.data.len().map_err(failed)? > end {
+            let result = self.data.set_len(end);
+            self.unsynced.store(true, Ordering::Release);
+            result.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the data file as long as its blocks need, in case a process cut it and was killed before it
+    /// recorded that. Else a write into a block could leave it with a length inside a sector.
+    fn cover_data(&self) -> Result<()> {
+        let failed = |e| self.failed("extending", 0, 0, e);
+        let end = self.state.read().map.data_end() * OVERLAY_BLOCK;
+        if self.data.len().map_err(failed)? < end {
+            self.data.set_len(end).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// To be called before the file grows: removes what a failed write left behind the end.
+    fn clear_tail(&self) -> Result<()> {
+        if self.tail_suspect.load(Ordering::Relaxed) {
+            self.cut_data(self.len())?;
+            self.tail_suspect.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Makes durable every write, zeroing and change of length that had returned before the call.
+    ///
+    /// Calls that come while one is at work wait for it and then find their part done.
+    ///
+    /// # Errors
+    /// What the disk reports. Nothing is forgotten: call again when the cause is gone.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let mut journal = self.journal.lock();
+        let state = self.state.upgradable_read();
+        let changed = state.lengths_dirty || !state.dirty.is_empty();
+        let compact = changed && journal.end() > (self.compact_above)(state.map.encoded_bound());
+        let payload = if compact {
+            let all = std::iter::once(0..MAX_BLOCKS);
+            record::encode(state.lengths, &state.map, all)
+        } else {
+            record::encode(state.lengths, &state.map, state.dirty.iter())
+        };
+        let mut state = RwLockUpgradableReadGuard::upgrade(state);
+        let taken = std::mem::take(&mut state.dirty);
+        state.lengths_dirty = false;
+        drop(state);
+
+        let result = self.sync_data().and_then(|()| match (changed, compact) {
+            (false, _) => journal.settle(),
+            (true, false) => journal.append(&payload),
+            (true, true) => journal.rewrite(&payload),
+        });
+        if result.is_err() && changed {
+            let mut state = self.state.write();
+            state.dirty.merge(taken);
+            state.lengths_dirty = true;
+        }
+        result
+    }
+
+    fn sync_data(&self) -> Result<()> {
+        if self.unsynced.swap(false, Ordering::AcqRel) {
+            self.data.sync_data().map_err(|e| {
+                self.unsynced.store(true, Ordering::Release);
+                self.failed("syncing", 0, 0, e)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &str, length: usize, offset: u64, source: io::Error) -> Error {
+        let path = &self.data_path;
+        Error::io(
+            format!("{what} the overlay file {path} ({length} bytes at offset {offset})"),
+            source,
+        )
+    }
+}
+
+/// The blocks that hold a byte of `bytes`.
+fn blocks_touching(bytes: &Range<u64>) -> Range<u64> {
+    bytes.start / OVERLAY_BLOCK..bytes.end.div_ceil(OVERLAY_BLOCK)
+}
+
+/// The blocks that lie wholly behind a file of `length` bytes.
+fn blocks_behind(length: u64) -> Range<u64> {
+    length.div_ceil(OVERLAY_BLOCK)..MAX_BLOCKS
+}
+
+fn too_long(path: &str) -> Error {
+    let errno = io::Error::from(vmtorrent_platform::Errno::EFBIG);
+    Error::with_source(
+        ErrorKind::InvalidInput,
+        format!("the overlay file {path} cannot hold more than {MAX_LENGTH} bytes"),
+        errno,
+    )
+}

@@ -1,0 +1,137 @@
+//! Invariant: everything an overlay does to a disk goes through these two traits, so a test can take the
+//! power away between any two of the calls.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use vmtorrent_platform::PositionedFile;
+
+/// One file of an overlay. Calls may come from several threads at once.
+pub(super) trait StorageFile: Send + Sync {
+    /// Fills `buffer` as far as the file goes and gives the number of bytes.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Fills `buffer` if that needs no waiting, and says whether it did.
+    fn try_read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool>;
+
+    /// Writes all of `data`; after an error any part of it may have been written.
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes a range read as zeros and gives its storage back; the length stays.
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Cuts, or grows with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Bytes of storage taken.
+    fn allocated(&self) -> io::Result<u64>;
+
+    /// Makes content and length durable.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// The directory that holds an overlay's files.
+pub(super) trait StorageDirectory: Send + Sync {
+    /// Opens a file for reading and writing; `None` if there is none.
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn StorageFile>>>;
+
+    /// Opens a file for reading and writing, empty, whether it exists or not.
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
+
+    /// Gives a file another name, in one step; a file of that name is replaced.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Makes names durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// How an error message names a file.
+    fn describe(&self, name: &str) -> String;
+}
+
+impl StorageFile for PositionedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        PositionedFile::read_at(self, buffer, offset)
+    }
+
+    fn try_read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        PositionedFile::try_read_exact_at(self, buffer, offset)
+    }
+
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        PositionedFile::write_all_at(self, data, offset)
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        PositionedFile::punch_hole(self, offset, len)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        PositionedFile::set_len(self, len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        PositionedFile::len(self)
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        PositionedFile::allocated(self)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        PositionedFile::sync_data(self)
+    }
+}
+
+/// A directory of the host.
+pub(super) struct HostDirectory {
+    path: PathBuf,
+}
+
+impl HostDirectory {
+    /// The directory must exist when files are opened.
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+        }
+    }
+}
+
+impl StorageDirectory for HostDirectory {
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn StorageFile>>> {
+        match File::options()
+            .read(true)
+            .write(true)
+            .open(self.path.join(name))
+        {
+            Ok(file) => Ok(Some(Box::new(PositionedFile::new(file)))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(self.path.join(name))?;
+        Ok(Box::new(PositionedFile::new(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        crate::durable::sync_directory(&self.path)
+    }
+
+    fn describe(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}

@@ -1,0 +1,411 @@
+//! Invariant: bytes are given out only of pieces whose hash was found right since the store was opened, and of
+//! zeros; a piece's bytes on disk never change while it is verified.
+//!
+//! A [`Pristine`] holds the pieces of one image, shared by all appliances that run it. It takes a piece when it
+//! comes from the swarm ([`store`](Pristine::store)), and gives it to guests and peers ([`try_read`](Pristine::try_read),
+//! [`read`](Pristine::read)). What an earlier run stored, or someone published, is [`Unverified`](PieceState::Unverified) until its
+//! first use: so a launch never waits for a full re-hash, and damage on the disk is found before it is served.
+//!
+//! Pieces with equal hashes are kept once, in the place of the first ([`Image::canonical`]); pieces of zeros are
+//! not kept at all. Every call is blocking code without an async runtime; `try_read`, `has` and `missing_in` never wait
+//! for a disk.
+//!
+//! Locks: the claim of a piece is held while it is hashed from or written to disk; `have` while its bit changes, in the
+//! file and then in `states`; `states` only for moments. Order: claim, `have`, `states`.
+
+mod claims;
+mod file_set;
+mod have_file;
+mod home;
+mod layout;
+mod piece_states;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use piece_states::PieceState;
+pub(crate) use read::{ReadOutcome, TryRead};
+
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use sha1::{Digest, Sha1};
+
+use self::claims::Claims;
+use self::file_set::FileSet;
+use self::have_file::HaveFile;
+use self::home::Home;
+use self::layout::Layout;
+use self::piece_states::PieceStates;
+use crate::image::{Image, PieceIndex};
+use crate::{Bitfield, Error, ErrorKind, Result, durable};
+
+/// Bytes that are hashed at a time.
+const HASH_STEP: usize = 256 * 1024;
+
+/// The verified pieces of one image on the local disk.
+pub(crate) struct Pristine {
+    image: Arc<Image>,
+    layout: Layout,
+    files: FileSet,
+    states: RwLock<PieceStates>,
+    /// `None` where nothing outlives the process.
+    have: Mutex<Option<HaveFile>>,
+    claims: Claims,
+    /// Dropped last: the files lie in it.
+    home: Home,
+}
+
+/// A store from the cache.
+pub(crate) struct Opened {
+    /// The store.
+    pub(crate) pristine: Pristine,
+    /// Where the process listens that holds the cache entry. `None` when this one holds it, or when the
+    /// holder has not said its port: [`Pristine::is_follower`] tells.
+    pub(crate) leader: Option<SocketAddr>,
+}
+
+/// What became of a piece that was to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Stored {
+    /// It is stored and verified.
+    New,
+    /// It was there already.
+    Already,
+    /// Its hash is wrong; nothing was written.
+    Mismatch,
+}
+
+impl Pristine {
+    /// Opens the copy of an image in `cache_dir`, or begins one. `port` is where this process listens for
+    /// peers, 0 if that is not known yet (see [`set_port`](Self::set_port)).
+    ///
+    /// While another process holds the copy, this one gets an empty store in a directory of its own, removed
+    /// when the store is dropped, and the address of the other, to fetch pieces from.
+    ///
+    /// # Errors
+    /// What the system reports of the cache directory.
+    pub(crate) fn open_cache(image: Arc<Image>, cache_dir: &Path, port: u16) -> Result<Opened> {
+        let entry = cache_dir.join(image.info_hash().to_string());
+        let failed = |e| Error::io(format!("opening the cache {}", entry.display()), e);
+        fs::create_dir_all(&entry).map_err(failed)?;
+        let (home, leader) = home::settle(&entry, port)?;
+        let mut states = PieceStates::new(&image);
+        let (directory, have) = match &home {
+            Home::Follower(private) => (private.path(), None),
+            Home::Leader(_) | Home::Published => {
+                let torrent = fs::read(entry.join("image.torrent"));
+                if !torrent.is_ok_and(|found| found == image.torrent_bytes()[..]) {
+                    durable::replace_file(&entry, "image.torrent", image.torrent_bytes())
+                        .map_err(failed)?;
+                }
+                let (have, bits) = HaveFile::open(&entry.join("have"), &image).map_err(failed)?;
+                for piece in bits.ones() {
+                    if image.canonical(piece) == piece && states.get(piece) == PieceState::Missing {
+                        states.set(piece, PieceState::Unverified);
+                    }
+                }
+                (entry.as_path(), Some(have))
+            }
+        };
+        let files = FileSet::new(&image, &directory.join("data"), true);
+        let pristine = Self::assemble(image, files, states, have, home);
+        Ok(Opened { pristine, leader })
+    }
+
+    /// Opens published files for seeding: `data_dir` holds the image's file or directory under its name.
+    /// Nothing is ever written there.
+    ///
+    /// # Errors
+    /// `NotFound` or `InvalidInput` when a file is absent or has another length than the image's.
+    pub(crate) fn open_published(image: Arc<Image>, data_dir: &Path) -> Result<Self> {
+        let directory = if image.is_single_file() {
+            data_dir.to_path_buf()
+        } else {
+            data_dir.join(image.name())
+        };
+        let files = FileSet::new(&image, &directory, false);
+        for (index, file) in image.files().iter().enumerate() {
+            if !file.padding {
+                check_published(files.path(index), file.length, image.name(), data_dir)?;
+            }
+        }
+        let mut states = PieceStates::new(&image);
+        for piece in image.geometry().pieces() {
+            if image.canonical(piece) == piece && states.get(piece) == PieceState::Missing {
+                states.set(piece, PieceState::Unverified);
+            }
+        }
+        Ok(Self::assemble(image, files, states, None, Home::Published))
+    }
+
+    fn assemble(
+        image: Arc<Image>,
+        files: FileSet,
+        states: PieceStates,
+        have: Option<HaveFile>,
+        home: Home,
+    ) -> Self {
+        Self {
+            layout: Layout::new(image.clone()),
+            image,
+            files,
+            states: RwLock::new(states),
+            have: Mutex::new(have),
+            claims: Claims::default(),
+            home,
+        }
+    }
+
+    /// The image.
+    pub(crate) fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// Whether another process holds the cache entry, so that this store is private and temporary.
+    pub(crate) fn is_follower(&self) -> bool {
+        matches!(self.home, Home::Follower(_))
+    }
+
+    /// Tells followers where this process listens for peers. A store that does not hold a cache entry has
+    /// nobody to tell.
+    pub(crate) fn set_port(&self, port: u16) -> Result<()> {
+        match &self.home {
+            Home::Leader(lock) => home::announce(lock, port).map_err(|e| {
+                let name = self.image.name();
+                Error::io(
+                    format!("writing the port into the cache's lock file of {name}"),
+                    e,
+                )
+            }),
+            Home::Follower(_) | Home::Published => Ok(()),
+        }
+    }
+
+    /// Whether a piece is there, verified or not; pieces of zeros always are.
+    pub(crate) fn has(&self, piece: PieceIndex) -> bool {
+        self.states.read().present().get(piece)
+    }
+
+    /// The pieces for which [`has`](Self::has) is true.
+    pub(crate) fn have_field(&self) -> Bitfield {
+        self.states.read().present().clone()
+    }
+
+    /// What is known of a piece.
+    pub(crate) fn state(&self, piece: PieceIndex) -> PieceState {
+        self.states.read().get(piece)
+    }
+
+    /// Bytes of the image that are there; zeros and duplicates count.
+    pub(crate) fn present_bytes(&self) -> u64 {
+        self.bytes_of(self.states.read().present())
+    }
+
+    /// Bytes of the image that are verified; zeros and duplicates count.
+    pub(crate) fn verified_bytes(&self) -> u64 {
+        self.bytes_of(self.states.read().verified())
+    }
+
+    fn bytes_of(&self, pieces: &Bitfield) -> u64 {
+        let geometry = self.image.geometry();
+        let nominal = u64::from(geometry.nominal_piece_length());
+        let last = PieceIndex(geometry.piece_count() - 1);
+        let short = if pieces.get(last) {
+            nominal - u64::from(geometry.piece_length(last))
+        } else {
+            0
+        };
+        u64::from(pieces.count_ones()) * nominal - short
+    }
+
+    /// The canonical pieces that are missing for a range of the image, in order, each once.
+    pub(crate) fn missing_in(&self, range: Range<u64>) -> Vec<PieceIndex> {
+        let states = self.states.read();
+        let pieces = self.image.geometry().pieces_in(range).map(PieceIndex);
+        let mut missing: Vec<PieceIndex> = pieces
+            .filter(|&piece| !states.present().get(piece))
+            .map(|piece| self.image.canonical(piece))
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    /// Hashes a piece on the disk and says whether it is right; one that is not becomes missing. Blocks.
+    ///
+    /// Calls for one piece at the same time hash it once.
+    ///
+    /// # Errors
+    /// `InvalidInput` when there is no such piece; else what the disk reports: the piece's state is then unchanged.
+    pub(crate) fn verify(&self, piece: PieceIndex) -> Result<bool> {
+        let piece = self.canonical(piece)?;
+        let _claim = self.claims.take(piece);
+        match self.state(piece) {
+            PieceState::Verified => return Ok(true),
+            PieceState::Missing => return Ok(false),
+            PieceState::Unverified => {}
+        }
+        let right = self.hash_on_disk(piece)? == Some(*self.image.piece_hash(piece));
+        if right {
+            self.states.write().set(piece, PieceState::Verified);
+        } else {
+            tracing::warn!(image = self.image.name(), %piece, "a piece on disk is damaged");
+            self.set_with_bit(piece, PieceState::Missing)?;
+        }
+        Ok(right)
+    }
+
+    /// The hash of a piece as it is on the disk; `None` when the file ends too early.
+    fn hash_on_disk(&self, piece: PieceIndex) -> Result<Option<[u8; 20]>> {
+        let length = self.image.geometry().piece_length(piece) as usize;
+        let mut buffer = vec![0; length.min(HASH_STEP)];
+        let mut hasher = Sha1::new();
+        for span in self.layout.piece_spans(piece) {
+            let mut done = 0;
+            while done < span.length {
+                let step = &mut buffer[..(span.length - done).min(HASH_STEP)];
+                match span.file {
+                    Some(file) => {
+                        let read = self
+                            .files
+                            .read_some(file, span.offset + done as u64, step)?;
+                        if read < step.len() {
+                            return Ok(None);
+                        }
+                    }
+                    None => step.fill(0),
+                }
+                hasher.update(&*step);
+                done += step.len();
+            }
+        }
+        Ok(Some(hasher.finalize().into()))
+    }
+
+    /// Takes a piece that came from the swarm: checks its hash, writes it and notes that it is there. Blocks.
+    ///
+    /// Calls for one piece at the same time write it once.
+    ///
+    /// # Errors
+    /// `InvalidInput` when there is no such piece, `PermissionDenied` when the store shows published files;
+    /// else what the disk reports: the piece's state is then unchanged, and a later call may succeed.
+    pub(crate) fn store(&self, piece: PieceIndex, data: &[u8]) -> Result<Stored> {
+        let piece = self.canonical(piece)?;
+        if self.state(piece) == PieceState::Verified {
+            return Ok(Stored::Already);
+        }
+        if matches!(self.home, Home::Published) {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "piece {piece} of {} is damaged in the published files, which are never written: \
+                     restore them, or publish again",
+                    self.image.name()
+                ),
+            ));
+        }
+        let digest: [u8; 20] = Sha1::digest(data).into();
+        if digest != *self.image.piece_hash(piece)
+            || data.len() != self.image.geometry().piece_length(piece) as usize
+        {
+            return Ok(Stored::Mismatch);
+        }
+        let _claim = self.claims.take(piece);
+        if self.state(piece) == PieceState::Verified {
+            return Ok(Stored::Already);
+        }
+        let mut rest = data;
+        for span in self.layout.piece_spans(piece) {
+            let (part, tail) = rest.split_at(span.length);
+            if let Some(file) = span.file {
+                self.files.write(file, span.offset, part)?;
+            }
+            rest = tail;
+        }
+        self.set_with_bit(piece, PieceState::Verified)?;
+        Ok(Stored::New)
+    }
+
+    /// Writes the bit of a piece through to the disk, and sets its state.
+    fn set_with_bit(&self, piece: PieceIndex, state: PieceState) -> Result<()> {
+        let have = self.have.lock();
+        if let Some(file) = &*have {
+            let present = state != PieceState::Missing;
+            let change = HaveFile::change(piece, present, self.states.read().present());
+            file.write(&change)
+                .map_err(|e| self.have_failed("writing", e))?;
+        }
+        self.states.write().set(piece, state);
+        Ok(())
+    }
+
+    /// Makes durable what was stored: the data first, then the list of pieces. Blocks.
+    ///
+    /// Not needed for correctness: after power loss a piece that did not reach the disk is found when it is
+    /// verified, and fetched again.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.files.sync()?;
+        match &*self.have.lock() {
+            Some(file) => file.sync().map_err(|e| self.have_failed("syncing", e)),
+            None => Ok(()),
+        }
+    }
+
+    fn have_failed(&self, what: &str, source: std::io::Error) -> Error {
+        let (name, hash) = (self.image.name(), self.image.info_hash());
+        Error::io(
+            format!("{what} the list of pieces of {name} in the cache ({hash}/have)"),
+            source,
+        )
+    }
+
+    fn canonical(&self, piece: PieceIndex) -> Result<PieceIndex> {
+        let count = self.image.geometry().piece_count();
+        if piece.0 >= count {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "{} has {count} pieces, none is number {piece}",
+                    self.image.name()
+                ),
+            ));
+        }
+        Ok(self.image.canonical(piece))
+    }
+}
+
+fn check_published(path: &Path, length: u64, name: &str, data_dir: &Path) -> Result<()> {
+    let path_text = path.display();
+    let data_dir = data_dir.display();
+    let metadata = fs::metadata(path).map_err(|e| {
+        Error::io(
+            format!(
+                "looking at the published file {path_text} (expected: {length} bytes); --data must name the \
+                 directory that holds {name}, not {name} itself (it names {data_dir})"
+            ),
+            e,
+        )
+    })?;
+    let found = metadata.len();
+    if !metadata.is_file() || found != length {
+        let found = if metadata.is_file() {
+            format!("has {found} bytes")
+        } else {
+            "is not a file".to_owned()
+        };
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!(
+                "the published file {path_text} {found}, the .torrent file says {length} bytes: restore it, or \
+                 publish again and use the new .torrent file"
+            ),
+        ));
+    }
+    Ok(())
+}
