@@ -97,7 +97,7 @@ sed -i 's/^worker_processes .*/worker_processes 1;/' "$root/etc/nginx/nginx.conf
 # Nothing that waits for a person, a network or a clock.
 in_root() { chroot "$root" "$@"; }
 in_root systemctl enable --quiet nginx.service demo.service
-in_root systemctl mask --quiet getty@tty1.service serial-getty@ttyS0.service \
+in_root systemctl mask --quiet getty.target getty-static.service getty@tty1.service serial-getty@ttyS0.service \
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
     e2scrub_reap.service systemd-networkd-wait-online.service
 mkdir -p "$root/etc/systemd/journald.conf.d"
@@ -120,7 +120,7 @@ timeout 0
 label demo
   kernel /boot/vmlinuz-$release
   initrd /boot/initrd.img-$release
-  append root=UUID=$uuid ro console=ttyS0,115200 loglevel=6 rootfstype=ext4
+  append root=UUID=$uuid ro console=ttyS0,115200 edd=off loglevel=6 rootfstype=ext4
 END
 
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* \
