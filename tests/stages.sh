@@ -6,6 +6,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 [ -z "${CI:-}" ] || export VMTORRENT_REQUIRE="${VMTORRENT_REQUIRE:-1}"
 target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target/tools/bin"
+tools=$(cd "$target/tools" && pwd)
+export PATH=$tools/bin:$PATH
 floors=(-p vmtorrent-platform -p vmtorrent -p vmtorrent-cli)
 table=()
 
@@ -48,11 +51,11 @@ documentation() {
 }
 
 dependencies() {
-    if cargo deny --version >/dev/null 2>&1; then
-        cargo deny check bans licenses sources
-    else
-        tests/dependencies.py
+    if ! cargo deny --version >/dev/null 2>&1; then
+        # From source, as no registry has a build of it that reads today's cargo metadata.
+        cargo install --quiet --locked --debug --root "$tools" cargo-deny@0.20.2 || return
     fi
+    cargo deny --log-level error check bans licenses sources
 }
 
 demo() {
