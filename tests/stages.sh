@@ -3,7 +3,7 @@
 # Use: stages.sh check|test
 # The integration tests skip what the machine can't do; with VMTORRENT_REQUIRE=1 (set when CI is) a skip is a failure.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 [ -z "${CI:-}" ] || export VMTORRENT_REQUIRE="${VMTORRENT_REQUIRE:-1}"
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target/tools/bin"

@@ -29,9 +29,9 @@ if [ -f "$image" ] && [ "$(cat "$out/recipe" 2>/dev/null)" = "$recipe" ]; then
     exit 0
 fi
 
-[ "$(id -u)" = 0 ] || die "needs root for debootstrap and losetup: run it as root"
+[ "$(id -u)" = 0 ] || die "needs root for debootstrap and mount: run it as root"
 export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C
-for tool in debootstrap mkfs.ext4 extlinux losetup; do
+for tool in debootstrap mkfs.ext4 extlinux mount; do
     command -v "$tool" >/dev/null ||
         die "$tool is missing: apt-get install debootstrap e2fsprogs extlinux mount"
 done
@@ -39,21 +39,19 @@ mbr=/usr/lib/EXTLINUX/mbr.bin
 [ -f $mbr ] || die "$mbr is missing: apt-get install extlinux"
 
 work=$out/work.$$
-loop=
-cleanup() {
-    mountpoint -q "$work/mnt" && umount "$work/mnt"
-    [ -z "$loop" ] || losetup -d "$loop"
-    for m in proc sys dev/pts dev; do
-        mountpoint -q "$work/root/$m" && umount -l "$work/root/$m"
-    done
-    rm -rf --one-file-system "$work"
+# Removes a work directory with whatever is mounted in it. The loop device goes with its mount.
+remove() {
+    local mounts
+    mounts=$(awk -v dir="$1/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r)
+    [ -z "$mounts" ] || xargs -d '\n' umount -l <<<"$mounts" || true
+    rm -rf --one-file-system "$1"
 }
-trap cleanup EXIT
+trap 'remove "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 # What a run that was killed has left; the lock says that nobody uses it.
 for old in "$out"/work.*; do
-    [ ! -e "$old" ] || mountpoint -q "$old/mnt" || rm -rf --one-file-system "$old"
+    [ ! -e "$old" ] || remove "$old"
 done
 mkdir -p "$work/mnt" "$out/debs"
 
@@ -61,6 +59,7 @@ mkdir -p "$work/mnt" "$out/debs"
 mirror=http://deb.debian.org/debian
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 if command -v apt-get >/dev/null; then
+    # shellcheck disable=SC2016  # apt's own placeholders
     targets=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI) $(SIGNED_BY)' 'Created-By: Packages' || true)
     line=$(awk -v s=$suite '$1 == s && $2 == "main" { print; exit }' <<<"$targets")
     [ -n "$line" ] || line=$(awk '$2 == "main" && $3 ~ /\/debian\/?$/ { print; exit }' <<<"$targets")
@@ -142,13 +141,11 @@ printf '\x55\xaa' | dd of="$work/image" bs=1 seek=510 conv=notrunc status=none
 E2FSPROGS_FAKE_TIME=$epoch mkfs.ext4 -q -F -b 4096 -m 0 -U $uuid -L demo \
     -O '^64bit,^metadata_csum' -E "offset=$offset,hash_seed=$uuid,lazy_itable_init=0,lazy_journal_init=0" \
     -d "$root" "$work/image" $((part / 4096))
-loop=$(losetup -f --show -o $offset --sizelimit $part "$work/image")
-mount -t ext4 -o noatime "$loop" "$work/mnt"
+# By offset: the device of a partition would need udev.
+mount -t ext4 -o "noatime,loop,offset=$offset,sizelimit=$part" "$work/image" "$work/mnt"
 extlinux --install "$work/mnt/boot/extlinux" >>"$out/debootstrap.log" 2>&1 ||
     { tail -n 5 "$out/debootstrap.log" >&2; die "extlinux failed"; }
 umount "$work/mnt"
-losetup -d "$loop"
-loop=
 fallocate --dig-holes "$work/image"
 
 sync "$work/image"

@@ -10,25 +10,23 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
+
+from console import Console
+from failure import Failure
+from pristine import compare_pristine
+from process import Process, end_qemu
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 BLOCK = 64 * 1024
 MIB = 1 << 20
-
-
-class Failure(Exception):
-    """Something that makes the demo fail; the message says what to do."""
 
 
 def step(text):
@@ -46,166 +44,30 @@ def identity(path):
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def tail(path, lines=15):
-    try:
-        text = Path(path).read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(f"    {line}" for line in text[-lines:])
-
-
 def qemu_arguments(disk, console, pidfile, memory):
     return [
         "qemu-system-x86_64",
-        "-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", str(memory),
-        "-nographic", "-monitor", "none", "-nic", "none", "-no-reboot",
-        "-serial", f"unix:{console}", "-pidfile", str(pidfile),
-        "-drive", f"file={disk},format=raw,if=virtio,cache=none,aio=native,rerror=stop,werror=stop",
+        "-machine",
+        "q35,accel=tcg",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        str(memory),
+        "-nographic",
+        "-monitor",
+        "none",
+        "-nic",
+        "none",
+        "-no-reboot",
+        "-serial",
+        f"unix:{console}",
+        "-pidfile",
+        str(pidfile),
+        "-drive",
+        f"file={disk},format=raw,if=virtio,cache=none,aio=native,rerror=stop,werror=stop",
     ]
-
-
-class Console:
-    """The guest's serial console: a socket that QEMU connects to; notes when each mark came."""
-
-    MARKS = {
-        "firmware": re.compile(rb"SeaBIOS"),
-        "kernel": re.compile(rb"Linux version"),
-        "systemd": re.compile(rb"Welcome to"),
-        "boot": re.compile(rb"VMTORRENT-DEMO-BOOT n=(?P<n>\d+) data=(?P<data>\w+)"),
-        "ready": re.compile(
-            rb"VMTORRENT-DEMO-READY uptime=(?P<uptime>[\d.]+) page=(?P<page>\w+) written=(?P<written>\d+)"
-        ),
-    }
-
-    def __init__(self, path, log):
-        self.path, self.log = path, log
-        self.times, self.values = {}, {}
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(path))
-        self.listener.listen(1)
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-
-    def _read(self):
-        try:
-            connection, _ = self.listener.accept()
-        except OSError:
-            return
-        line = b""
-        with connection, open(self.log, "wb") as log:
-            while True:
-                try:
-                    data = connection.recv(4096)
-                except OSError:
-                    data = b""
-                now = time.monotonic()
-                if not data:
-                    return
-                log.write(data)
-                log.flush()
-                *full, line = (line + data).split(b"\n")
-                for text in full:
-                    self._mark(text, now)
-
-    def _mark(self, text, now):
-        for name, pattern in self.MARKS.items():
-            if name not in self.times and (match := pattern.search(text)):
-                self.times[name] = now
-                self.values[name] = {key: value.decode() for key, value in match.groupdict().items()}
-
-    def close(self):
-        """To be called when QEMU has ended: waits until the last bytes are read."""
-        try:
-            # Wakes an accept that nobody answered.
-            self.listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self.thread.join(5)
-        self.listener.close()
-
-    def check(self, log):
-        """The guest's results, or a failure that shows the console's end."""
-        if "ready" not in self.values:
-            raise Failure(f"the guest printed no READY line; the end of {log}:\n{tail(log)}")
-        ready, boot = self.values["ready"], self.values.get("boot", {})
-        if ready["page"] != "ok":
-            raise Failure(f"the guest's web server gave a wrong page: see {log}")
-        if boot.get("n") != "1" or boot.get("data") != "none":
-            raise Failure(f"the guest's disk was not fresh ({boot}): see {log}")
-        return ready
-
-
-class Process:
-    """A child in its own process group. It is ended by its id, kindly first."""
-
-    def __init__(self, arguments, log, events=False):
-        self.name, self.log = " ".join(Path(a).name for a in arguments[:2]), log
-        self.events, self.condition = [], threading.Condition()
-        self.started = time.monotonic()
-        with open(log, "wb") as errors:
-            self.child = subprocess.Popen(
-                [str(a) for a in arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if events else errors,
-                stderr=errors,
-                start_new_session=True,
-            )
-        self.thread = None
-        if events:
-            self.thread = threading.Thread(target=self._read, daemon=True)
-            self.thread.start()
-
-    def _read(self):
-        for line in self.child.stdout:
-            now = time.monotonic()
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = {"event": "garbage", "line": line.decode(errors="replace").strip()}
-            with self.condition:
-                self.events.append((now, event))
-                self.condition.notify_all()
-        with self.condition:
-            self.events.append((time.monotonic(), None))
-            self.condition.notify_all()
-
-    def find(self, name):
-        """Time and content of the first event of that name so far."""
-        return next(((t, e) for t, e in self.events if e and e.get("event") == name), None)
-
-    def wait_event(self, name, seconds):
-        def over():
-            return self.find(name) or (self.events and self.events[-1][1] is None)
-
-        with self.condition:
-            self.condition.wait_for(over, seconds)
-            found = self.find(name)
-        if not found:
-            raise Failure(f"{self.name} gave no event {name!r} within {seconds} s; {self.log} ends with:\n{tail(self.log)}")
-        return found
-
-    def wait(self, seconds):
-        try:
-            status = self.child.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise Failure(f"{self.name} did not end within {seconds} s; {self.log} ends with:\n{tail(self.log)}") from None
-        if self.thread:
-            self.thread.join(5)
-        return status
-
-    def stop(self, seconds=20):
-        """Ends it if it runs. Its status, or None when it had to be killed."""
-        if self.child.poll() is None:
-            self.child.send_signal(signal.SIGTERM)
-            try:
-                self.child.wait(seconds)
-            except subprocess.TimeoutExpired:
-                self.child.kill()
-                self.child.wait()
-                return None
-        if self.thread:
-            self.thread.join(5)
-        return self.child.returncode
 
 
 class Demo:
@@ -263,7 +125,7 @@ class Demo:
         status = vmm.wait(self.options.timeout)
         console.close()
         if status:
-            raise Failure(f"qemu ended with status {status}; it said:\n{tail(vmm.log)}")
+            raise vmm.failure(f"ended with status {status}")
         console.check(console.log)
         disk.unlink()
         self.local = {name: t - vmm.started for name, t in console.times.items()}
@@ -276,7 +138,7 @@ class Demo:
         )
         status = publish.wait(self.options.timeout)
         if status or not self.torrent.is_file():
-            raise Failure(f"publish ended with status {status}; it said:\n{tail(publish.log)}")
+            raise publish.failure(f"ended with status {status}")
         self.seed = self.vmtorrent(
             "seed", self.torrent, "--data", self.directory, "--listen", f"127.0.0.1:{free_port()}",
             "--tracker", tracker, "--upload-limit", self.options.upload_limit, "--json",
@@ -301,7 +163,7 @@ class Demo:
         status = launch.wait(self.options.timeout)
         console.close()
         if status:
-            raise Failure(f"launch ended with status {status}; {launch.log} ends with:\n{tail(launch.log)}")
+            raise launch.failure(f"ended with status {status}")
         self.ready = console.check(console.log)
         self.swarm = {"mounted": mounted - launch.started}
         self.swarm |= {name: t - launch.started for name, t in console.times.items()}
@@ -309,7 +171,7 @@ class Demo:
         if garbage := launch.find("garbage"):
             raise Failure(f"launch --json printed a line that is no JSON: {garbage[1]['line']!r}")
         if self.seed.child.poll() is not None:
-            raise Failure(f"the seed ended by itself; {self.seed.log} ends with:\n{tail(self.seed.log)}")
+            raise self.seed.failure("ended by itself")
         self.seed.stop()
 
     def check(self):
@@ -341,31 +203,42 @@ class Demo:
             raise Failure("\n".join(problems))
 
     def report(self):
-        done, local, swarm = self.done, self.local, self.swarm
-        megabyte = 1e6
-        print(f"""
-Boot of {self.size / MIB:.0f} MiB Debian (nginx answers, {int(self.ready["written"]) / MIB:.0f} MiB written and synced), QEMU with TCG
-    seconds from start       local file    swarm at {self.options.upload_limit}
-      image mounted                   -    {swarm["mounted"]:8.2f}""")
+        done, local, swarm, limit = self.done, self.local, self.swarm, self.options.upload_limit
+
+        def line(label, value, rest=""):
+            print(f"  {label:<26}{value:>12}{rest}")
+
+        def megabytes(field):
+            return f"{done[field] / 1e6:.1f} MB"
+
+        written = int(self.ready["written"]) / MIB
+        print(f"\nDebian, {self.size / MIB:.0f} MiB; nginx answered, {written:.0f} MiB written and synced; QEMU, TCG")
+        line("seconds from start", "local file", f"   swarm at {limit}")
+        line("  image mounted", "-", f"{swarm['mounted']:12.2f}")
         for name, label in LABELS.items():
             if name in local and name in swarm:
-                print(f"      {label:<20} {local[name]:12.2f}    {swarm[name]:8.2f}")
-        print(f"""    swarm / local            {swarm["ready"] / local["ready"]:12.2f}
-    fetched                  {done["fetched_bytes"] / megabyte:10.1f} MB, {done["fetched_bytes"] / self.size:.1%} of the image""")
+                line(f"  {label}", f"{local[name]:.2f}", f"{swarm[name]:12.2f}")
+        line("swarm / local", f"{swarm['ready'] / local['ready']:.2f}")
+        line("fetched", megabytes("fetched_bytes"), f", {done['fetched_bytes'] / self.size:.1%} of the image")
         for band in BANDS:
-            print(f"      {band:<20} {done[f'{band}_bytes'] / megabyte:12.1f} MB")
-        print(f"""    fetched / distinct read  {self.ratio:12.2f} (64 KiB blocks: {done["distinct_read_bytes"] / megabyte:.1f} MB)
-    received in vain         {done["wasted_bytes"] / megabyte:12.1f} MB
-    stalls                   {done["stalls"]:12}, {done["stall_seconds"]:.2f} s, p50 {done["demand_p50_ms"]:.1f} ms, p99 {done["demand_p99_ms"]:.1f} ms
-    pristine copy            {self.pieces:12} blocks present, all equal to the original
-    original                 unchanged, sha256 {self.original[:16]}...
-""")
+            line(f"  {band}", megabytes(f"{band}_bytes"))
+        line("received in vain", megabytes("wasted_bytes"))
+        line("distinct blocks read", megabytes("distinct_read_bytes"), " in blocks of 64 KiB")
+        line("fetched / distinct", f"{self.ratio:.2f}")
+        line("stalls", done["stalls"], f", {done['stall_seconds']:.2f} s in all")
+        line("wait of a read, median", f"{done['demand_p50_ms']:.1f} ms", f", 99 % {done['demand_p99_ms']:.1f} ms")
+        line("pristine copy", self.pieces, " blocks of 64 KiB, all equal to the original")
+        line("original", "unchanged", f", sha256 {self.original[:16]}...\n")
         if self.options.report:
             figures = {
-                "local_seconds": local, "swarm_seconds": swarm, "ratio": swarm["ready"] / local["ready"],
-                "fetched_per_distinct": self.ratio, "fill": self.options.fill,
-                "upload_limit": self.options.upload_limit, "done": done,
-            }  # fmt: skip
+                "local_seconds": local,
+                "swarm_seconds": swarm,
+                "ratio": swarm["ready"] / local["ready"],
+                "fetched_per_distinct": self.ratio,
+                "fill": self.options.fill,
+                "upload_limit": limit,
+                "done": done,
+            }
             self.options.report.write_text(json.dumps(figures, indent=2) + "\n")
 
     def run(self):
@@ -407,59 +280,25 @@ def is_dead_mount(path):
     return False
 
 
-def end_qemu(pidfile, work):
-    """Kills the QEMU that wrote this file, if that is still the process of this id."""
-    try:
-        pid = int(pidfile.read_text())
-        if str(work).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
-    except (OSError, ValueError):
-        pass
-
-
-def extents(file):
-    """The (start, end) ranges of the file that are allocated."""
-    position, length = 0, os.fstat(file.fileno()).st_size
-    while position < length:
-        try:
-            start = os.lseek(file.fileno(), position, os.SEEK_DATA)
-        except OSError:
-            return
-        position = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-        yield start, position
-
-
-def compare_pristine(cache, image, block):
-    """Blocks of the cached copy that hold data, how many of them differ from the image, and where the first one is."""
-    length, present, different, first = image.stat().st_size, 0, 0, None
-    copies = [p for p in cache.rglob(image.name) if p.is_file() and p.stat().st_size == length]
-    for copy in copies:
-        with open(copy, "rb") as ours, open(image, "rb") as theirs:
-            after = 0
-            for start, end in extents(ours):
-                # An extent may begin or end inside a block: no block is counted twice.
-                for offset in range(max(start - start % block, after), end, block):
-                    after = offset + block
-                    data = os.pread(ours.fileno(), block, offset)
-                    if not data.strip(b"\0"):
-                        continue
-                    present += 1
-                    if data != os.pread(theirs.fileno(), block, offset):
-                        different += 1
-                        first = offset if first is None else first
-    return present, different, first
-
-
 def options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--binary", type=Path, default=REPOSITORY / "target/release/vmtorrent", help="the vmtorrent to run")
+    parser.add_argument(
+        "--binary", type=Path, default=REPOSITORY / "target/release/vmtorrent", help="the vmtorrent to run"
+    )
     parser.add_argument(
         "--dir", type=Path, default=Path(os.environ.get("VMTORRENT_DEMO_DIR") or REPOSITORY / ".demo"),
         help="where the appliance is cached and the run's files live (default: .demo, or $VMTORRENT_DEMO_DIR)",
     )  # fmt: skip
-    parser.add_argument("--fill", choices=["none", "idle", "full"], default="none", help="passed to launch (default: none)")
+    parser.add_argument(
+        "--fill", choices=["none", "idle", "full"], default="none", help="passed to launch (default: none)"
+    )
     parser.add_argument("--upload-limit", default="100mbit", help="the seed's (default: 100mbit)")
-    parser.add_argument("--max-fetch-ratio", type=float, default=1.5, help="with --fill none: the most that may be fetched per distinct block read")
+    parser.add_argument(
+        "--max-fetch-ratio",
+        type=float,
+        default=1.5,
+        help="with --fill none: the most that may be fetched per distinct block read",
+    )
     parser.add_argument("--memory", type=int, default=512, help="the guest's memory, MiB")
     parser.add_argument("--timeout", type=float, default=300, help="the most seconds for one boot")
     parser.add_argument("--report", type=Path, help="also write the figures there, as JSON")
