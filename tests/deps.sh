@@ -1,0 +1,57 @@
+#!/bin/bash
+# Installs what the build, the demo and the tests need and this Debian machine lacks; when not root, says how.
+# Use: deps.sh demo|test
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH=$PATH:/usr/sbin:/sbin
+
+have() { command -v "$1" >/dev/null; }
+missing=()
+need() { have "$1" || missing+=("$2"); }
+
+need cc gcc
+[ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
+need python3 python3
+need qemu-system-x86_64 qemu-system-x86
+need fusermount3 fuse3
+need debootstrap debootstrap
+need extlinux extlinux
+need mkfs.ext4 e2fsprogs
+need losetup mount
+[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
+have cargo || missing+=(cargo-web rustc-web)
+case ${1:-demo} in
+demo) ;;
+test)
+    have rustfmt || missing+=(rustfmt-web)
+    have cargo-clippy || missing+=(rust-web-clippy)
+    need ip iproute2
+    /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
+    ;;
+*)
+    echo "use: $0 demo|test" >&2
+    exit 2
+    ;;
+esac
+
+if [ ${#missing[@]} -gt 0 ]; then
+    if ! have apt-get; then
+        echo "deps: this is no Debian; install what these packages hold: ${missing[*]}" >&2
+        exit 1
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        echo "deps: run as root: apt-get update && apt-get install --no-install-recommends ${missing[*]}" >&2
+        exit 1
+    fi
+    echo "deps: installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+found=$(rustc --version | cut -d' ' -f2)
+if [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
+    echo "deps: rustc is $found, $wanted or later is needed: see https://rustup.rs, or Debian's package rustc-web" >&2
+    exit 1
+fi

@@ -1,0 +1,96 @@
+#!/bin/bash
+# Runs the stages of `make check` or `make test` in order and tells the time of each; stops at the first that fails.
+# Use: stages.sh check|test
+# The integration tests skip what the machine can't do; with VMTORRENT_REQUIRE=1 (set when CI is) a skip is a failure.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+[ -z "${CI:-}" ] || export VMTORRENT_REQUIRE="${VMTORRENT_REQUIRE:-1}"
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target/tools/bin"
+tools=$(cd "$target/tools" && pwd)
+export PATH=$tools/bin:$PATH
+floors=(-p vmtorrent-platform -p vmtorrent -p vmtorrent-cli)
+table=()
+
+stage() {
+    local name=$1 begin=$SECONDS status=0
+    shift
+    printf '\n=== %s\n' "$name"
+    "$@" || status=$?
+    table+=("$(printf '%5d s  %s' $((SECONDS - begin)) "$name")")
+    if [ $status != 0 ]; then
+        table[-1]+="  FAILED (status $status)"
+        summary
+        exit 1
+    fi
+}
+
+summary() {
+    printf '\n=== times\n'
+    printf '%s\n' "${table[@]}"
+    printf '%5d s  in all\n' $SECONDS
+}
+
+# nextest where it is installed, with its hang protection (.config/nextest.toml).
+tests() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --no-tests=pass "$@"
+    else
+        cargo test "$@"
+    fi
+}
+
+integration() {
+    export VMTORRENT_BIN=${VMTORRENT_BIN:-$(cd "$target" && pwd)/debug/vmtorrent}
+    # Each test starts several processes, some a whole machine.
+    RUST_TEST_THREADS=2 NEXTEST_TEST_THREADS=2 tests -p vmtorrent-tests
+}
+
+documentation() {
+    RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --no-deps --workspace
+}
+
+dependencies() {
+    if ! cargo deny --version >/dev/null 2>&1; then
+        # From source, as no registry has a build of it that reads today's cargo metadata.
+        cargo install --quiet --locked --debug --root "$tools" cargo-deny@0.20.2 || return
+    fi
+    cargo deny --log-level error check bans licenses sources
+}
+
+demo() {
+    cargo build --release -p vmtorrent-cli && tests/demo/demo.py --binary "$target/release/vmtorrent"
+}
+
+case ${1:-} in
+check)
+    stage fmt cargo fmt --all --check
+    stage clippy cargo clippy --workspace --all-targets -- -D warnings
+    stage "unit tests" tests "${floors[@]}" --lib --bins
+    ;;
+test)
+    stage fmt cargo fmt --all --check
+    stage clippy cargo clippy --workspace --all-targets -- -D warnings
+    stage documentation documentation
+    stage dependencies dependencies
+    stage "tests of the crates" tests "${floors[@]}"
+    stage "examples in the documentation" cargo test --doc --workspace
+    stage "dev binary" cargo build -p vmtorrent-cli
+    if [ "$(id -u)" = 0 ]; then
+        stage appliance tests/appliance/build.sh "${VMTORRENT_DEMO_DIR:-.demo}"
+    fi
+    stage "integration tests" integration
+    if [ "$(id -u)" = 0 ]; then
+        stage demo demo
+    elif [ -n "${VMTORRENT_REQUIRE:-}" ]; then
+        stage "demo (needs root)" false
+    else
+        printf '\nskipped: the demo needs root\n'
+    fi
+    ;;
+*)
+    echo "use: $0 check|test" >&2
+    exit 2
+    ;;
+esac
+summary
