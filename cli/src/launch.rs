@@ -4,8 +4,10 @@
 use std::io::{self, IsTerminal};
 use std::process::{ExitCode, ExitStatus};
 
-use vmtorrent::image::Source;
-use vmtorrent::{Appliance, ApplianceOptions, Session, SessionOptions, State};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use vmtorrent::image::{Image, Source};
+use vmtorrent::{Appliance, ApplianceOptions, Event, Session, SessionOptions, State};
 
 use crate::args::LaunchArgs;
 use crate::failure::Failure;
@@ -23,8 +25,7 @@ enum End {
 
 /// Shows the image, runs the VMM, and cleans up.
 pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failure> {
-    let mut signals =
-        Signals::listen().map_err(|e| Failure::new(format!("catching signals: {e}")))?;
+    let mut signals = Signals::catch()?;
     let command = std::mem::take(&mut args.vmm);
     let shares_terminal = !command.is_empty() && io::stdout().is_terminal();
     let mut output = Output::new(args.json, shares_terminal, line);
@@ -115,6 +116,7 @@ async fn attend(
             Some(Vmm::start(command, &disk, dir, json)?)
         }
     };
+    let mut events = appliance.events();
     let mut ticks = ticks::each_second();
     loop {
         let vmm_ended = async {
@@ -131,7 +133,43 @@ async fn attend(
                 }
                 return Ok(End::Signal(caught));
             }
+            event = next_event(&mut events) => tell(&event, image, output),
             _ = ticks.tick() => output.progress(appliance.stats(), View::Appliance),
         }
+    }
+}
+
+/// The next event; nothing more once there are none.
+async fn next_event(events: &mut Receiver<Event>) -> Event {
+    loop {
+        match events.recv().await {
+            Ok(event) => return event,
+            // The counters tell what was missed.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// Names what a person should know at once.
+fn tell(event: &Event, image: &Image, output: &Output) {
+    match event {
+        Event::ReadTimedOut {
+            file,
+            offset,
+            peers,
+        } => {
+            let name = image.files().get(*file).map(|f| f.path.join("/"));
+            output.warn(format_args!(
+                "a read of {} at {offset} got no data in time and failed; {peers} peers are connected: \
+                 check the network, add a --peer, or set a longer --read-timeout",
+                name.unwrap_or_default()
+            ));
+        }
+        Event::StorageFailed { reason } => output.warn(format_args!(
+            "what is downloaded can't be stored: {reason}; free some space in the cache directory and it goes on"
+        )),
+        // The progress shows it.
+        _ => {}
     }
 }

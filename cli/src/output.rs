@@ -189,11 +189,15 @@ impl Output {
     }
 
     /// Tells how far a piece of work is: only on a terminal.
-    pub fn work(&self, what: &str, done: u64, total: u64) {
+    pub fn work(&self, text: impl fmt::Display) {
         if matches!(self.mode, Mode::Live) {
-            self.line
-                .set(format_args!("{what} {} of {}", Bytes(done), Bytes(total)));
+            self.line.set(text);
         }
+    }
+
+    /// Says on stderr that something is wrong, though it goes on.
+    pub fn warn(&self, text: impl fmt::Display) {
+        self.line.print(format_args!("vmtorrent: {text}"));
     }
 
     /// Takes the live line away and says `text`, unless only events are wanted.

@@ -19,8 +19,8 @@ pub fn run(args: PublishArgs, line: LiveLine) -> Result<ExitCode, Failure> {
         web_seeds: args.web_seeds,
         private: args.private,
     };
-    let published = image::publish(&args.path, &options, &mut |done, total| {
-        output.work("hashed", done, total);
+    let published = image::publish_with_progress(&args.path, &options, |done, total| {
+        output.work(format_args!("hashed {} of {}", Bytes(done), Bytes(total)));
     })?;
     published.write_to(&args.output)?;
     let geometry = published.image.geometry();

@@ -13,8 +13,7 @@ use crate::ticks;
 
 /// Serves a published image until a signal comes.
 pub async fn run(args: SeedArgs, line: LiveLine) -> Result<ExitCode, Failure> {
-    let mut signals =
-        Signals::listen().map_err(|e| Failure::new(format!("catching signals: {e}")))?;
+    let mut signals = Signals::catch()?;
     let mut output = Output::new(args.json, false, line);
     let (session, seed) = tokio::select! {
         started = start(&args, &output) => started?,
@@ -28,15 +27,15 @@ pub async fn run(args: SeedArgs, line: LiveLine) -> Result<ExitCode, Failure> {
             _ = ticks.tick() => output.progress(seed.stats(), View::Seed),
         }
     }
-    let stats = seed.stats();
     let end = async {
-        seed.shutdown().await?;
-        session.shutdown().await
+        let stats = seed.shutdown().await?;
+        session.shutdown().await?;
+        Ok::<_, vmtorrent::Error>(stats)
     };
-    tokio::select! {
-        ended = end => ended?,
+    let stats = tokio::select! {
+        stats = end => stats?,
         caught = signals.next() => return Ok(caught.exit_code()),
-    }
+    };
     output.done(&stats, View::Seed);
     Ok(ExitCode::SUCCESS)
 }

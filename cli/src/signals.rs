@@ -1,7 +1,8 @@
-//! Invariant: from [`Signals::listen`] on, no signal that asks for an end kills the process: each is handed out.
+//! Invariant: from [`Signals::catch`] on, no signal that asks for an end kills the process: each is handed out.
 
-use std::io;
 use std::process::ExitCode;
+
+use crate::failure::Failure;
 
 /// A signal that asked for an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +26,10 @@ pub struct Signals {
 #[cfg(unix)]
 impl Signals {
     /// Starts to catch; needs a tokio runtime.
-    pub fn listen() -> io::Result<Self> {
+    pub fn catch() -> Result<Self, Failure> {
         use tokio::signal::unix::{SignalKind, signal};
+        let signal =
+            |kind| signal(kind).map_err(|e| Failure::new(format!("signals can't be caught: {e}")));
         let hangup = if hangup_is_ignored() {
             None
         } else {
@@ -76,7 +79,7 @@ pub struct Signals;
 #[cfg(not(unix))]
 impl Signals {
     /// Starts to catch; needs a tokio runtime.
-    pub fn listen() -> io::Result<Self> {
+    pub fn catch() -> Result<Self, Failure> {
         Ok(Self)
     }
 

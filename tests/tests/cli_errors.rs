@@ -339,7 +339,6 @@ fn values_that_are_none_are_wrong_usage_with_an_example() {
             "192.0.2.7:6881",
         ),
         ("publish a -o b --piece-size 64Q", "64Q", "64K"),
-        ("publish a -o b --tracker nowhere", "nowhere", "http://"),
     ] {
         let command = vmtorrent(words.split_whitespace());
         fails(command, USAGE, &[&[value], &[example]]);
@@ -361,6 +360,21 @@ fn a_piece_size_that_bittorrent_can_not_have_is_refused() {
     ];
     fails(vmtorrent(words), FAILED, &[&["1000"], &["16"]]);
     assert!(!out.exists());
+}
+
+#[test]
+fn a_tracker_that_is_no_url_is_refused() {
+    let stage = Stage::new();
+    let image = stage.path("disk.img");
+    let out = stage.path("x.torrent");
+    for (option, url) in [
+        ("--tracker", "nowhere"),
+        ("--web-seed", "ftp://host.example/disk.img"),
+    ] {
+        let words = ["publish", text(&image), "-o", text(&out), option, url];
+        fails(vmtorrent(words), FAILED, &[&[url], &["http"]]);
+        assert!(!out.exists());
+    }
 }
 
 #[test]

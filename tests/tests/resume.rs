@@ -1,8 +1,4 @@
 //! kill -9 loses neither pieces nor flushed guest data.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that can't go on fails the test"
-)]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -5,9 +5,12 @@
 )]
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmtorrent_tests::{Daemon, Host, Reference, assert_same, fuse, publish, seed};
+
+/// The seed alone needs four seconds.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A port that was free a moment ago: the torrent names the tracker before there is one.
 fn free_port() -> u16 {
@@ -61,7 +64,12 @@ fn peers_complete_from_each_other_when_the_seed_dies_half_way() {
     // Wait until the three copies together hold every piece; one peer's progress events are the clock.
     let copies = hosts.each_ref().map(|h| h.copy(info_hash, "disk.img"));
     let mut seen = peers[0].event_count();
+    let started = Instant::now();
     loop {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "the three peers do not hold the image together after {PATIENCE:?}"
+        );
         let held = copies.each_ref().map(|copy| image.held_by(copy));
         if (0..held[0].len()).all(|piece| held.iter().any(|h| h[piece])) {
             let missing = held
@@ -78,7 +86,7 @@ fn peers_complete_from_each_other_when_the_seed_dies_half_way() {
     source.kill_9();
 
     for peer in &peers {
-        peer.wait_for("all of the image", Duration::from_secs(90), |event| {
+        peer.wait_for("all of the image", PATIENCE, |event| {
             event["event"] == "progress" && number(event, "present_bytes") == length
         });
     }
