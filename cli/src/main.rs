@@ -1,3 +1,65 @@
-//! The `vmtorrent` command.
+//! The `vmtorrent` command: publish, seed, launch and export images.
+//!
+//! Invariant: every failure ends in one message on stderr and a status that is not zero.
 
-fn main() {}
+mod args;
+mod export;
+mod failure;
+mod launch;
+mod mount_point;
+mod output;
+mod publish;
+mod seed;
+mod signals;
+mod ticks;
+mod units;
+mod vmm;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::args::{Args, Command};
+use crate::failure::Failure;
+use crate::output::LiveLine;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let line = LiveLine::hidden();
+    start_log(&line);
+    let ended = run(args.command, line.clone());
+    line.clear();
+    ended.unwrap_or_else(|failure| {
+        let _ = writeln!(std::io::stderr(), "vmtorrent: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command, line: LiveLine) -> Result<ExitCode, Failure> {
+    // The library brings its own threads; this one waits for signals, the VMM and the clock.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(format!("starting up: {e}")))?;
+    match command {
+        Command::Publish(args) => publish::run(args, line),
+        Command::Seed(args) => runtime.block_on(seed::run(args, line)),
+        Command::Launch(args) => runtime.block_on(launch::run(args, line)),
+        Command::Export(args) => runtime.block_on(export::run(args, line)),
+    }
+}
+
+fn start_log(line: &LiveLine) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::WARN.into())
+        .from_env_lossy();
+    let line = line.clone();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(move || line.clone())
+        .with_ansi(false)
+        .init();
+}

@@ -12,6 +12,7 @@ use librqbit_peer_protocol::extended::PeerExtendedMessageIds;
 use librqbit_peer_protocol::extended::handshake::ExtendedHandshake;
 use librqbit_peer_protocol::{Handshake, Message, Request};
 
+use crate::bencode::Node;
 use crate::image::{BLOCK_LENGTH, InfoHash};
 
 /// Bytes of the opening handshake (BEP 3).
@@ -154,8 +155,7 @@ impl Decoder {
 }
 
 fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
-    // These two are told apart here: the block stays shared, and an extension that is not the
-    // handshake would need bencode that we have no use for.
+    // Read here: the block, so that it stays shared; and extensions, whose bencode comes from strangers.
     match (id, whole.get(5)) {
         (ID_PIECE, _) => {
             if whole.len() < 13 + 1 {
@@ -168,8 +168,9 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
                 data: whole.slice(13..),
             });
         }
-        (ID_EXTENDED, Some(1..)) => return Ok(WireMessage::Unknown(id)),
-        (0..=8 | ID_EXTENDED, _) => {}
+        (ID_EXTENDED, Some(0)) => return decode_hello(&whole[6..]),
+        (ID_EXTENDED, _) => return Ok(WireMessage::Unknown(id)),
+        (0..=8, _) => {}
         _ => return Ok(WireMessage::Unknown(id)),
     }
     let (message, _) = Message::deserialize(whole, &[])
@@ -186,17 +187,25 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
         Message::Bitfield(_) => WireMessage::Bitfield(whole.slice(5..)),
         Message::Request(r) => WireMessage::Request(request(r)),
         Message::Cancel(r) => WireMessage::Cancel(request(r)),
-        Message::Extended(ExtendedMessage::Handshake(hello)) => {
-            WireMessage::ExtendedHello(ExtendedHello {
-                client: hello.v.as_ref().map(|v| {
-                    String::from_utf8_lossy(v.as_ref()).chars().take(64).collect()
-                }),
-                request_queue: hello.reqq,
-                listen_port: hello.port().filter(|p| *p != 0),
-            })
-        }
         Message::Piece(_) | Message::Extended(_) => WireMessage::Unknown(id),
     })
+}
+
+/// Reads the extended handshake (BEP 10). Entries of a wrong type are as good as absent.
+fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
+    let malformed = |reason: String| WireError::Malformed { id: ID_EXTENDED, reason };
+    let hello = Node::parse(bencode).map_err(|e| malformed(e.to_string()))?;
+    let entry = |key| {
+        hello.get(key).map_err(|_| malformed(format!("the key {key} stands twice")))
+    };
+    let number = |key| Ok(entry(key)?.and_then(|n| n.as_integer()));
+    Ok(WireMessage::ExtendedHello(ExtendedHello {
+        client: entry("v")?
+            .and_then(|v| v.as_bytes())
+            .map(|v| String::from_utf8_lossy(v).chars().take(64).collect()),
+        request_queue: number("reqq")?.and_then(|n| u32::try_from(n).ok()),
+        listen_port: number("p")?.and_then(|n| u16::try_from(n).ok()).filter(|p| *p != 0),
+    }))
 }
 
 /// Appends a message to `out`.
@@ -321,6 +330,18 @@ mod tests {
         let h = decode_handshake(&bytes).unwrap();
         assert_eq!((h.info_hash, h.peer_id, h.extended), (InfoHash([7; 20]), [9; 20], true));
         assert_eq!(decode_handshake(&[b'G'; 68]), Err(WireError::NotBitTorrent));
+    }
+
+    #[test]
+    fn absurd_numbers_in_the_extended_handshake_are_ignored() {
+        let body = b"d1:pi99999999999e4:reqqi-5e1:v3:abce";
+        let mut buffer = BytesMut::new();
+        buffer.put_u32(body.len() as u32 + 2);
+        buffer.put_slice(&[ID_EXTENDED, 0]);
+        buffer.put_slice(body);
+        let hello = ExtendedHello { client: Some("abc".into()), ..ExtendedHello::default() };
+        let got = Decoder::new(16).decode(&mut buffer);
+        assert_eq!(got, Ok(Some(WireMessage::ExtendedHello(hello))));
     }
 
     proptest! {

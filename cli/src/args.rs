@@ -1,0 +1,249 @@
+//! Invariant: what is parsed here is well-formed; whether files, ports and peers exist is found out later.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use vmtorrent::Fill;
+
+use crate::units;
+
+const UNITS: &str = "\
+SIZE  bytes; suffixes K, M, G (also Ki, Mi, Gi) are powers of 1024: 64K
+RATE  bytes per second; suffixes K, M, G are powers of 1000, Ki, Mi, Gi powers of 1024;
+      or bits per second: 500kbit, 100mbit, 1gbit
+
+Messages for people go to stderr. RUST_LOG sets the level of the log (default: warn).
+Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+const LAUNCH: &str = "\
+VMM ARGS are started once the disk can be opened. In them {disk} stands for the path of the image's largest
+file and {dir} for the directory of all its files, also inside an argument:
+
+  vmtorrent launch debian.torrent -- qemu-system-x86_64 -m 1G \\
+      -drive file={disk},format=raw,if=virtio,cache=none,aio=native,rerror=stop,werror=stop
+
+vmtorrent ends with the VMM and its exit status (128 + N when signal N ended it). SIGINT, SIGTERM or SIGHUP ends
+the VMM with SIGTERM, after 10 seconds with SIGKILL, and the exit status is 128 + the signal's number. Without
+VMM ARGS it mounts and waits for such a signal, and the exit status is 0. In every case what the guest wrote is
+flushed, the directory is unmounted, and the state is kept for the next launch. A second signal skips the waiting.
+
+With --json the VMM's stdout goes to stderr, so that stdout holds nothing but events, one JSON object a line:
+ready, then progress each second, then done.";
+
+/// Start a virtual machine from a disk image that is still being downloaded from a BitTorrent swarm.
+#[derive(Debug, Parser)]
+#[command(name = "vmtorrent", version, after_help = UNITS, max_term_width = 110)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a .torrent file from an image file or a directory of files
+    Publish(PublishArgs),
+    /// Serve a published image to the swarm until a signal comes
+    Seed(SeedArgs),
+    /// Show an image as a complete, writable disk at once, and start a VMM on it
+    #[command(after_help = LAUNCH)]
+    Launch(LaunchArgs),
+    /// Write the mutable image as the guest left it into a file or directory
+    Export(ExportArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PublishArgs {
+    /// The image file, or a directory of files
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+    /// Where the .torrent file is written
+    #[arg(short, long, value_name = "FILE.torrent", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Name of the image [default: the last part of PATH]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Bytes of a piece [default: 64K up to 4 GiB of image, then doubling]
+    #[arg(long, value_name = "SIZE", value_parser = units::piece_size)]
+    pub piece_size: Option<u32>,
+    /// Tracker at which peers find each other; may be repeated
+    #[arg(long = "tracker", value_name = "URL")]
+    pub trackers: Vec<String>,
+    /// Web server that holds the image too; may be repeated
+    #[arg(long = "web-seed", value_name = "URL")]
+    pub web_seeds: Vec<String>,
+    /// Let peers be found through the trackers only
+    #[arg(long)]
+    pub private: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SeedArgs {
+    /// The .torrent file, or its http(s) URL
+    #[arg(value_name = "FILE.torrent")]
+    pub torrent: String,
+    /// Directory that holds the published file or directory under its name
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data: PathBuf,
+    /// Address on which peers connect; port 0 takes a free one [default: 0.0.0.0:0]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    pub listen: Option<SocketAddr>,
+    /// Run a tracker too, on this address
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    pub tracker: Option<SocketAddr>,
+    /// Most that is sent to all peers together
+    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    pub upload_limit: Option<u64>,
+    /// Print events on stdout, one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LaunchArgs {
+    /// The .torrent file, or its http(s) URL
+    pub source: String,
+    /// Directory of the downloaded copies [default: below the XDG cache directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub cache: Option<PathBuf>,
+    /// Directory of what the guest writes [default: below the XDG state directory, by the image's name]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "ephemeral")]
+    pub state: Option<PathBuf>,
+    /// Forget at the end what the guest wrote
+    #[arg(long)]
+    pub ephemeral: bool,
+    /// Empty directory where the image appears [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub mount: Option<PathBuf>,
+    /// Address on which peers connect; port 0 takes a free one [default: 0.0.0.0:0]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    pub listen: Option<SocketAddr>,
+    /// Peer to connect to, beside those that trackers name; may be repeated
+    #[arg(long = "peer", value_name = "IP:PORT", value_parser = parse_address)]
+    pub peers: Vec<SocketAddr>,
+    /// What is fetched that no read asked for
+    #[arg(long, value_enum, default_value_t = FillArg::Idle)]
+    pub fill: FillArg,
+    /// Seconds that a read waits for missing data before it fails; 0: for ever
+    #[arg(long, value_name = "SECS", default_value_t = 60)]
+    read_timeout: u64,
+    /// Most that is taken from all peers together
+    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    pub download_limit: Option<u64>,
+    /// Most that is sent to all peers together
+    #[arg(long, value_name = "RATE", value_parser = units::rate)]
+    pub upload_limit: Option<u64>,
+    /// Ask no tracker for peers
+    #[arg(long)]
+    pub no_discovery: bool,
+    /// Print events on stdout, one JSON object a line; the VMM's stdout goes to stderr
+    #[arg(long)]
+    pub json: bool,
+    /// The VMM and its arguments; {disk} and {dir} are replaced
+    #[arg(last = true, value_name = "VMM ARGS")]
+    pub vmm: Vec<OsString>,
+}
+
+impl LaunchArgs {
+    /// How long a read waits; `None`: for ever.
+    pub fn read_timeout(&self) -> Option<Duration> {
+        (self.read_timeout > 0).then(|| Duration::from_secs(self.read_timeout))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// State directory of a launch that has ended
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state: PathBuf,
+    /// The file to write; a directory when the image has several files
+    #[arg(short, long, value_name = "OUT", value_hint = ValueHint::AnyPath)]
+    pub output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FillArg {
+    /// Nothing
+    None,
+    /// What the line has left over
+    Idle,
+    /// Everything, as fast as it comes; reads still go first
+    Full,
+}
+
+impl From<FillArg> for Fill {
+    fn from(fill: FillArg) -> Self {
+        match fill {
+            FillArg::None => Self::None,
+            FillArg::Idle => Self::Idle,
+            FillArg::Full => Self::Full,
+        }
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "not an IP address and port; write for example 192.0.2.7:6881 or [2001:db8::7]:6881"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_dashes_belongs_to_the_vmm() {
+        let args =
+            parse("vmtorrent launch a.torrent --fill none -- qemu -drive file={disk} --json")
+                .unwrap();
+        let Command::Launch(launch) = args.command else {
+            panic!("not launch");
+        };
+        assert_eq!(launch.vmm, ["qemu", "-drive", "file={disk}", "--json"]);
+        assert!(!launch.json);
+        assert_eq!(Fill::from(launch.fill), Fill::None);
+    }
+
+    #[test]
+    fn a_read_timeout_of_zero_means_for_ever() {
+        let timeout = |line| match parse(line).unwrap().command {
+            Command::Launch(launch) => launch.read_timeout(),
+            _ => panic!("not launch"),
+        };
+        assert_eq!(
+            timeout("vmtorrent launch a.torrent"),
+            Some(Duration::from_secs(60))
+        );
+        assert_eq!(timeout("vmtorrent launch a.torrent --read-timeout 0"), None);
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_an_example() {
+        for (line, example) in [
+            ("vmtorrent launch a.torrent --peer host", "192.0.2.7:6881"),
+            ("vmtorrent launch a.torrent --upload-limit fast", "100mbit"),
+            ("vmtorrent publish a -o b --piece-size 64Q", "64K"),
+        ] {
+            let message = parse(line).unwrap_err().to_string();
+            assert!(message.contains(example), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_state_is_kept_or_ephemeral_not_both() {
+        assert!(parse("vmtorrent launch a.torrent --state s --ephemeral").is_err());
+    }
+}

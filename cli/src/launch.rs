@@ -1,0 +1,175 @@
+//! Invariant: whatever ends it, the VMM ends before its disk does, and what the guest wrote is flushed before the
+//! mount goes; only a second signal hurries past that.
+
+use std::io::{self, IsTerminal};
+use std::process::{ExitCode, ExitStatus};
+
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use vmtorrent::image::{Image, Source};
+use vmtorrent::{Appliance, ApplianceOptions, Event, Session, SessionOptions, State};
+
+use crate::args::LaunchArgs;
+use crate::failure::Failure;
+use crate::mount_point::MountPoint;
+use crate::output::{LiveLine, Output, Ready, View, json_path};
+use crate::signals::{Caught, Signals};
+use crate::ticks;
+use crate::vmm::{self, Vmm};
+
+/// What ended the wait.
+enum End {
+    Vmm(ExitStatus),
+    Signal(Caught),
+}
+
+/// Shows the image, runs the VMM, and cleans up.
+pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::catch()?;
+    let command = std::mem::take(&mut args.vmm);
+    let shares_terminal = !command.is_empty() && io::stdout().is_terminal();
+    let mut output = Output::new(args.json, shares_terminal, line);
+    let mount = MountPoint::choose(args.mount.as_deref())?;
+    let (session, appliance) = tokio::select! {
+        started = start(args, &mount) => started?,
+        caught = signals.next() => return Ok(caught.exit_code()),
+    };
+
+    let ended = attend(&session, &appliance, &command, &mut signals, &mut output).await;
+    let end = async {
+        let stats = appliance.shutdown().await?;
+        session.shutdown().await?;
+        Ok::<_, vmtorrent::Error>(stats)
+    };
+    let stats = tokio::select! {
+        stats = end => stats,
+        caught = signals.next() => {
+            mount.detach();
+            return Ok(caught.exit_code());
+        }
+    };
+    // The first failure is the one that explains the others.
+    let ended = ended?;
+    output.done(&stats?, View::Appliance);
+    Ok(match ended {
+        End::Vmm(status) => vmm::exit_code(status),
+        End::Signal(_) if command.is_empty() => ExitCode::SUCCESS,
+        End::Signal(caught) => caught.exit_code(),
+    })
+}
+
+async fn start(args: LaunchArgs, mount: &MountPoint) -> Result<(Session, Appliance), Failure> {
+    let read_timeout = args.read_timeout();
+    let source: Source = args.source.parse()?;
+    let image = source.load().await?;
+    let session = Session::start(SessionOptions {
+        listen: args.listen.unwrap_or(SessionOptions::default().listen),
+        cache: args.cache,
+        download_limit: args.download_limit,
+        upload_limit: args.upload_limit,
+        discovery: !args.no_discovery,
+    })
+    .await?;
+    let state = match args.state {
+        _ if args.ephemeral => State::Ephemeral,
+        Some(directory) => State::Directory(directory),
+        None => State::Default,
+    };
+    let options = ApplianceOptions {
+        state,
+        mount: Some(mount.path().to_owned()),
+        peers: args.peers,
+        fill: args.fill.into(),
+        read_timeout,
+    };
+    let appliance = session.launch(image, options).await?;
+    Ok((session, appliance))
+}
+
+/// Starts the VMM, if there is one, and waits for its end or for a signal, which ends it.
+async fn attend(
+    session: &Session,
+    appliance: &Appliance,
+    command: &[std::ffi::OsString],
+    signals: &mut Signals,
+    output: &mut Output,
+) -> Result<End, Failure> {
+    let (Some(disk), Some(dir)) = (appliance.disk_path(), appliance.directory()) else {
+        return Err(Failure::new(
+            "the appliance has no mount point: report this",
+        ));
+    };
+    let image = appliance.image();
+    let ready = Ready::Launch {
+        disk: &json_path(&disk),
+        dir: &json_path(dir),
+        listen: session.listen_address(),
+        info_hash: image.info_hash().to_string(),
+        image_bytes: image.geometry().total_length(),
+    };
+    output.ready(ready, format_args!("ready: {}", disk.display()));
+
+    let mut vmm = match command {
+        [] => None,
+        command => {
+            let json = output.is_json();
+            Some(Vmm::start(command, &disk, dir, json)?)
+        }
+    };
+    let mut events = appliance.events();
+    let mut ticks = ticks::each_second();
+    loop {
+        let vmm_ended = async {
+            match &mut vmm {
+                Some(vmm) => vmm.wait().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            status = vmm_ended => return status.map(End::Vmm),
+            caught = signals.next() => {
+                if let Some(vmm) = &mut vmm {
+                    vmm.stop(signals).await?;
+                }
+                return Ok(End::Signal(caught));
+            }
+            event = next_event(&mut events) => tell(&event, image, output),
+            _ = ticks.tick() => output.progress(appliance.stats(), View::Appliance),
+        }
+    }
+}
+
+/// The next event; nothing more once there are none.
+async fn next_event(events: &mut Receiver<Event>) -> Event {
+    loop {
+        match events.recv().await {
+            Ok(event) => return event,
+            // The counters tell what was missed.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// Names what a person should know at once.
+fn tell(event: &Event, image: &Image, output: &Output) {
+    match event {
+        Event::ReadTimedOut {
+            file,
+            offset,
+            peers,
+        } => {
+            let name = image.files().get(*file).map(|f| f.path.join("/"));
+            output.warn(format_args!(
+                "a read of {} at {offset} got no data in time and failed; {peers} peers are connected: \
+                 check the network, add a --peer, or set a longer --read-timeout",
+                name.unwrap_or_default()
+            ));
+        }
+        Event::StorageFailed { reason } => output.warn(format_args!(
+            "what is downloaded can't be stored: {reason}; free some space in the cache directory and it goes on"
+        )),
+        // The progress shows it.
+        _ => {}
+    }
+}

@@ -1,0 +1,46 @@
+//! Invariant: the binary under test is the one that was asked for; none is built here.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A command line that starts with `vmtorrent`.
+///
+/// # Panics
+/// If the binary was not built.
+pub fn command() -> Command {
+    let path = std::env::var_os("VMTORRENT_BIN").map_or_else(beside_the_tests, PathBuf::from);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build -p vmtorrent-cli`, or name a binary with VMTORRENT_BIN",
+        path.display()
+    );
+    Command::new(path)
+}
+
+/// Test binaries lie in `target/PROFILE/deps`, the command one floor above.
+fn beside_the_tests() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    profile.join(format!("vmtorrent{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// Publishes an image.
+///
+/// # Panics
+/// If `vmtorrent publish` fails.
+pub fn publish(image: &Path, torrent: &Path, options: &[&str]) {
+    let output = command()
+        .arg("publish")
+        .arg(image)
+        .arg("-o")
+        .arg(torrent)
+        .args(options)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "publish: {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,142 @@
+//! Invariant: a host's directories lie below one root, so that hosts share only what a test makes them share.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Daemon;
+
+/// The directories of one simulated host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+}
+
+impl Host {
+    /// A host below `root/name`, with a mount point.
+    ///
+    /// # Panics
+    /// If the directories can't be made.
+    pub fn new(root: &Path, name: &str) -> Self {
+        let root = root.join(name);
+        std::fs::create_dir_all(root.join("mnt")).unwrap();
+        Self { root }
+    }
+
+    /// Where the image appears.
+    pub fn mount(&self) -> PathBuf {
+        self.root.join("mnt")
+    }
+
+    /// What the guest wrote.
+    pub fn state(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
+    /// Downloaded copies.
+    pub fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    /// The downloaded copy of one file of an image.
+    pub fn copy(&self, info_hash: &str, file: &str) -> PathBuf {
+        self.cache().join(info_hash).join("data").join(file)
+    }
+
+    /// A launch that shares nothing with other hosts and looks for no peers.
+    pub fn launch(&self, torrent: &Path) -> Launch {
+        let mut command = crate::command();
+        command
+            .arg("launch")
+            .arg(torrent)
+            .args(["--json", "--listen", "127.0.0.1:0"])
+            .arg("--mount")
+            .arg(self.mount())
+            .arg("--state")
+            .arg(self.state());
+        Launch {
+            command,
+            mount: self.mount(),
+            cache: self.cache(),
+            discovery: false,
+            vmm: Vec::new(),
+        }
+    }
+}
+
+/// A `vmtorrent launch` command line in the making.
+#[derive(Debug)]
+pub struct Launch {
+    command: Command,
+    mount: PathBuf,
+    cache: PathBuf,
+    discovery: bool,
+    vmm: Vec<String>,
+}
+
+impl Launch {
+    /// Adds a peer.
+    #[must_use]
+    pub fn peer(self, address: &str) -> Self {
+        self.option("--peer", address)
+    }
+
+    /// Sets what is fetched in the background.
+    #[must_use]
+    pub fn fill(self, fill: &str) -> Self {
+        self.option("--fill", fill)
+    }
+
+    /// Adds an option with a value.
+    #[must_use]
+    pub fn option(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.arg(name).arg(value);
+        self
+    }
+
+    /// Uses another host's cache.
+    #[must_use]
+    pub fn cache(mut self, cache: PathBuf) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Asks the torrent's trackers for peers.
+    #[must_use]
+    pub fn discovery(mut self) -> Self {
+        self.discovery = true;
+        self
+    }
+
+    /// Starts this VMM.
+    #[must_use]
+    pub fn vmm(mut self, words: &[&str]) -> Self {
+        self.vmm = words.iter().map(|w| (*w).to_owned()).collect();
+        self
+    }
+
+    /// Starts it without waiting.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    pub fn spawn(mut self) -> Daemon {
+        self.command.arg("--cache").arg(self.cache);
+        if !self.discovery {
+            self.command.arg("--no-discovery");
+        }
+        if !self.vmm.is_empty() {
+            self.command.arg("--").args(self.vmm);
+        }
+        Daemon::spawn(self.command, &[&self.mount])
+    }
+
+    /// Starts it and waits until the image can be opened.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    pub fn start(self) -> Daemon {
+        let daemon = self.spawn();
+        daemon.wait_event("ready");
+        daemon
+    }
+}
