@@ -240,55 +240,6 @@ impl PositionedFile {
     pub fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
     }
-
-    /// The length in bytes.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "the length is an attribute of a file, not a collection's"
-    )]
-    pub fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
-    }
-
-    /// Cuts the file to `len` bytes, or grows it with a hole.
-    pub fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    /// Bytes of storage that the file takes.
-    pub fn allocated(&self) -> io::Result<u64> {
-        use std::os::unix::fs::MetadataExt;
-        Ok(self.file.metadata()?.blocks() * 512)
-    }
-
-    /// Makes `len` bytes from `offset` read as zeros and gives their storage back; the length stays.
-    ///
-    /// Where the file system cannot do that it writes zeros, inside the length only.
-    pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
-        if len == 0 {
-            return Ok(());
-        }
-        #[cfg(target_os = "linux")]
-        {
-            use rustix::fs::FallocateFlags;
-            use rustix::io::Errno;
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match rustix::fs::fallocate(&self.file, flags, offset, len) {
-                Ok(()) => return Ok(()),
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        let zeros = [0; 64 * 1024];
-        let end = offset.saturating_add(len).min(self.len()?);
-        let mut at = offset;
-        while at < end {
-            let step = (end - at).min(zeros.len() as u64);
-            self.write_all_at(&zeros[..step as usize], at)?;
-            at += step;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]

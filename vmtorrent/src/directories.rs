@@ -14,11 +14,18 @@ pub(crate) fn cache() -> Result<PathBuf> {
 /// The directory that holds the state of one appliance.
 pub(crate) fn state(name: &str) -> Result<PathBuf> {
     directories::BaseDirs::new()
-        .map(|d| d.state_dir().unwrap_or_else(|| d.data_local_dir()).join("vmtorrent").join(name))
+        .map(|d| {
+            d.state_dir()
+                .unwrap_or_else(|| d.data_local_dir())
+                .join("vmtorrent")
+                .join(name)
+        })
         .ok_or_else(|| no_home("state directory", "--state"))
 }
 
 fn no_home(what: &str, option: &str) -> Error {
-    let text = format!("no home directory is known to put the {what} in: set HOME, or name it with {option}");
+    let text = format!(
+        "no home directory is known to put the {what} in: set HOME, or name it with {option}"
+    );
     Error::new(ErrorKind::NotFound, text)
 }

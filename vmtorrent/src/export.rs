@@ -10,10 +10,10 @@ use vmtorrent_platform::{Errno, PositionedFile, SeekTarget};
 
 use crate::appliance::Appliance;
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
 use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
 use crate::overlay::StateDirectory;
 use crate::session::Session;
-use crate::image::Image;
 
 /// How much is read and written at once, bytes.
 const CHUNK: u64 = 1 << 20;
@@ -29,7 +29,10 @@ pub struct ExportOptions {
 
 impl Default for ExportOptions {
     fn default() -> Self {
-        Self { read_timeout: Some(Duration::from_secs(60)), cache: None }
+        Self {
+            read_timeout: Some(Duration::from_secs(60)),
+            cache: None,
+        }
     }
 }
 
@@ -44,7 +47,10 @@ impl Default for ExportOptions {
 /// `output` exists, [`ErrorKind::TimedOut`] when missing data does not come.
 pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Result<u64> {
     if output.exists() {
-        let text = format!("{} exists: remove it, or choose another name", output.display());
+        let text = format!(
+            "{} exists: remove it, or choose another name",
+            output.display()
+        );
         return Err(Error::new(ErrorKind::InUse, text));
     }
     // Read what the state says, then let it go: the launch below takes it again.
@@ -86,13 +92,21 @@ async fn write_out(appliance: &Appliance, output: &Path) -> Result<u64> {
     let partial = output.with_file_name(name);
     let written = write_all(appliance, &partial).await;
     let finished = written.and_then(|bytes| {
-        fs::rename(&partial, output)
-            .map_err(|e| Error::io(format!("renaming {} to {}", partial.display(), output.display()), e))?;
+        fs::rename(&partial, output).map_err(|e| {
+            Error::io(
+                format!("renaming {} to {}", partial.display(), output.display()),
+                e,
+            )
+        })?;
         Ok(bytes)
     });
     if finished.is_err() {
         // Best effort: the error that is reported is the one that matters.
-        let _ = if partial.is_dir() { fs::remove_dir_all(&partial) } else { fs::remove_file(&partial) };
+        let _ = if partial.is_dir() {
+            fs::remove_dir_all(&partial)
+        } else {
+            fs::remove_file(&partial)
+        };
     }
     finished
 }
@@ -116,7 +130,11 @@ async fn write_all(appliance: &Appliance, partial: &Path) -> Result<u64> {
 
 async fn write_file(appliance: &Appliance, index: usize, path: &Path) -> Result<u64> {
     let failed = |e| Error::io(format!("writing {}", path.display()), e);
-    let file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(failed)?;
     let out = PositionedFile::new(file);
     let disk = appliance.block_file(index)?;
     let length = disk.len();
@@ -129,9 +147,13 @@ async fn write_file(appliance: &Appliance, index: usize, path: &Path) -> Result<
             Err(Errno::ENXIO) => break,
             Err(errno) => return Err(failed(errno.into())),
         };
-        let end = disk.seek(at, SeekTarget::Hole).map_err(|e| failed(e.into()))?;
+        let end = disk
+            .seek(at, SeekTarget::Hole)
+            .map_err(|e| failed(e.into()))?;
         while at < end {
-            let data = appliance.read_at(index, at, (end - at).min(CHUNK) as usize).await?;
+            let data = appliance
+                .read_at(index, at, (end - at).min(CHUNK) as usize)
+                .await?;
             if data.is_empty() {
                 break;
             }

@@ -15,7 +15,9 @@ use url::Url;
 
 use crate::appliance::{Appliance, ApplianceParts};
 use crate::clock::SystemClock;
+use crate::directories;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::HttpClient;
 use crate::image::{Image, InfoHash, Source};
 use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
 use crate::overlay::StateDirectory;
@@ -23,8 +25,6 @@ use crate::pristine::Pristine;
 use crate::seed::Seed;
 use crate::swarm::{Limiter, SwarmConfig, answer, greet};
 use crate::torrent::{Torrent, TorrentConfig};
-use crate::directories;
-use crate::http::HttpClient;
 use crate::tracker::{TrackerConfig, TrackerServer, TrackerServerHandle, TrackerServerOptions};
 
 /// Carries any number of appliances and seeds: one runtime, one listener, one cache, shared limits.
@@ -106,12 +106,18 @@ impl Session {
             .build()
             .map_err(|e| Error::io("starting the session's threads", e))?;
         let handle = runtime.handle().clone();
+        // From here on an early return is safe: a bare runtime must not be dropped in async code.
+        let runtime = OwnRuntime {
+            runtime: Some(runtime),
+            handle: handle.clone(),
+        };
         let listener = {
             let _entered = handle.enter();
             listen(options.listen)?
         };
-        let address =
-            listener.local_addr().map_err(|e| Error::io("asking for the listener's address", e))?;
+        let address = listener
+            .local_addr()
+            .map_err(|e| Error::io("asking for the listener's address", e))?;
         let shared = Arc::new(Shared {
             cache,
             listen: address,
@@ -123,7 +129,7 @@ impl Session {
             opening: tokio::sync::Mutex::new(()),
             own_tracker: Mutex::new(None),
             http: HttpClient::new()?,
-            runtime: OwnRuntime { runtime: Some(runtime), handle: handle.clone() },
+            runtime,
             options,
         });
         handle.spawn(accept(listener, Arc::downgrade(&shared)));
@@ -154,7 +160,8 @@ impl Session {
     /// [`ErrorKind::Unavailable`] when there is no FUSE, and whatever the file systems report.
     pub async fn launch(&self, image: Image, options: ApplianceOptions) -> Result<Appliance> {
         let shared = self.shared.clone();
-        self.run(async move { shared.launch(image, options).await }).await
+        self.run(async move { shared.launch(image, options).await })
+            .await
     }
 
     /// Serves a published file or directory: `data` holds it under the image's name.
@@ -166,7 +173,8 @@ impl Session {
     pub async fn seed(&self, image: Image, data: &Path) -> Result<Seed> {
         let shared = self.shared.clone();
         let data = data.to_owned();
-        self.run(async move { shared.seed(image, data).await }).await
+        self.run(async move { shared.seed(image, data).await })
+            .await
     }
 
     /// Runs a small HTTP tracker, and announces this session's seeds to it. Gives the address with the
@@ -176,7 +184,8 @@ impl Session {
     /// [`ErrorKind::InUse`] when the port is taken, or when this session runs a tracker already.
     pub async fn serve_tracker(&self, address: SocketAddr) -> Result<SocketAddr> {
         let shared = self.shared.clone();
-        self.run(async move { shared.serve_tracker(address).await }).await
+        self.run(async move { shared.serve_tracker(address).await })
+            .await
     }
 
     /// Ends what is left of the session's torrents in an orderly way. Appliances and seeds should be
@@ -187,8 +196,12 @@ impl Session {
     pub async fn shutdown(self) -> Result<()> {
         let shared = self.shared.clone();
         self.run(async move {
-            let torrents: Vec<_> =
-                shared.torrents.lock().drain().filter_map(|(_, t)| t.upgrade()).collect();
+            let torrents: Vec<_> = shared
+                .torrents
+                .lock()
+                .drain()
+                .filter_map(|(_, t)| t.upgrade())
+                .collect();
             for torrent in torrents {
                 torrent.end().await;
             }
@@ -236,7 +249,12 @@ impl Shared {
         for peer in &options.peers {
             torrent.swarm().add_address(*peer, true);
         }
-        let parts = ApplianceParts { session: self, torrent, state, options };
+        let parts = ApplianceParts {
+            session: self,
+            torrent,
+            state,
+            options,
+        };
         Appliance::start(parts).await
     }
 
@@ -277,11 +295,15 @@ impl Shared {
     async fn seed(self: Arc<Self>, image: Image, data: PathBuf) -> Result<Seed> {
         let _guard = self.opening.lock().await;
         if self.torrent(image.info_hash()).is_some() {
-            let text = format!("{} is launched or seeded by this session already", image.name());
+            let text = format!(
+                "{} is launched or seeded by this session already",
+                image.name()
+            );
             return Err(Error::new(ErrorKind::InUse, text));
         }
-        let pristine =
-            self.blocking(move || Pristine::open_published(Arc::new(image), &data)).await?;
+        let pristine = self
+            .blocking(move || Pristine::open_published(Arc::new(image), &data))
+            .await?;
         let own = self.own_tracker.lock().as_ref().map(|(url, _)| url.clone());
         let torrent = self.start_torrent(Arc::new(pristine), None, false, own);
         Ok(Seed::new(self.clone(), torrent))
@@ -305,15 +327,13 @@ impl Shared {
         {
             tiers.push(vec![own]);
         }
-        let tracker = (self.options.discovery && !tiers.is_empty()).then(|| {
-            TrackerConfig {
-                info_hash: image.info_hash(),
-                peer_id: self.peer_id,
-                port: self.listen.port(),
-                tiers,
-                http: self.http.clone(),
-                seed: rand::random(),
-            }
+        let tracker = (self.options.discovery && !tiers.is_empty()).then(|| TrackerConfig {
+            info_hash: image.info_hash(),
+            peer_id: self.peer_id,
+            port: self.listen.port(),
+            tiers,
+            http: self.http.clone(),
+            seed: rand::random(),
         });
         let torrent = Torrent::start(TorrentConfig {
             swarm: SwarmConfig {
@@ -342,7 +362,10 @@ impl Shared {
             let text = "this session runs a tracker already";
             return Err(Error::new(ErrorKind::InUse, text));
         }
-        let options = TrackerServerOptions { seed: rand::random(), ..Default::default() };
+        let options = TrackerServerOptions {
+            seed: rand::random(),
+            ..Default::default()
+        };
         let server = TrackerServer::bind(address, options)?;
         let bound = server.local_addr();
         // Its own seeds reach it by an address that can be connected to.
@@ -383,7 +406,9 @@ impl Shared {
     async fn welcome(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let handshake = greet(&mut stream).await?;
         let Some(torrent) = self.torrent(handshake.info_hash) else {
-            return Err(std::io::Error::other("it asks for an image that is not here"));
+            return Err(std::io::Error::other(
+                "it asks for an image that is not here",
+            ));
         };
         answer(&mut stream, handshake.info_hash, self.peer_id).await?;
         torrent.swarm().accept(stream, handshake);
@@ -393,7 +418,9 @@ impl Shared {
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
     let context = || {
-        format!("listening for peers on {address}: choose another address or port with --listen, or port 0 for any")
+        format!(
+            "listening for peers on {address}: choose another address or port with --listen, or port 0 for any"
+        )
     };
     let bind = || -> std::io::Result<TcpListener> {
         let domain = socket2::Domain::for_address(address);
@@ -427,7 +454,9 @@ async fn accept(listener: TcpListener, shared: Weak<Shared>) {
                 continue;
             }
         };
-        let Some(shared) = shared.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
         let Ok(permit) = greetings.clone().try_acquire_owned() else {
             tracing::debug!(%address, "too many peers shake hands at once");
             continue;

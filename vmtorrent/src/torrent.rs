@@ -62,11 +62,19 @@ impl Torrent {
             let (sender, receiver) = mpsc::channel(256);
             let stats = transfer_stats(&swarm, &pristine);
             let handle = TrackerClient::spawn(&runtime, tracker, stats, sender);
-            tasks.push(runtime.spawn(take_peers(Arc::downgrade(&swarm), receiver)).abort_handle());
+            tasks.push(
+                runtime
+                    .spawn(take_peers(Arc::downgrade(&swarm), receiver))
+                    .abort_handle(),
+            );
             handle
         });
         Arc::new_cyclic(|me: &Weak<Self>| {
-            tasks.push(runtime.spawn(watch(me.clone(), swarm.clone())).abort_handle());
+            tasks.push(
+                runtime
+                    .spawn(watch(me.clone(), swarm.clone()))
+                    .abort_handle(),
+            );
             if config.writable {
                 tasks.push(runtime.spawn(sync_often(pristine.clone())).abort_handle());
             }
@@ -128,14 +136,23 @@ impl Torrent {
             Fill::Idle => 1,
             Fill::Full => 2,
         };
-        let fill = fills.values().copied().max_by_key(eager).unwrap_or(Fill::None);
+        let fill = fills
+            .values()
+            .copied()
+            .max_by_key(eager)
+            .unwrap_or(Fill::None);
         self.swarm.set_fill(fill);
     }
 
     /// The figures that belong to the image rather than to one appliance.
     pub(crate) fn stats(&self) -> Stats {
         let traffic = self.swarm.traffic();
-        let [demand_bytes, readahead_bytes, profile_bytes, background_bytes] = traffic.fetched;
+        let [
+            demand_bytes,
+            readahead_bytes,
+            profile_bytes,
+            background_bytes,
+        ] = traffic.fetched;
         Stats {
             image_bytes: self.image.geometry().total_length(),
             present_bytes: self.pristine.present_bytes(),

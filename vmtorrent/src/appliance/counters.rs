@@ -67,7 +67,8 @@ impl Counters {
     }
 
     pub(crate) fn written(&self, bytes: usize) {
-        self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.written_bytes
+            .fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn read_bytes(&self) -> u64 {
@@ -81,7 +82,9 @@ impl Counters {
     /// The guest read `range` of the image through to the pristine copy.
     pub(crate) fn touch(&self, range: Range<u64>) {
         for unit in range.start / UNIT..range.end.min(self.image_bytes).div_ceil(UNIT) {
-            let Some(word) = self.touched.get((unit / 64) as usize) else { return };
+            let Some(word) = self.touched.get((unit / 64) as usize) else {
+                return;
+            };
             let bit = 1 << (unit % 64);
             // Mostly set already: a plain load spares the write.
             if word.load(Ordering::Relaxed) & bit == 0 {
@@ -92,8 +95,11 @@ impl Counters {
 
     /// Bytes of the distinct 64 KiB blocks that were touched.
     pub(crate) fn touched_bytes(&self) -> u64 {
-        let units: u64 =
-            self.touched.iter().map(|w| u64::from(w.load(Ordering::Relaxed).count_ones())).sum();
+        let units: u64 = self
+            .touched
+            .iter()
+            .map(|w| u64::from(w.load(Ordering::Relaxed).count_ones()))
+            .sum();
         (units * UNIT).min(self.image_bytes)
     }
 
@@ -123,11 +129,13 @@ impl Counters {
 
     pub(crate) fn stalls(&self, now: Time) -> StallSummary {
         let stalls = self.stalls.lock();
-        let running = if stalls.waiting > 0 { now.since(stalls.since) } else { Duration::ZERO };
+        let running = if stalls.waiting > 0 {
+            now.since(stalls.since)
+        } else {
+            Duration::ZERO
+        };
         let quantile = |q| match &stalls.waits {
-            Some(waits) if !waits.is_empty() => {
-                Duration::from_micros(waits.value_at_quantile(q))
-            }
+            Some(waits) if !waits.is_empty() => Duration::from_micros(waits.value_at_quantile(q)),
             _ => Duration::ZERO,
         };
         StallSummary {

@@ -142,7 +142,10 @@ impl Disk {
 
     /// Reads, waiting for the swarm and the disk.
     async fn read_waiting(self: Arc<Self>, offset: u64, length: usize) -> Result<Bytes> {
-        let deadline = self.config.read_timeout.map(|t| self.config.clock.now() + t);
+        let deadline = self
+            .config
+            .read_timeout
+            .map(|t| self.config.clock.now() + t);
         for _ in 0..ATTEMPTS {
             let length = self.clip(offset, length);
             if length == 0 {
@@ -174,11 +177,20 @@ impl Disk {
                 return Ok(buffer.freeze());
             }
         }
-        Err(self.error(ErrorKind::Corrupt, offset, "local data keeps turning out damaged: check the disk"))
+        Err(self.error(
+            ErrorKind::Corrupt,
+            offset,
+            "local data keeps turning out damaged: check the disk",
+        ))
     }
 
     /// Waits until every missing piece of these ranges of the file is here.
-    async fn wait_for(&self, ranges: &[Range<u64>], offset: u64, deadline: Option<Time>) -> Result<()> {
+    async fn wait_for(
+        &self,
+        ranges: &[Range<u64>],
+        offset: u64,
+        deadline: Option<Time>,
+    ) -> Result<()> {
         let mut missing: Vec<PieceIndex> = Vec::new();
         for range in ranges {
             missing.extend(self.config.pristine.missing_in(self.in_image(range)));
@@ -201,7 +213,11 @@ impl Disk {
             Ok(Err(_)) => Err(self.error(ErrorKind::Closed, offset, "the appliance was shut down")),
             Err(_) => {
                 let peers = self.config.swarm.peer_count() as u32;
-                let event = Event::ReadTimedOut { file: self.config.index, offset, peers };
+                let event = Event::ReadTimedOut {
+                    file: self.config.index,
+                    offset,
+                    peers,
+                };
                 // Nobody may be listening.
                 let _ = self.config.events.send(event);
                 let why = match self.config.swarm.storage_error() {
@@ -216,7 +232,10 @@ impl Disk {
 
     /// Reads parts of the base that a write needs around its edges.
     async fn read_bases(self: &Arc<Self>, ranges: &[Range<u64>]) -> Result<Vec<BaseFill>> {
-        let deadline = self.config.read_timeout.map(|t| self.config.clock.now() + t);
+        let deadline = self
+            .config
+            .read_timeout
+            .map(|t| self.config.clock.now() + t);
         let mut fills = Vec::with_capacity(ranges.len());
         for range in ranges {
             fills.push(self.read_base(range.clone(), deadline).await?);
@@ -224,19 +243,28 @@ impl Disk {
         Ok(fills)
     }
 
-    async fn read_base(self: &Arc<Self>, range: Range<u64>, deadline: Option<Time>) -> Result<BaseFill> {
+    async fn read_base(
+        self: &Arc<Self>,
+        range: Range<u64>,
+        deadline: Option<Time>,
+    ) -> Result<BaseFill> {
         for _ in 0..ATTEMPTS {
-            self.wait_for(std::slice::from_ref(&range), range.start, deadline).await?;
+            self.wait_for(std::slice::from_ref(&range), range.start, deadline)
+                .await?;
             let disk = self.clone();
             let base = self.in_image(&range);
             let (done, data) = self
                 .blocking(move || {
                     let mut data = vec![0; (base.end - base.start) as usize];
-                    disk.read_base_blocking(base, &mut data).map(|done| (done, data))
+                    disk.read_base_blocking(base, &mut data)
+                        .map(|done| (done, data))
                 })
                 .await?;
             if done {
-                return Ok(BaseFill { offset: range.start, bytes: data.into() });
+                return Ok(BaseFill {
+                    offset: range.start,
+                    bytes: data.into(),
+                });
             }
         }
         let why = "local data keeps turning out damaged: check the disk";
@@ -252,7 +280,10 @@ impl Disk {
             if self.config.pristine.try_read(base.start, &mut data)? != TryRead::Done {
                 return Ok(None);
             }
-            fills.push(BaseFill { offset: range.start, bytes: data.into() });
+            fills.push(BaseFill {
+                offset: range.start,
+                bytes: data.into(),
+            });
         }
         Ok(Some(fills))
     }
@@ -262,8 +293,9 @@ impl Disk {
         loop {
             let disk = self.clone();
             let bytes = data.clone();
-            let outcome =
-                self.blocking(move || disk.overlay().write(offset, &bytes, &fills)).await?;
+            let outcome = self
+                .blocking(move || disk.overlay().write(offset, &bytes, &fills))
+                .await?;
             match outcome {
                 WriteOutcome::Done => {
                     self.wrote(data.len());
@@ -276,7 +308,11 @@ impl Disk {
 
     async fn zero_waiting(self: Arc<Self>, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
         let end = offset.checked_add(length).ok_or_else(|| {
-            self.error(ErrorKind::InvalidInput, offset, "the range ends behind the largest offset")
+            self.error(
+                ErrorKind::InvalidInput,
+                offset,
+                "the range ends behind the largest offset",
+            )
         })?;
         let len = self.overlay().len();
         let grows = mode == (ZeroMode::Zero { keep_size: false });
@@ -371,7 +407,9 @@ impl<'a> Stall<'a> {
 
 impl Drop for Stall<'_> {
     fn drop(&mut self) {
-        self.config.counters.stall_ends(self.config.clock.now(), self.began);
+        self.config
+            .counters
+            .stall_ends(self.config.clock.now(), self.began);
     }
 }
 
@@ -403,7 +441,9 @@ impl BlockFile for Disk {
 
     fn allocated(&self) -> u64 {
         // What is not a hole, wherever it is: programs take a file without blocks for one of zeros.
-        self.base_data.saturating_add(self.overlay().data_blocks() * 4096).min(self.len().next_multiple_of(4096))
+        self.base_data
+            .saturating_add(self.overlay().data_blocks() * 4096)
+            .min(self.len().next_multiple_of(4096))
     }
 
     fn modified(&self) -> SystemTime {
@@ -411,7 +451,9 @@ impl BlockFile for Disk {
     }
 
     fn set_len(&self, length: u64) -> Result<(), Errno> {
-        self.overlay().set_len(length).map_err(|e| self.to_errno("set length", &e))?;
+        self.overlay()
+            .set_len(length)
+            .map_err(|e| self.to_errno("set length", &e))?;
         self.wrote(0);
         Ok(())
     }
@@ -432,7 +474,10 @@ impl BlockFile for Disk {
 
     fn read(self: Arc<Self>, offset: u64, length: usize) -> VolumeFuture<Bytes> {
         Box::pin(async move {
-            self.clone().read_waiting(offset, length).await.map_err(|e| self.to_errno("read", &e))
+            self.clone()
+                .read_waiting(offset, length)
+                .await
+                .map_err(|e| self.to_errno("read", &e))
         })
     }
 
@@ -440,7 +485,9 @@ impl BlockFile for Disk {
         let failed = |e: Error| self.to_errno("write", &e);
         let mut outcome = self.overlay().write(offset, data, &[]).map_err(failed)?;
         if let WriteOutcome::NeedsBase(ranges) = &outcome {
-            let Some(fills) = self.bases_present(ranges).map_err(failed)? else { return Ok(None) };
+            let Some(fills) = self.bases_present(ranges).map_err(failed)? else {
+                return Ok(None);
+            };
             outcome = self.overlay().write(offset, data, &fills).map_err(failed)?;
         }
         Ok(match outcome {
@@ -454,7 +501,10 @@ impl BlockFile for Disk {
 
     fn write(self: Arc<Self>, offset: u64, data: Bytes) -> VolumeFuture<()> {
         Box::pin(async move {
-            self.clone().write_waiting(offset, data).await.map_err(|e| self.to_errno("write", &e))
+            self.clone()
+                .write_waiting(offset, data)
+                .await
+                .map_err(|e| self.to_errno("write", &e))
         })
     }
 
@@ -492,7 +542,11 @@ impl BlockFile for Disk {
                 }
             }
         }
-        if wants_data { Err(Errno::ENXIO) } else { Ok(len) }
+        if wants_data {
+            Err(Errno::ENXIO)
+        } else {
+            Ok(len)
+        }
     }
 }
 

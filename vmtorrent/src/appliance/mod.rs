@@ -56,7 +56,12 @@ pub struct Appliance {
 
 impl Appliance {
     pub(crate) async fn start(parts: ApplianceParts) -> Result<Self> {
-        let ApplianceParts { session, torrent, state, options } = parts;
+        let ApplianceParts {
+            session,
+            torrent,
+            state,
+            options,
+        } = parts;
         let image = torrent.image().clone();
         let counters = Arc::new(Counters::new(image.geometry().total_length()));
         let mut disks = Vec::with_capacity(image.files().len());
@@ -136,7 +141,10 @@ impl Appliance {
     /// The disk to boot from: the largest file of the image, below the mount point.
     pub fn disk_path(&self) -> Option<PathBuf> {
         let files = self.torrent.image().files();
-        let largest = files.iter().filter(|f| !f.padding).max_by_key(|f| f.length)?;
+        let largest = files
+            .iter()
+            .filter(|f| !f.padding)
+            .max_by_key(|f| f.length)?;
         let mut path = self.directory.clone()?;
         path.extend(&largest.path);
         Some(path)
@@ -156,8 +164,17 @@ impl Appliance {
     /// [`ErrorKind::TimedOut`] or [`ErrorKind::Io`] when the data can't be had; [`ErrorKind::InvalidInput`] when there is no such file.
     pub async fn read_at(&self, file: usize, offset: u64, length: usize) -> Result<Bytes> {
         let disk = self.disk(file)?;
-        let mut buffer = vec![0; length.min(usize::try_from(disk.len().saturating_sub(offset)).unwrap_or(usize::MAX))];
-        if disk.try_read(offset, &mut buffer).map_err(|e| failed("read", e))?.is_some() {
+        let mut buffer = vec![
+            0;
+            length.min(
+                usize::try_from(disk.len().saturating_sub(offset)).unwrap_or(usize::MAX)
+            )
+        ];
+        if disk
+            .try_read(offset, &mut buffer)
+            .map_err(|e| failed("read", e))?
+            .is_some()
+        {
             return Ok(buffer.into());
         }
         self.run("read", disk.read(offset, length)).await
@@ -178,7 +195,8 @@ impl Appliance {
     /// As for writing.
     pub async fn discard(&self, file: usize, offset: u64, length: u64) -> Result<()> {
         let disk = self.disk(file)?;
-        self.run("discard", disk.zero(offset, length, ZeroMode::Discard)).await
+        self.run("discard", disk.zero(offset, length, ZeroMode::Discard))
+            .await
     }
 
     /// Makes a range read as zeros; the file grows when the range ends behind it.
@@ -187,7 +205,11 @@ impl Appliance {
     /// As for writing.
     pub async fn write_zeroes(&self, file: usize, offset: u64, length: u64) -> Result<()> {
         let disk = self.disk(file)?;
-        self.run("write zeroes", disk.zero(offset, length, ZeroMode::Zero { keep_size: false })).await
+        self.run(
+            "write zeroes",
+            disk.zero(offset, length, ZeroMode::Zero { keep_size: false }),
+        )
+        .await
     }
 
     /// Grows a file with zeros, or truncates it.
@@ -195,7 +217,9 @@ impl Appliance {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when there is no such file, and what the disk reports.
     pub fn set_len(&self, file: usize, length: u64) -> Result<()> {
-        self.disk(file)?.set_len(length).map_err(|e| failed("set length", e))
+        self.disk(file)?
+            .set_len(length)
+            .map_err(|e| failed("set length", e))
     }
 
     /// Makes all that was written to a file durable.
@@ -237,11 +261,20 @@ impl Appliance {
     /// all that an earlier flush had acknowledged.
     pub async fn shutdown(self) -> Result<Stats> {
         let mount = self.mount.lock().take();
-        if let Some(mount) = mount {
-            let unmounted = self.session.handle().spawn_blocking(|| mount.unmount()).await;
-            unmounted.map_err(|_| closed())??;
-        }
-        let mut outcome = Ok(());
+        // What the guest wrote is flushed even if the mount can't be taken away.
+        let mut outcome = match mount {
+            None => Ok(()),
+            Some(mount) => {
+                let unmounted = self
+                    .session
+                    .handle()
+                    .spawn_blocking(|| mount.unmount())
+                    .await;
+                unmounted
+                    .map_err(|_| closed())
+                    .and_then(|u| u.map_err(Error::from))
+            }
+        };
         for file in 0..self.disks.len() {
             outcome = outcome.and(self.flush(file).await);
         }
@@ -279,7 +312,9 @@ impl Appliance {
         operation: &'static str,
         work: vmtorrent_platform::VolumeFuture<T>,
     ) -> Result<T> {
-        self.session.run(async move { work.await.map_err(|e| failed(operation, e)) }).await
+        self.session
+            .run(async move { work.await.map_err(|e| failed(operation, e)) })
+            .await
     }
 }
 

@@ -233,6 +233,9 @@ impl Picker {
         for block in asked {
             self.give_up(peer, block);
         }
+        for progress in self.open.values_mut().filter(|p| p.owner == Some(peer)) {
+            progress.owner = None;
+        }
     }
 
     /// A peer will not deliver one block.

@@ -14,6 +14,8 @@ enum BlockState {
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     pub(super) band: Band,
+    /// The peer that was asked first, while it stays: in the background the others leave the piece to it.
+    pub(super) owner: Option<PeerKey>,
     blocks: Vec<BlockState>,
     free: u32,
     received: u32,

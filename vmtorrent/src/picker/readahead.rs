@@ -48,9 +48,7 @@ impl Readahead {
         let unit = unit.max(1);
         let slack = Self::SLACK.max(unit);
         let goes_on = |s: &Stream| {
-            range.start <= s.next + slack
-                && range.start + slack >= s.next
-                && range.end >= s.next
+            range.start <= s.next + slack && range.start + slack >= s.next && range.end >= s.next
         };
         let Some(stream) = self
             .streams

@@ -53,14 +53,23 @@ pub(super) async fn dial(
     let connect_time = Some(start.elapsed());
     stream.set_nodelay(true)?;
     let handshake = timely(async {
-        stream.write_all(&encode_handshake(info_hash, our_id)).await?;
+        stream
+            .write_all(&encode_handshake(info_hash, our_id))
+            .await?;
         read_handshake(&mut stream).await
     })
     .await?;
     if handshake.info_hash != info_hash {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "another info-hash"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "another info-hash",
+        ));
     }
-    Ok(Opened { stream, handshake, connect_time })
+    Ok(Opened {
+        stream,
+        handshake,
+        connect_time,
+    })
 }
 
 /// Reads the handshake of a peer that connected to us; [`answer`] must follow.
@@ -126,7 +135,10 @@ async fn read(swarm: &Arc<Swarm>, key: PeerKey, mut reader: OwnedReadHalf) -> io
                 Ok(None) => break,
                 Err(error) => {
                     swarm.received(key, &mut messages);
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string()));
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        error.to_string(),
+                    ));
                 }
             }
         }
@@ -152,7 +164,11 @@ async fn write(
                     blocks.push((request, sent));
                 }
             }
-            next = if buffer.len() < WRITE_BATCH { outgoing.try_recv().ok() } else { None };
+            next = if buffer.len() < WRITE_BATCH {
+                outgoing.try_recv().ok()
+            } else {
+                None
+            };
         }
         match tokio::time::timeout(WRITE_PATIENCE, writer.write_all(&buffer)).await {
             Ok(result) => result?,

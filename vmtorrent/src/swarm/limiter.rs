@@ -22,7 +22,11 @@ impl Limiter {
 
     pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
         let rate = bytes_per_second.map(|r| r.max(1) as f64);
-        Self { rate, tokens: rate.map_or(0.0, Self::burst), updated: Time::default() }
+        Self {
+            rate,
+            tokens: rate.map_or(0.0, Self::burst),
+            updated: Time::default(),
+        }
     }
 
     /// Whether bytes may pass now, or how long to wait until then.

@@ -118,7 +118,15 @@ const TWIN_REST: Duration = Duration::from_secs(30);
 impl Swarm {
     /// Starts the swarm's tasks; they end with [`close`](Self::close).
     pub(crate) fn start(config: SwarmConfig) -> Arc<Self> {
-        let SwarmConfig { pristine, runtime, clock, peer_id, listen_port, fill, .. } = config;
+        let SwarmConfig {
+            pristine,
+            runtime,
+            clock,
+            peer_id,
+            listen_port,
+            fill,
+            ..
+        } = config;
         let image = pristine.image().clone();
         let now = clock.now();
         let engine = Engine::new(
@@ -233,7 +241,11 @@ impl Swarm {
 
     /// Takes over a connection that a peer opened and whose handshake we answered.
     pub(crate) fn accept(&self, stream: TcpStream, handshake: PeerHandshake) {
-        let opened = Opened { stream, handshake, connect_time: None };
+        let opened = Opened {
+            stream,
+            handshake,
+            connect_time: None,
+        };
         self.attach(opened, None);
     }
 
@@ -302,7 +314,9 @@ impl Swarm {
             .runtime
             .spawn_blocking(move || {
                 let mut data = vec![0; length];
-                pristine.read(offset, &mut data).map(|outcome| (outcome, data))
+                pristine
+                    .read(offset, &mut data)
+                    .map(|outcome| (outcome, data))
             })
             .await;
         match read {
@@ -365,7 +379,9 @@ impl Swarm {
                 }
             }
             Output::Store(piece, data) => {
-                let Some(swarm) = self.me.upgrade() else { return };
+                let Some(swarm) = self.me.upgrade() else {
+                    return;
+                };
                 // SHA-1 and the disk stay off the threads that serve sockets.
                 self.runtime.spawn_blocking(move || {
                     let stored = swarm.pristine.store(piece, &data);
@@ -397,9 +413,17 @@ impl Swarm {
 
     /// Begins to exchange messages over an open connection, unless it is one too many.
     fn attach(&self, opened: Opened, dialled: Option<SocketAddr>) {
-        let Some(swarm) = self.me.upgrade() else { return };
-        let Opened { stream, handshake, connect_time } = opened;
-        let Ok(address) = stream.peer_addr() else { return };
+        let Some(swarm) = self.me.upgrade() else {
+            return;
+        };
+        let Opened {
+            stream,
+            handshake,
+            connect_time,
+        } = opened;
+        let Ok(address) = stream.peer_addr() else {
+            return;
+        };
         let their_id = handshake.peer_id;
         self.drive_inner(|inner, now| {
             let lost = |inner: &mut Inner| {
@@ -416,7 +440,11 @@ impl Swarm {
             if inner.links.len() >= MAX_PEERS {
                 return lost(inner);
             }
-            let twin = inner.links.iter().find(|(_, l)| l.peer_id == their_id).map(|(k, _)| *k);
+            let twin = inner
+                .links
+                .iter()
+                .find(|(_, l)| l.peer_id == their_id)
+                .map(|(k, _)| *k);
             if let Some(twin) = twin {
                 // Both dialled at once: both sides keep the one that the greater peer id opened.
                 let keep_new = (self.peer_id > their_id) == dialled.is_some()
@@ -441,10 +469,19 @@ impl Swarm {
                 inner.book.connected(now, address);
             }
             let (sender, receiver) = mpsc::unbounded_channel();
-            let key = inner.engine.connected(now, address, connect_time, handshake.extended);
-            let link = Link { outgoing: sender, task: None, dialled, peer_id: their_id };
+            let key = inner
+                .engine
+                .connected(now, address, connect_time, handshake.extended);
+            let link = Link {
+                outgoing: sender,
+                task: None,
+                dialled,
+                peer_id: their_id,
+            };
             inner.links.insert(key, link);
-            let task = self.runtime.spawn(connection::run(swarm, key, stream, receiver));
+            let task = self
+                .runtime
+                .spawn(connection::run(swarm, key, stream, receiver));
             if let Some(link) = inner.links.get_mut(&key) {
                 link.task = Some(task.abort_handle());
             }
@@ -463,7 +500,9 @@ impl Swarm {
                 }
                 inner.book.next(now)
             };
-            let (Some(address), Some(swarm)) = (address, self.me.upgrade()) else { return };
+            let (Some(address), Some(swarm)) = (address, self.me.upgrade()) else {
+                return;
+            };
             self.runtime.spawn(async move {
                 let dialled =
                     connection::dial(address, swarm.image.info_hash(), swarm.peer_id).await;
@@ -501,7 +540,9 @@ async fn keep_time(swarm: Weak<Swarm>) {
     /// How often the address book is looked at even if nothing is known to be due.
     const LOOK: Duration = Duration::from_secs(5);
     loop {
-        let Some(strong) = swarm.upgrade() else { return };
+        let Some(strong) = swarm.upgrade() else {
+            return;
+        };
         strong.dial_due();
         strong.drive(Engine::tick);
         let now = strong.clock.now();
@@ -509,7 +550,11 @@ async fn keep_time(swarm: Weak<Swarm>) {
             let mut inner = strong.inner.lock();
             let due = inner.engine.next_timeout(now).min(now + LOOK);
             inner.timer_due = due;
-            inner.book.next_due().map_or(due, |d| d.min(due)).max(now + Duration::from_micros(500))
+            inner
+                .book
+                .next_due()
+                .map_or(due, |d| d.min(due))
+                .max(now + Duration::from_micros(500))
         };
         let at = strong.clock.instant(due);
         tokio::select! {

@@ -182,7 +182,10 @@ impl PathEstimator {
         }
         self.rates.push_back((now, rate));
         while self.rates.len() > 1
-            && self.rates.front().is_some_and(|(at, _)| now.since(*at) > window)
+            && self
+                .rates
+                .front()
+                .is_some_and(|(at, _)| now.since(*at) > window)
         {
             self.rates.pop_front();
         }
@@ -202,10 +205,15 @@ impl PathEstimator {
     }
 
     fn start_probe_when_due(&mut self, now: Time) {
-        let Some((measured, rtt)) = self.min_rtt else { return };
+        let Some((measured, rtt)) = self.min_rtt else {
+            return;
+        };
         if self.probe.is_none() && now.since(measured) > Self::RTT_WINDOW {
             let length = (rtt * 2).max(Duration::from_millis(50));
-            self.probe = Some(Probe { until: now + length, best: None });
+            self.probe = Some(Probe {
+                until: now + length,
+                best: None,
+            });
             // Due again a window later even if the probe sees no smaller time.
             self.min_rtt = Some((now, rtt));
         }
@@ -257,7 +265,9 @@ mod tests {
             let before = self.path.delivered();
             while self.now < end {
                 self.fill();
-                let Some((at, mark)) = self.under_way.pop_front() else { break };
+                let Some((at, mark)) = self.under_way.pop_front() else {
+                    break;
+                };
                 self.now = at;
                 self.path.on_receive(at, &mark);
             }
@@ -272,11 +282,17 @@ mod tests {
             line.run(5);
             let got = line.run(30) as f64 / 30.0;
             let share = got / line.rate;
-            assert!(share > 0.93, "{mbit} Mbit/s {rtt} ms: {share:.3} of the line");
+            assert!(
+                share > 0.93,
+                "{mbit} Mbit/s {rtt} ms: {share:.3} of the line"
+            );
             let product = line.rate * line.rtt.as_secs_f64();
             let limit = product * 1.6 + 3.0 * f64::from(BLOCK);
             let target = line.path.target(line.now) as f64;
-            assert!(target < limit, "{mbit} Mbit/s {rtt} ms: {target} queued, {product} needed");
+            assert!(
+                target < limit,
+                "{mbit} Mbit/s {rtt} ms: {target} queued, {product} needed"
+            );
         }
     }
 

@@ -48,7 +48,9 @@ impl UploadQueue {
 
     /// A peer takes a request back. True when it was still waiting.
     pub(crate) fn cancel(&mut self, peer: PeerKey, request: WireRequest) -> bool {
-        let Some(waiting) = self.peers.get_mut(&peer) else { return false };
+        let Some(waiting) = self.peers.get_mut(&peer) else {
+            return false;
+        };
         let before = waiting.requests.len();
         waiting.requests.retain(|r| *r != request);
         before != waiting.requests.len()
@@ -122,7 +124,11 @@ mod tests {
     use super::*;
 
     fn block(piece: u32) -> WireRequest {
-        WireRequest { piece, begin: 0, length: 16_384 }
+        WireRequest {
+            piece,
+            begin: 0,
+            length: 16_384,
+        }
     }
 
     fn pop(q: &mut UploadQueue) -> Option<usize> {

@@ -57,7 +57,11 @@ pub(crate) enum WireMessage {
     Bitfield(Bytes),
     Request(WireRequest),
     Cancel(WireRequest),
-    Piece { piece: u32, begin: u32, data: Bytes },
+    Piece {
+        piece: u32,
+        begin: u32,
+        data: Bytes,
+    },
     ExtendedHello(ExtendedHello),
     /// A message or extension that we don't know: skipped.
     Unknown(u8),
@@ -103,9 +107,7 @@ pub(crate) struct PeerHandshake {
 }
 
 /// Reads the opening handshake.
-pub(crate) fn decode_handshake(
-    bytes: &[u8; HANDSHAKE_LENGTH],
-) -> Result<PeerHandshake, WireError> {
+pub(crate) fn decode_handshake(bytes: &[u8; HANDSHAKE_LENGTH]) -> Result<PeerHandshake, WireError> {
     let (handshake, _) = Handshake::deserialize(bytes).map_err(|_| WireError::NotBitTorrent)?;
     Ok(PeerHandshake {
         info_hash: InfoHash(handshake.info_hash.0),
@@ -123,18 +125,24 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     pub(crate) fn new(piece_count: u32) -> Self {
-        Self { max_bitfield: (piece_count as usize).div_ceil(8) }
+        Self {
+            max_bitfield: (piece_count as usize).div_ceil(8),
+        }
     }
 
     /// Takes the next whole message out of `buffer`; `None` when more bytes are needed.
     pub(crate) fn decode(&self, buffer: &mut BytesMut) -> Result<Option<WireMessage>, WireError> {
-        let Some(prefix) = buffer.first_chunk::<4>() else { return Ok(None) };
+        let Some(prefix) = buffer.first_chunk::<4>() else {
+            return Ok(None);
+        };
         let length = u32::from_be_bytes(*prefix) as usize;
         if length == 0 {
             buffer.advance(4);
             return Ok(Some(WireMessage::KeepAlive));
         }
-        let Some(&id) = buffer.get(4) else { return Ok(None) };
+        let Some(&id) = buffer.get(4) else {
+            return Ok(None);
+        };
         let limit = match id {
             ID_BITFIELD => 1 + self.max_bitfield,
             ID_PIECE => 9 + MAX_BLOCK,
@@ -159,7 +167,10 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
     match (id, whole.get(5)) {
         (ID_PIECE, _) => {
             if whole.len() < 13 + 1 {
-                return Err(WireError::Malformed { id, reason: "no data".into() });
+                return Err(WireError::Malformed {
+                    id,
+                    reason: "no data".into(),
+                });
             }
             let mut head = whole.slice(5..13);
             return Ok(WireMessage::Piece {
@@ -173,10 +184,15 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
         (0..=8, _) => {}
         _ => return Ok(WireMessage::Unknown(id)),
     }
-    let (message, _) = Message::deserialize(whole, &[])
-        .map_err(|e| WireError::Malformed { id, reason: e.to_string() })?;
-    let request =
-        |r: Request| WireRequest { piece: r.index, begin: r.begin, length: r.length };
+    let (message, _) = Message::deserialize(whole, &[]).map_err(|e| WireError::Malformed {
+        id,
+        reason: e.to_string(),
+    })?;
+    let request = |r: Request| WireRequest {
+        piece: r.index,
+        begin: r.begin,
+        length: r.length,
+    };
     Ok(match message {
         Message::KeepAlive => WireMessage::KeepAlive,
         Message::Choke => WireMessage::Choke,
@@ -193,10 +209,15 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
 
 /// Reads the extended handshake (BEP 10). Entries of a wrong type are as good as absent.
 fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
-    let malformed = |reason: String| WireError::Malformed { id: ID_EXTENDED, reason };
+    let malformed = |reason: String| WireError::Malformed {
+        id: ID_EXTENDED,
+        reason,
+    };
     let hello = Node::parse(bencode).map_err(|e| malformed(e.to_string()))?;
     let entry = |key| {
-        hello.get(key).map_err(|_| malformed(format!("the key {key} stands twice")))
+        hello
+            .get(key)
+            .map_err(|_| malformed(format!("the key {key} stands twice")))
     };
     let number = |key| Ok(entry(key)?.and_then(|n| n.as_integer()));
     Ok(WireMessage::ExtendedHello(ExtendedHello {
@@ -204,7 +225,9 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
             .and_then(|v| v.as_bytes())
             .map(|v| String::from_utf8_lossy(v).chars().take(64).collect()),
         request_queue: number("reqq")?.and_then(|n| u32::try_from(n).ok()),
-        listen_port: number("p")?.and_then(|n| u16::try_from(n).ok()).filter(|p| *p != 0),
+        listen_port: number("p")?
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|p| *p != 0),
     }))
 }
 
@@ -272,7 +295,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn samples() -> Vec<WireMessage> {
-        let r = WireRequest { piece: 3, begin: 16384, length: 16384 };
+        let r = WireRequest {
+            piece: 3,
+            begin: 16384,
+            length: 16384,
+        };
         vec![
             WireMessage::KeepAlive,
             WireMessage::Choke,
@@ -283,7 +310,11 @@ mod tests {
             WireMessage::Bitfield(Bytes::from_static(&[0b1010_0000, 1])),
             WireMessage::Request(r),
             WireMessage::Cancel(r),
-            WireMessage::Piece { piece: 1, begin: 2, data: Bytes::from_static(b"data") },
+            WireMessage::Piece {
+                piece: 1,
+                begin: 2,
+                data: Bytes::from_static(b"data"),
+            },
             WireMessage::ExtendedHello(ExtendedHello {
                 client: Some("x 1".into()),
                 request_queue: Some(500),
@@ -315,12 +346,24 @@ mod tests {
 
     #[test]
     fn oversized_messages_are_refused_before_they_are_buffered() {
-        for (id, length) in [(5u8, 4u32), (7, 200_000), (4, 100), (20, 2 << 20), (99, 1 << 20)] {
+        for (id, length) in [
+            (5u8, 4u32),
+            (7, 200_000),
+            (4, 100),
+            (20, 2 << 20),
+            (99, 1 << 20),
+        ] {
             let mut buffer = BytesMut::new();
             buffer.put_u32(length);
             buffer.put_u8(id);
             let error = Decoder::new(16).decode(&mut buffer).unwrap_err();
-            assert_eq!(error, WireError::TooLong { id, length: length as usize });
+            assert_eq!(
+                error,
+                WireError::TooLong {
+                    id,
+                    length: length as usize
+                }
+            );
         }
     }
 
@@ -328,7 +371,10 @@ mod tests {
     fn the_handshake_round_trips_and_garbage_is_refused() {
         let bytes = encode_handshake(InfoHash([7; 20]), [9; 20]);
         let h = decode_handshake(&bytes).unwrap();
-        assert_eq!((h.info_hash, h.peer_id, h.extended), (InfoHash([7; 20]), [9; 20], true));
+        assert_eq!(
+            (h.info_hash, h.peer_id, h.extended),
+            (InfoHash([7; 20]), [9; 20], true)
+        );
         assert_eq!(decode_handshake(&[b'G'; 68]), Err(WireError::NotBitTorrent));
     }
 
@@ -339,7 +385,10 @@ mod tests {
         buffer.put_u32(body.len() as u32 + 2);
         buffer.put_slice(&[ID_EXTENDED, 0]);
         buffer.put_slice(body);
-        let hello = ExtendedHello { client: Some("abc".into()), ..ExtendedHello::default() };
+        let hello = ExtendedHello {
+            client: Some("abc".into()),
+            ..ExtendedHello::default()
+        };
         let got = Decoder::new(16).decode(&mut buffer);
         assert_eq!(got, Ok(Some(WireMessage::ExtendedHello(hello))));
     }

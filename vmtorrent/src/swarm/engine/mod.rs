@@ -119,7 +119,15 @@ const MAX_REQUEST: u32 = 128 << 10;
 
 impl Engine {
     pub(crate) fn new(now: Time, config: EngineConfig) -> Self {
-        let EngineConfig { image, have, fill, download, upload, listen_port, seed } = config;
+        let EngineConfig {
+            image,
+            have,
+            fill,
+            download,
+            upload,
+            listen_port,
+            seed,
+        } = config;
         let skipped = |p: PieceIndex| image.piece_class(p) != PieceClass::Unique;
         let picker = Picker::new(*image.geometry(), skipped, |p| have.get(p), seed);
         let mut duplicates: HashMap<PieceIndex, Vec<PieceIndex>> = HashMap::new();
@@ -224,7 +232,9 @@ impl Engine {
 
     /// A peer has sent a message.
     pub(crate) fn received(&mut self, now: Time, key: PeerKey, message: WireMessage) {
-        let Some(peer) = self.peers.get_mut(key.0) else { return };
+        let Some(peer) = self.peers.get_mut(key.0) else {
+            return;
+        };
         peer.last_received = now;
         match message {
             WireMessage::KeepAlive | WireMessage::Unknown(_) => {}
@@ -299,10 +309,16 @@ impl Engine {
     /// The hash of a piece was wrong.
     pub(crate) fn mismatched(&mut self, now: Time, piece: PieceIndex) {
         self.traffic.wasted += u64::from(self.image.geometry().piece_length(piece));
-        let contributors = self.assembly.remove(&piece).map(|a| a.contributors).unwrap_or_default();
+        let contributors = self
+            .assembly
+            .remove(&piece)
+            .map(|a| a.contributors)
+            .unwrap_or_default();
         let alone = contributors.len() == 1;
         for key in contributors {
-            let Some(peer) = self.peers.get_mut(key.0) else { continue };
+            let Some(peer) = self.peers.get_mut(key.0) else {
+                continue;
+            };
             peer.strikes += 1;
             if alone || peer.strikes >= MAX_STRIKES {
                 self.disconnect(now, key, DisconnectReason::BadData);
@@ -380,7 +396,9 @@ impl Engine {
     fn keep_house(&mut self, now: Time) {
         let keys: Vec<PeerKey> = self.peers.iter().map(|(k, _)| PeerKey(k)).collect();
         for key in keys {
-            let Some(peer) = self.peers.get_mut(key.0) else { continue };
+            let Some(peer) = self.peers.get_mut(key.0) else {
+                continue;
+            };
             let oldest = peer.outstanding.values().map(|o| o.mark.sent()).min();
             let waiting = oldest.map(|sent| now.since(sent.max(peer.last_block)));
             if waiting.is_some_and(|w| w > UNANSWERED) || now.since(peer.last_received) > SILENCE {
@@ -463,7 +481,10 @@ impl Engine {
     }
 
     fn on_block(&mut self, now: Time, key: PeerKey, piece: u32, begin: u32, data: &[u8]) {
-        let Some(block) = self.image.geometry().block_from_wire(piece, begin, data.len() as u32)
+        let Some(block) = self
+            .image
+            .geometry()
+            .block_from_wire(piece, begin, data.len() as u32)
         else {
             let reason = format!("a block that nobody asks for: piece {piece} at {begin}");
             self.disconnect(now, key, DisconnectReason::Protocol(reason));
@@ -480,7 +501,11 @@ impl Engine {
         peer.snubbed = false;
         match self.picker.receive(key, block) {
             BlockArrival::Unwanted => self.traffic.wasted += data.len() as u64,
-            BlockArrival::New { band, other, complete } => {
+            BlockArrival::New {
+                band,
+                other,
+                complete,
+            } => {
                 self.traffic.fetched[band.index()] += data.len() as u64;
                 if let Some(other) = other {
                     self.cancel(now, other, block);
@@ -497,10 +522,13 @@ impl Engine {
 
     fn assemble(&mut self, key: PeerKey, block: BlockIndex, data: &[u8], complete: bool) {
         let length = self.image.geometry().piece_length(block.piece) as usize;
-        let assembly = self.assembly.entry(block.piece).or_insert_with(|| Assembly {
-            data: BytesMut::zeroed(length),
-            contributors: Vec::new(),
-        });
+        let assembly = self
+            .assembly
+            .entry(block.piece)
+            .or_insert_with(|| Assembly {
+                data: BytesMut::zeroed(length),
+                contributors: Vec::new(),
+            });
         let begin = block.block as usize * BLOCK_LENGTH as usize;
         assembly.data[begin..begin + data.len()].copy_from_slice(data);
         if !assembly.contributors.contains(&key) {
@@ -518,8 +546,12 @@ impl Engine {
             return;
         }
         let lacks = |key: &PeerKey| !self.picker.has(*key, piece);
-        let keys: Vec<PeerKey> =
-            self.peers.iter().map(|(k, _)| PeerKey(k)).filter(lacks).collect();
+        let keys: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .map(|(k, _)| PeerKey(k))
+            .filter(lacks)
+            .collect();
         for key in keys {
             self.send(now, key, WireMessage::Have(piece.0));
         }
@@ -545,7 +577,9 @@ impl Engine {
                 self.wake(now + wait);
                 return;
             }
-            let Some((key, request)) = self.uploads.pop() else { return };
+            let Some((key, request)) = self.uploads.pop() else {
+                return;
+            };
             self.upload.lock().charge(request.length);
             self.outputs.push(Output::SendBlock(key, request));
         }

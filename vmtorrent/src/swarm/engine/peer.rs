@@ -67,19 +67,26 @@ impl Peer {
     fn room_below(&self, target: u64, bytes: u32) -> bool {
         !self.chokes_us
             && self.outstanding.len() < self.request_limit
-            && (self.outstanding.is_empty()
-                || self.path.in_flight() + u64::from(bytes) <= target)
+            && (self.outstanding.is_empty() || self.path.in_flight() + u64::from(bytes) <= target)
     }
 
     /// Whether a request of a lower band fits: the queue is kept near bandwidth x round trip.
     pub(super) fn has_room(&self, now: Time, bytes: u32) -> bool {
-        let target = if self.snubbed { 0 } else { self.path.target(now) };
+        let target = if self.snubbed {
+            0
+        } else {
+            self.path.target(now)
+        };
         self.room_below(target, bytes)
     }
 
     /// Whether a demand request fits: it may go on top of a queue that lower bands filled, once over.
     pub(super) fn has_demand_room(&self, now: Time, bytes: u32) -> bool {
-        let target = if self.snubbed { 0 } else { self.path.target(now) * 2 };
+        let target = if self.snubbed {
+            0
+        } else {
+            self.path.target(now) * 2
+        };
         self.room_below(target, bytes)
     }
 
@@ -88,7 +95,8 @@ impl Peer {
         let expected = self.path.expected(bytes);
         let mark = self.path.on_send(now, bytes);
         let late_at = now + expected * 2 + LATE_SLACK;
-        self.outstanding.insert(block, Outstanding { mark, late_at });
+        self.outstanding
+            .insert(block, Outstanding { mark, late_at });
     }
 
     /// Notes that a request will not be answered, or that its answer is not waited for.

@@ -69,14 +69,18 @@ impl Engine {
     pub(super) fn fill_queue(&mut self, now: Time, key: PeerKey) {
         let lowest = self.lowest_band(now);
         loop {
-            let Some(peer) = self.peers.get(key.0) else { return };
+            let Some(peer) = self.peers.get(key.0) else {
+                return;
+            };
             if !peer.has_room(now, self.image.geometry().nominal_block_length()) {
                 return;
             }
             if !self.may_download(now) {
                 return;
             }
-            let Some(pick) = self.picker.pick(key, lowest) else { return };
+            let Some(pick) = self.picker.pick(key, lowest) else {
+                return;
+            };
             self.send_request(now, key, pick.block);
         }
     }
@@ -98,7 +102,11 @@ impl Engine {
                 }
             },
         };
-        if background { Band::Background } else { Band::Profile }
+        if background {
+            Band::Background
+        } else {
+            Band::Profile
+        }
     }
 
     /// Asks again elsewhere for the blocks of demand that are late.
@@ -107,14 +115,17 @@ impl Engine {
             return;
         }
         for (block, key) in self.picker.asked_demand_blocks() {
-            let Some(peer) = self.peers.get(key.0) else { continue };
-            let Some(outstanding) = peer.outstanding.get(&block) else { continue };
+            let Some(peer) = self.peers.get(key.0) else {
+                continue;
+            };
+            let Some(outstanding) = peer.outstanding.get(&block) else {
+                continue;
+            };
             if now < outstanding.late_at {
                 continue;
             }
             let bytes = self.image.geometry().block_length(block);
-            let other =
-                self.soonest(now, block, bytes, |k| self.picker.may_ask_twice(k, block));
+            let other = self.soonest(now, block, bytes, |k| self.picker.may_ask_twice(k, block));
             if let Some(other) = other
                 && self.may_download(now)
             {
@@ -125,7 +136,9 @@ impl Engine {
 
     /// Takes a request back.
     pub(super) fn cancel(&mut self, now: Time, key: PeerKey, block: BlockIndex) {
-        let Some(peer) = self.peers.get_mut(key.0) else { return };
+        let Some(peer) = self.peers.get_mut(key.0) else {
+            return;
+        };
         if peer.drop_request(block) {
             let request = self.wire_request(block);
             self.send(now, key, WireMessage::Cancel(request));

@@ -9,12 +9,16 @@ use super::*;
 
 /// An image of `pieces` pieces with distinct content.
 fn image(pieces: u32, piece_length: u32) -> Arc<Image> {
-    let content: Vec<u8> = (0..pieces).flat_map(|p| piece_data(p, piece_length)).collect();
+    let content: Vec<u8> = (0..pieces)
+        .flat_map(|p| piece_data(p, piece_length))
+        .collect();
     Arc::new(crate::test_image::image_of(&content, piece_length))
 }
 
 fn piece_data(piece: u32, length: u32) -> Vec<u8> {
-    (0..length).map(|i| (i.wrapping_mul(31) ^ piece.wrapping_mul(2_654_435_761)) as u8).collect()
+    (0..length)
+        .map(|i| (i.wrapping_mul(31) ^ piece.wrapping_mul(2_654_435_761)) as u8)
+        .collect()
 }
 
 struct Node {
@@ -41,6 +45,7 @@ enum Happening {
 
 struct Net {
     now: Time,
+    last_tick: Time,
     delay: Duration,
     image: Arc<Image>,
     nodes: Vec<Node>,
@@ -53,6 +58,7 @@ impl Net {
     fn new(image: Arc<Image>, rtt_ms: u64) -> Self {
         Self {
             now: Time::default(),
+            last_tick: Time::default(),
             delay: Duration::from_millis(rtt_ms) / 2,
             image,
             nodes: Vec::new(),
@@ -99,7 +105,9 @@ impl Net {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let rtt = Some(self.delay * 2);
         let ka = self.nodes[a].engine.connected(self.now, address, rtt, true);
-        let kb = self.nodes[b].engine.connected(self.now, address, None, true);
+        let kb = self.nodes[b]
+            .engine
+            .connected(self.now, address, None, true);
         self.nodes[a].links.insert(ka, (b, kb));
         self.nodes[b].links.insert(kb, (a, ka));
         self.collect(a);
@@ -115,7 +123,9 @@ impl Net {
     /// Puts a message on the wire: it leaves when the ones before it have, and takes the delay.
     fn transmit(&mut self, from: usize, key: PeerKey, message: WireMessage, bytes: usize) -> Time {
         let node = &mut self.nodes[from];
-        let Some(&(to, there)) = node.links.get(&key) else { return self.now };
+        let Some(&(to, there)) = node.links.get(&key) else {
+            return self.now;
+        };
         let start = node.busy_until.max(self.now);
         node.busy_until = start + Duration::from_secs_f64(bytes as f64 / node.rate);
         let left = node.busy_until;
@@ -138,8 +148,11 @@ impl Net {
                     if self.nodes[n].liar {
                         data[0] ^= 1;
                     }
-                    let message =
-                        WireMessage::Piece { piece: r.piece, begin: r.begin, data: data.into() };
+                    let message = WireMessage::Piece {
+                        piece: r.piece,
+                        begin: r.begin,
+                        data: data.into(),
+                    };
                     let left = self.transmit(n, key, message, r.length as usize + 13);
                     self.at(left, Happening::Sent(n, key, r));
                 }
@@ -163,32 +176,46 @@ impl Net {
         }
     }
 
-    /// Runs until `until`, or until nothing is left to happen before it.
+    /// Runs until `until`.
     fn run(&mut self, until: Time) {
         loop {
-            let tick = self.nodes.iter().map(|n| n.engine.next_timeout(self.now)).min().unwrap();
-            let event = self.queue.peek().map_or(until, |Reverse((t, _))| *t);
-            let next = tick.min(event);
-            if next > until {
-                self.now = until;
-                return;
-            }
-            self.now = next.max(self.now);
-            if event <= tick && !self.queue.is_empty() {
-                let Some(Reverse((_, id))) = self.queue.pop() else { return };
-                self.happen(id);
-            } else {
-                for n in 0..self.nodes.len() {
-                    if self.nodes[n].engine.next_timeout(self.now) <= self.now {
-                        self.nodes[n].engine.tick(self.now);
-                        self.collect(n);
-                    } else if tick <= self.now {
-                        self.nodes[n].engine.tick(self.now);
-                        self.collect(n);
+            let event = self.queue.peek().map(|Reverse((t, _))| *t);
+            let due = self.due();
+            match event {
+                Some(at) if at <= due && at <= until => {
+                    self.now = at.max(self.now);
+                    if let Some(Reverse((_, id))) = self.queue.pop() {
+                        self.happen(id);
                     }
                 }
-                self.now = self.now + Duration::from_micros(1);
+                _ if due <= until => {
+                    self.now = due.max(self.now);
+                    self.tick();
+                }
+                _ => {
+                    self.now = until;
+                    return;
+                }
             }
+        }
+    }
+
+    /// When the first engine wants a tick; at least a step from the last one.
+    fn due(&self) -> Time {
+        let step = self.last_tick + Duration::from_millis(1);
+        let due = self
+            .nodes
+            .iter()
+            .map(|n| n.engine.next_timeout(self.last_tick))
+            .min();
+        due.unwrap_or(step).max(step)
+    }
+
+    fn tick(&mut self) {
+        self.last_tick = self.now;
+        for n in 0..self.nodes.len() {
+            self.nodes[n].engine.tick(self.now);
+            self.collect(n);
         }
     }
 
@@ -201,7 +228,9 @@ impl Net {
                 n
             }
             Happening::Sent(n, key, request) => {
-                self.nodes[n].engine.block_sent(self.now, key, request, true);
+                self.nodes[n]
+                    .engine
+                    .block_sent(self.now, key, request, true);
                 n
             }
             Happening::Stored(n, piece, data) => {
@@ -232,7 +261,10 @@ impl Net {
         self.demand(n, piece);
         while !self.nodes[n].ready.contains_key(&piece) {
             self.run_for(1);
-            assert!(self.now.since(start) < Duration::from_secs(30), "demand never ends");
+            assert!(
+                self.now.since(start) < Duration::from_secs(30),
+                "demand never ends"
+            );
         }
         self.nodes[n].ready[&piece].since(start).as_secs_f64() * 1000.0
     }
@@ -249,7 +281,11 @@ fn a_full_fill_uses_the_line_and_ends_complete() {
     let bytes = f64::from(400 * PIECE);
     let ideal = bytes / (100.0 * 125_000.0);
     net.run_for((ideal * 1000.0 * 1.15) as u64 + 200);
-    assert!(net.nodes[leech].engine.is_complete(), "{} left", net.nodes[leech].engine.picker.missing());
+    assert!(
+        net.nodes[leech].engine.is_complete(),
+        "{} left",
+        net.nodes[leech].engine.picker.missing()
+    );
     assert_eq!(net.nodes[leech].disconnects, [DisconnectReason::BothSeeds]);
     assert_eq!(net.nodes[leech].engine.traffic().wasted, 0);
 }
@@ -264,7 +300,10 @@ fn nothing_is_fetched_without_a_read_when_the_policy_is_none() {
     assert_eq!(net.nodes[leech].engine.traffic().fetched, [0; 4]);
     net.timed_demand(leech, 7);
     net.run_for(5000);
-    assert_eq!(net.nodes[leech].engine.traffic().fetched, [u64::from(PIECE), 0, 0, 0]);
+    assert_eq!(
+        net.nodes[leech].engine.traffic().fetched,
+        [u64::from(PIECE), 0, 0, 0]
+    );
 }
 
 #[test]
@@ -276,16 +315,24 @@ fn demand_overtakes_a_fill_that_saturates_the_line() {
     net.run_for(3000);
     let mut waits = Vec::new();
     for i in 0..60 {
-        let piece = (0..3000)
-            .map(|k| (i * 47 + k * 13) % 3000)
-            .find(|p| net.nodes[leech].engine.picker.band(PieceIndex(*p)).is_none()
-                && net.nodes[leech].engine.picker.is_missing(PieceIndex(*p)));
+        let piece = (0..3000).map(|k| (i * 47 + k * 13) % 3000).find(|p| {
+            net.nodes[leech]
+                .engine
+                .picker
+                .band(PieceIndex(*p))
+                .is_none()
+                && net.nodes[leech].engine.picker.is_missing(PieceIndex(*p))
+        });
         let Some(piece) = piece else { break };
         waits.push(net.timed_demand(leech, piece));
         net.run_for(50);
     }
     waits.sort_by(f64::total_cmp);
-    assert!(waits.len() > 30, "the fill was too fast for this test: {}", waits.len());
+    assert!(
+        waits.len() > 30,
+        "the fill was too fast for this test: {}",
+        waits.len()
+    );
     let (p50, p99) = (waits[waits.len() / 2], waits[waits.len() * 99 / 100]);
     // A round trip is 20 ms and the piece takes 5.2 ms on the line.
     assert!(p50 < 40.0, "p50 {p50:.1} ms");
@@ -369,7 +416,11 @@ fn peers_complete_from_each_other_when_the_seed_has_gone() {
     }
     net.run_for(20_000);
     for &p in &peers {
-        assert!(net.nodes[p].engine.is_complete(), "{} left", net.nodes[p].engine.picker.missing());
+        assert!(
+            net.nodes[p].engine.is_complete(),
+            "{} left",
+            net.nodes[p].engine.picker.missing()
+        );
     }
 }
 
@@ -378,9 +429,21 @@ fn broken_messages_end_the_connection() {
     let bad = [
         WireMessage::Have(999),
         WireMessage::Bitfield(Bytes::from_static(&[0xff; 99])),
-        WireMessage::Request(WireRequest { piece: 0, begin: 0, length: 1 << 20 }),
-        WireMessage::Request(WireRequest { piece: 0, begin: u32::MAX, length: 16384 }),
-        WireMessage::Piece { piece: 0, begin: 3, data: Bytes::from_static(b"x") },
+        WireMessage::Request(WireRequest {
+            piece: 0,
+            begin: 0,
+            length: 1 << 20,
+        }),
+        WireMessage::Request(WireRequest {
+            piece: 0,
+            begin: u32::MAX,
+            length: 16384,
+        }),
+        WireMessage::Piece {
+            piece: 0,
+            begin: 3,
+            data: Bytes::from_static(b"x"),
+        },
     ];
     for message in bad {
         let mut net = Net::new(image(4, PIECE), 20);
@@ -389,9 +452,14 @@ fn broken_messages_end_the_connection() {
         net.link(leech, seed);
         net.run_for(100);
         let key = *net.nodes[seed].links.keys().next().unwrap();
-        net.nodes[seed].engine.received(net.now, key, message.clone());
+        net.nodes[seed]
+            .engine
+            .received(net.now, key, message.clone());
         net.collect(seed);
         let reason = &net.nodes[seed].disconnects[..];
-        assert!(matches!(reason, [DisconnectReason::Protocol(_)]), "{message:?}: {reason:?}");
+        assert!(
+            matches!(reason, [DisconnectReason::Protocol(_)]),
+            "{message:?}: {reason:?}"
+        );
     }
 }
