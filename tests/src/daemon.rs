@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::mount::UnmountFlags;
@@ -51,7 +51,7 @@ impl Daemon {
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let log = Arc::new(Log::default());
-        log.entries.lock().unwrap().open = 2;
+        log.entries().open = 2;
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let events = Arc::clone(&log);
         std::thread::spawn(move || {
@@ -122,11 +122,8 @@ impl Daemon {
     }
 
     /// Number of events so far, the start for [`next_event`](Self::next_event) when only later ones matter.
-    ///
-    /// # Panics
-    /// Only if a reader thread panicked.
     pub fn event_count(&self) -> usize {
-        self.log.entries.lock().unwrap().events.len()
+        self.log.entries().events.len()
     }
 
     /// The latest event of that name.
@@ -134,7 +131,7 @@ impl Daemon {
     /// # Panics
     /// If there was none.
     pub fn latest(&self, name: &str) -> Value {
-        let entries = self.log.entries.lock().unwrap();
+        let entries = self.log.entries();
         let latest = entries.events.iter().rev().find(|e| e["event"] == name);
         latest
             .unwrap_or_else(|| panic!("no {name} event: {}", entries.told()))
@@ -153,11 +150,8 @@ impl Daemon {
     }
 
     /// What it wrote on stderr so far.
-    ///
-    /// # Panics
-    /// Only if a reader thread panicked.
     pub fn stderr(&self) -> String {
-        self.log.entries.lock().unwrap().stderr.clone()
+        self.log.entries().stderr.clone()
     }
 
     /// Waits until it has written `text` on stderr.
@@ -165,7 +159,7 @@ impl Daemon {
     /// # Panics
     /// If it ends or time passes without that.
     pub fn wait_stderr(&self, text: &str) {
-        let entries = self.log.entries.lock().unwrap();
+        let entries = self.log.entries();
         let (entries, _) = self
             .log
             .changed
@@ -198,7 +192,7 @@ impl Daemon {
         if let Some(status) = self.status {
             return status;
         }
-        let entries = self.log.entries.lock().unwrap();
+        let entries = self.log.entries();
         let (entries, timeout) = self
             .log
             .changed
@@ -240,11 +234,11 @@ impl Daemon {
     }
 
     fn told(&self) -> String {
-        self.log.entries.lock().unwrap().told()
+        self.log.entries().told()
     }
 
     fn next_until(&self, seen: &mut usize, what: &str, deadline: Instant) -> Value {
-        let entries = self.log.entries.lock().unwrap();
+        let entries = self.log.entries();
         let patience = deadline.saturating_duration_since(Instant::now());
         let (entries, timeout) = self
             .log
@@ -274,10 +268,11 @@ impl Daemon {
             self.status = self.child.wait().ok();
         }
         // Temporary mount points are known from the event only.
-        let ready = self.log.entries.lock().map_or(None, |entries| {
-            let ready = entries.events.iter().find(|e| e["event"] == "ready")?;
-            Some(PathBuf::from(ready["dir"].as_str()?))
-        });
+        let ready = {
+            let entries = self.log.entries();
+            let ready = entries.events.iter().find(|e| e["event"] == "ready");
+            ready.and_then(|e| Some(PathBuf::from(e["dir"].as_str()?)))
+        };
         for mount in std::mem::take(&mut self.mounts).into_iter().chain(ready) {
             unmount(&mount);
         }
@@ -291,8 +286,13 @@ impl Drop for Daemon {
 }
 
 impl Log {
+    /// A test that failed with the lock held still cleans up.
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn update(&self, change: impl FnOnce(&mut Entries)) {
-        change(&mut self.entries.lock().unwrap());
+        change(&mut self.entries());
         self.changed.notify_all();
     }
 }

@@ -114,7 +114,7 @@ fn files_that_do_not_exist_are_named() {
             text(&stage.path("out.img")),
         ]),
         FAILED,
-        &[&[absent], remedy],
+        &[&[absent], &["--state"]],
     );
 }
 
