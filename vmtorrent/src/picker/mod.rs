@@ -389,21 +389,13 @@ impl Picker {
     pub fn pick(&mut self, peer: PeerKey, lowest: Band) -> Option<Pick> {
         let field = self.peers.get(&peer)?;
         for band in Band::ALL.into_iter().filter(|b| *b <= lowest) {
-            let found = self.queues[band.index()]
-                .iter()
-                .copied()
-                .find(|p| field.get(*p));
-            let piece = match (found, band) {
-                (None, Band::Background) => {
-                    let rng = &mut self.rng;
-                    let piece = self.rarity.rarest(field, |n| rng.random_range(0..n))?;
-                    self.rarity.remove(piece);
-                    self.queues[band.index()].push_back(piece);
-                    self.wanted.insert(piece, Band::Background);
-                    piece
-                }
-                (None, _) => continue,
-                (Some(piece), _) => piece,
+            let mut queue = self.queues[band.index()].iter().copied();
+            let piece = if band == Band::Background {
+                self.pick_background(peer)?
+            } else if let Some(piece) = queue.find(|p| field.get(*p)) {
+                piece
+            } else {
+                continue;
             };
             let first = self.open_piece(piece)?.first_free()?;
             let block = BlockIndex {
@@ -413,6 +405,29 @@ impl Picker {
             return self.ask(peer, block).then_some(Pick { block, band });
         }
         None
+    }
+
+    /// A piece for background filling: the one that this peer has begun, else the rarest that nobody
+    /// has begun, and only when there is none, one that another peer has begun. So a fast peer is not
+    /// spent on what slow peers are fetching anyway, and peers that start together stay different.
+    fn pick_background(&mut self, peer: PeerKey) -> Option<PieceIndex> {
+        let field = self.peers.get(&peer)?;
+        let queue = &self.queues[Band::Background.index()];
+        let mut others = None;
+        for &piece in queue.iter().filter(|p| field.get(**p)) {
+            match self.open.get(&piece).and_then(|p| p.owner) {
+                Some(owner) if owner != peer => others = others.or(Some(piece)),
+                _ => return Some(piece),
+            }
+        }
+        let rng = &mut self.rng;
+        let Some(piece) = self.rarity.rarest(field, |n| rng.random_range(0..n)) else {
+            return others;
+        };
+        self.rarity.remove(piece);
+        self.queues[Band::Background.index()].push_back(piece);
+        self.wanted.insert(piece, Band::Background);
+        Some(piece)
     }
 
     /// A block has arrived from `peer`.

@@ -37,6 +37,7 @@ impl Progress {
     pub(super) fn new(band: Band, blocks: u32) -> Self {
         Self {
             band,
+            owner: None,
             blocks: vec![BlockState::Free; blocks as usize],
             free: blocks,
             received: 0,
@@ -75,6 +76,7 @@ impl Progress {
             BlockState::Free => {
                 *state = BlockState::Asked(peer, None);
                 self.free -= 1;
+                self.owner.get_or_insert(peer);
                 true
             }
             BlockState::Asked(first, second @ None) if *first != peer => {

@@ -345,3 +345,26 @@ fn demand_overtakes_a_piece_that_was_begun_in_the_background() {
     assert!(picker.want(first.block.piece, Band::Demand));
     assert_eq!(picker.band(first.block.piece), Some(Band::Demand));
 }
+
+#[test]
+fn peers_fill_different_pieces_and_help_out_only_at_the_end() {
+    let geometry = Geometry::new(u64::from(PIECE) * 2, PIECE).unwrap();
+    let mut picker = Picker::new(geometry, |_| false, |_| false, 1);
+    for p in 0..3 {
+        picker.add_peer(PeerKey(p));
+        let mut field = Bitfield::new(2);
+        field.set(PieceIndex(0), true);
+        field.set(PieceIndex(1), true);
+        picker.set_field(PeerKey(p), field);
+    }
+    let mut next = |p| {
+        picker
+            .pick(PeerKey(p), Band::Background)
+            .map(|k| k.block.piece)
+    };
+    let (first, second) = (next(0), next(1));
+    assert_ne!(first, second);
+    assert_eq!(next(0), first, "a peer goes on with what it began");
+    assert_eq!(next(2), second, "nothing new is left: it helps");
+    assert_eq!(next(2), None);
+}

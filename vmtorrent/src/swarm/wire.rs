@@ -7,12 +7,10 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use librqbit_buffers::ByteBuf;
 use librqbit_core::hash_id::Id20;
-use librqbit_peer_protocol::extended::ExtendedMessage;
 use librqbit_peer_protocol::extended::PeerExtendedMessageIds;
-use librqbit_peer_protocol::extended::handshake::ExtendedHandshake;
 use librqbit_peer_protocol::{Handshake, Message, Request};
 
-use crate::bencode::Node;
+use crate::bencode::{Encoder, Node};
 use crate::image::{BLOCK_LENGTH, InfoHash};
 
 /// Bytes of the opening handshake (BEP 3).
@@ -233,8 +231,6 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
 
 /// Appends a message to `out`.
 pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
-    let hello;
-    let client;
     let request = |r: &WireRequest| Request::new(r.piece, r.begin, r.length);
     let message = match message {
         WireMessage::KeepAlive => Message::KeepAlive,
@@ -251,16 +247,9 @@ pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
             out.put_slice(data);
             return;
         }
-        WireMessage::ExtendedHello(h) => {
-            client = h.client.clone();
-            hello = ExtendedHandshake {
-                m: PeerExtendedMessageIds::default(),
-                p: h.listen_port.map(u32::from),
-                v: client.as_ref().map(|c| ByteBuf(c.as_bytes())),
-                reqq: h.request_queue,
-                ..ExtendedHandshake::default()
-            };
-            Message::Extended(ExtendedMessage::Handshake(hello))
+        WireMessage::ExtendedHello(hello) => {
+            encode_hello(hello, out);
+            return;
         }
         WireMessage::Unknown(_) => return,
     };
@@ -275,6 +264,25 @@ pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
         .unwrap_or_default();
     debug_assert_ne!(written, 0);
     out.truncate(start + written);
+}
+
+/// Appends the extended handshake. The wire crate can't write one without any extension named.
+fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
+    let body = Encoder::encode(|d| {
+        d.string("m").dictionary(|_| {});
+        if let Some(port) = hello.listen_port {
+            d.string("p").integer(port.into());
+        }
+        if let Some(limit) = hello.request_queue {
+            d.string("reqq").integer(limit.into());
+        }
+        if let Some(client) = &hello.client {
+            d.string("v").string(client);
+        }
+    });
+    out.put_u32(2 + body.len() as u32);
+    out.put_slice(&[ID_EXTENDED, 0]);
+    out.put_slice(&body);
 }
 
 /// Appends the header of a PIECE message; `length` bytes of data must follow.
