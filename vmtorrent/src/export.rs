@@ -78,9 +78,13 @@ pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Resu
         )
         .await?;
     let written = write_out(&appliance, output).await;
-    appliance.shutdown().await?;
-    session.shutdown().await?;
-    written
+    let ended = appliance.shutdown().await;
+    let closed = session.shutdown().await;
+    // The first failure explains the others.
+    let written = written?;
+    ended?;
+    closed?;
+    Ok(written)
 }
 
 async fn write_out(appliance: &Appliance, output: &Path) -> Result<u64> {
@@ -88,7 +92,7 @@ async fn write_out(appliance: &Appliance, output: &Path) -> Result<u64> {
         let text = format!("{} names no file: give the output a name", output.display());
         Error::new(ErrorKind::InvalidInput, text)
     })?;
-    name.push(".partial");
+    name.push(format!(".{}.partial", std::process::id()));
     let partial = output.with_file_name(name);
     let written = write_all(appliance, &partial).await;
     let finished = written.and_then(|bytes| {

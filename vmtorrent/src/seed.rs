@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::image::Image;
+use crate::options::Fill;
 use crate::session::Shared;
 use crate::stats::Stats;
 use crate::torrent::Torrent;
@@ -14,11 +15,17 @@ use crate::torrent::Torrent;
 pub struct Seed {
     session: Arc<Shared>,
     torrent: Arc<Torrent>,
+    user: u64,
 }
 
 impl Seed {
     pub(crate) fn new(session: Arc<Shared>, torrent: Arc<Torrent>) -> Self {
-        Self { session, torrent }
+        let user = torrent.join(Fill::None);
+        Self {
+            session,
+            torrent,
+            user,
+        }
     }
 
     /// What is served.
@@ -37,11 +44,15 @@ impl Seed {
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the session was shut down before.
     pub async fn shutdown(self) -> Result<Stats> {
         let stats = self.stats();
-        let Self { session, torrent } = self;
+        let Self {
+            session,
+            torrent,
+            user,
+        } = self;
         let shared = session.clone();
         session
             .run(async move {
-                shared.release(torrent).await;
+                shared.release(torrent, user).await;
                 Ok(())
             })
             .await?;

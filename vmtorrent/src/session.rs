@@ -95,7 +95,8 @@ impl Session {
     /// [`ErrorKind::Io`] when the cache directory can't be made.
     pub async fn start(options: SessionOptions) -> Result<Self> {
         let cache = match &options.cache {
-            Some(path) => path.clone(),
+            Some(path) => std::path::absolute(path)
+                .map_err(|e| Error::io(format!("finding the cache {}", path.display()), e))?,
             None => directories::cache()?,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -238,7 +239,7 @@ impl Shared {
     ) -> Result<T> {
         match self.handle().spawn(work).await {
             Ok(result) => result,
-            Err(_) => Err(Error::new(ErrorKind::Closed, "the session was shut down")),
+            Err(error) => Err(ended(error)),
         }
     }
 
@@ -284,10 +285,10 @@ impl Shared {
         if let Some(torrent) = self.torrent(image.info_hash()) {
             return Ok(torrent);
         }
-        let (cache, port) = (self.cache.clone(), self.listen.port());
+        let (cache, address) = (self.cache.clone(), on_this_host(self.listen));
         let for_store = image.clone();
         let opened = self
-            .blocking(move || Pristine::open_cache(for_store, &cache, port))
+            .blocking(move || Pristine::open_cache(for_store, &cache, Some(address)))
             .await?;
         let pristine = opened.pristine;
         if pristine.is_follower() {
@@ -372,14 +373,7 @@ impl Shared {
         };
         let server = TrackerServer::bind(address, options)?;
         let bound = server.local_addr();
-        // Its own seeds reach it by an address that can be connected to.
-        let mut reachable = bound;
-        if reachable.ip().is_unspecified() {
-            reachable.set_ip(match bound {
-                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
+        let reachable = on_this_host(bound);
         let url = Url::parse(&format!("http://{reachable}/announce"))
             .map_err(|e| Error::with_source(ErrorKind::InvalidInput, "the tracker's address", e))?;
         let running = server.spawn(self.handle())?;
@@ -387,10 +381,12 @@ impl Shared {
         Ok(bound)
     }
 
-    /// Ends a torrent whose last user goes. To be called with the user's own handle.
-    pub(crate) async fn release(&self, torrent: Arc<Torrent>) {
+    /// A user of a torrent goes; with the last one the torrent ends.
+    pub(crate) async fn release(&self, torrent: Arc<Torrent>, user: u64) {
         let _guard = self.opening.lock().await;
-        if Arc::strong_count(&torrent) == 1 {
+        // In here, so that the store is closed before somebody else may open it.
+        let torrent = torrent;
+        if torrent.leave(user) {
             self.torrents.lock().remove(&torrent.image().info_hash());
             torrent.end().await;
         }
@@ -402,7 +398,7 @@ impl Shared {
     ) -> Result<T> {
         match self.handle().spawn_blocking(work).await {
             Ok(result) => result,
-            Err(_) => Err(Error::new(ErrorKind::Closed, "the session was shut down")),
+            Err(error) => Err(ended(error)),
         }
     }
 
@@ -418,6 +414,26 @@ impl Shared {
         torrent.swarm().accept(stream, handshake);
         Ok(())
     }
+}
+
+/// Why a task of the session gave no result.
+pub(crate) fn ended(error: tokio::task::JoinError) -> Error {
+    if error.is_panic() {
+        let text = "a task of the session failed by a mistake in the library: please report it";
+        return Error::with_source(ErrorKind::Io, text, error);
+    }
+    Error::new(ErrorKind::Closed, "the session was shut down")
+}
+
+/// Where a listener is reached from its own host.
+fn on_this_host(mut listener: SocketAddr) -> SocketAddr {
+    if listener.ip().is_unspecified() {
+        listener.set_ip(match listener {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    listener
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {

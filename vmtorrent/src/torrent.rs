@@ -121,11 +121,11 @@ impl Torrent {
         user
     }
 
-    /// That user has gone.
-    pub(crate) fn leave(&self, user: u64) {
-        self.change_fills(|fills| {
-            fills.remove(&user);
-        });
+    /// That user has gone. True when it was the last one; saying it twice does no harm.
+    pub(crate) fn leave(&self, user: u64) -> bool {
+        let mut last = false;
+        self.change_fills(|fills| last = fills.remove(&user).is_some() && fills.is_empty());
+        last
     }
 
     fn change_fills(&self, change: impl FnOnce(&mut HashMap<u64, Fill>)) {

@@ -19,15 +19,16 @@ use crate::clock::{SystemClock, Time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::{Image, ImageFile, PieceClass, PieceIndex};
-use crate::overlay::{ExtentKind, Fill as BaseFill, Overlay, WriteOutcome};
+use crate::overlay::{ExtentKind, Fill as BaseFill, Overlay, StateDirectory, WriteOutcome};
 use crate::picker::Readahead;
 use crate::pristine::{Pristine, ReadOutcome, TryRead};
 use crate::swarm::Swarm;
 
-/// What a disk is made of.
-pub(crate) struct DiskConfig {
-    pub(crate) index: usize,
-    pub(crate) overlay: Arc<Overlay>,
+/// What the disks of an appliance have in common.
+#[derive(Clone)]
+pub(crate) struct DiskShared {
+    /// The state's lock is held for as long as anybody can write to the overlay.
+    pub(crate) state: Arc<StateDirectory>,
     pub(crate) pristine: Arc<Pristine>,
     pub(crate) swarm: Arc<Swarm>,
     pub(crate) runtime: Handle,
@@ -39,7 +40,9 @@ pub(crate) struct DiskConfig {
 
 /// A file of the image.
 pub(crate) struct Disk {
-    config: DiskConfig,
+    index: usize,
+    overlay: Arc<Overlay>,
+    config: DiskShared,
     file: ImageFile,
     readahead: Mutex<Readahead>,
     /// The piece that the last read of the pristine copy ended in: reads that stay in it tell readahead nothing.
@@ -49,26 +52,31 @@ pub(crate) struct Disk {
     modified: Mutex<SystemTime>,
 }
 
+/// Bytes that a seek looks at first.
+const SEEK_WINDOW: u64 = 16 << 20;
 /// How often a read begins anew because a piece that was here turned out damaged.
 const ATTEMPTS: u32 = 16;
 
 impl Disk {
-    pub(crate) fn new(config: DiskConfig) -> Self {
+    /// Opens file `index` of the image. Waits for the disk.
+    pub(crate) fn open(index: usize, config: DiskShared) -> Result<Self> {
         let image = config.pristine.image();
-        let file = image.files()[config.index].clone();
+        let file = image.files()[index].clone();
         let base_data = data_bytes(image, &file);
-        Self {
+        Ok(Self {
+            index,
+            overlay: config.state.overlay(index)?,
             config,
             file,
             readahead: Mutex::new(Readahead::new()),
             last_piece: AtomicU64::new(u64::MAX),
             base_data,
             modified: Mutex::new(SystemTime::now()),
-        }
+        })
     }
 
     fn overlay(&self) -> &Overlay {
-        &self.config.overlay
+        &self.overlay
     }
 
     fn image(&self) -> &Image {
@@ -94,11 +102,7 @@ impl Disk {
                 ExtentKind::Data => self.overlay().read_data(extent.range.start, part, true)?,
                 ExtentKind::Base => {
                     let base = self.in_image(&extent.range);
-                    let done = self.config.pristine.try_read(base.start, part)?;
-                    if done == TryRead::Done {
-                        self.note_read(&extent.range, false);
-                    }
-                    done == TryRead::Done
+                    self.config.pristine.try_read(base.start, part)? == TryRead::Done
                 }
             };
             if !present {
@@ -146,23 +150,20 @@ impl Disk {
             .config
             .read_timeout
             .map(|t| self.config.clock.now() + t);
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let length = self.clip(offset, length);
             if length == 0 {
                 return Ok(Bytes::new());
             }
             let range = offset..offset + length as u64;
-            let bases: Vec<Range<u64>> = self
-                .overlay()
-                .extents(range)
-                .into_iter()
-                .filter(|e| e.kind == ExtentKind::Base)
-                .map(|e| e.range)
-                .collect();
-            for base in &bases {
-                self.note_read(base, true);
+            let bases = self.bases_in(range);
+            let waiting = self.wait_for(&bases, offset, deadline);
+            if attempt == 0 {
+                for base in &bases {
+                    self.note_read(base, true);
+                }
             }
-            self.wait_for(&bases, offset, deadline).await?;
+            waiting.await?;
             let mut buffer = BytesMut::zeroed(length);
             if self.read_present(offset, &mut buffer)? {
                 self.config.counters.read(length);
@@ -184,50 +185,72 @@ impl Disk {
         ))
     }
 
-    /// Waits until every missing piece of these ranges of the file is here.
-    async fn wait_for(
-        &self,
+    /// The parts of a range of the file that show the pristine copy.
+    fn bases_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let extents = self.overlay().extents(range).into_iter();
+        extents
+            .filter(|e| e.kind == ExtentKind::Base)
+            .map(|e| e.range)
+            .collect()
+    }
+
+    /// Asks for every missing piece of these ranges of the file at once; the future waits until all are here.
+    fn wait_for<'a>(
+        &'a self,
         ranges: &[Range<u64>],
         offset: u64,
         deadline: Option<Time>,
-    ) -> Result<()> {
+    ) -> impl Future<Output = Result<()>> + Send + use<'a> {
         let mut missing: Vec<PieceIndex> = Vec::new();
         for range in ranges {
             missing.extend(self.config.pristine.missing_in(self.in_image(range)));
         }
-        if missing.is_empty() {
-            return Ok(());
-        }
         missing.sort_unstable();
         missing.dedup();
-        let began = self.config.clock.now();
-        let stall = Stall::begin(&self.config, began);
-        let ready = self.config.swarm.demand(&missing);
-        let outcome = match deadline {
-            None => Ok(ready.await),
-            Some(deadline) => tokio::time::timeout(deadline.since(began), ready).await,
-        };
-        drop(stall);
-        match outcome {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(self.error(ErrorKind::Closed, offset, "the appliance was shut down")),
-            Err(_) => {
-                let peers = self.config.swarm.peer_count() as u32;
-                let event = Event::ReadTimedOut {
-                    file: self.config.index,
-                    offset,
-                    peers,
-                };
-                // Nobody may be listening.
-                let _ = self.config.events.send(event);
-                let why = match self.config.swarm.storage_error() {
-                    Some(reason) => format!("what came could not be stored ({reason})"),
-                    None if peers == 0 => "no peer is connected: is anybody seeding?".to_owned(),
-                    None => format!("{peers} peers did not deliver it in time"),
-                };
-                Err(self.error(ErrorKind::TimedOut, offset, &why))
+        let asked = (!missing.is_empty()).then(|| {
+            let began = self.config.clock.now();
+            let stall = Stall::begin(&self.config, began);
+            (began, stall, self.config.swarm.demand(&missing))
+        });
+        async move {
+            let Some((began, stall, ready)) = asked else {
+                return Ok(());
+            };
+            let outcome = match deadline {
+                None => Ok(ready.await),
+                Some(deadline) => tokio::time::timeout(deadline.since(began), ready).await,
+            };
+            drop(stall);
+            match outcome {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => {
+                    Err(self.error(ErrorKind::Closed, offset, "the appliance was shut down"))
+                }
+                Err(_) => Err(self.timed_out(offset)),
             }
         }
+    }
+
+    /// Tells of a read that waited too long.
+    fn timed_out(&self, offset: u64) -> Error {
+        let peers = self.config.swarm.peer_count() as u32;
+        // Nobody may be listening.
+        let _ = self.config.events.send(Event::ReadTimedOut {
+            file: self.index,
+            offset,
+            peers,
+        });
+        let why = match self.config.swarm.storage_error() {
+            Some(reason) => format!("what came could not be stored: {reason}; free some space"),
+            None if peers == 0 => {
+                "no peer is connected: is anybody seeding? Name one with --peer".to_owned()
+            }
+            None => format!(
+                "{peers} peers did not deliver it in time: are they slow, or lack it? A longer \
+                 --read-timeout waits longer"
+            ),
+        };
+        self.error(ErrorKind::TimedOut, offset, &why)
     }
 
     /// Reads parts of the base that a write needs around its edges.
@@ -316,9 +339,6 @@ impl Disk {
         })?;
         let len = self.overlay().len();
         let grows = mode == (ZeroMode::Zero { keep_size: false });
-        if grows && end > len {
-            self.overlay().set_len(end)?;
-        }
         let end = if grows { end } else { end.min(len) };
         if offset >= end {
             return Ok(());
@@ -376,7 +396,7 @@ impl Disk {
     ) -> Result<T> {
         match self.config.runtime.spawn_blocking(work).await {
             Ok(result) => result,
-            Err(_) => Err(Error::new(ErrorKind::Closed, "the session was shut down")),
+            Err(error) => Err(crate::session::ended(error)),
         }
     }
 
@@ -394,12 +414,12 @@ impl Disk {
 
 /// Runs the stall clock while it lives.
 struct Stall<'a> {
-    config: &'a DiskConfig,
+    config: &'a DiskShared,
     began: Time,
 }
 
 impl<'a> Stall<'a> {
-    fn begin(config: &'a DiskConfig, began: Time) -> Self {
+    fn begin(config: &'a DiskShared, began: Time) -> Self {
         config.counters.stall_begins(began);
         Self { config, began }
     }
@@ -468,6 +488,9 @@ impl BlockFile for Disk {
             .map_err(|e| self.to_errno("read", &e))?;
         if present {
             self.config.counters.read(length);
+            for base in self.bases_in(offset..offset + length as u64) {
+                self.note_read(&base, false);
+            }
         }
         Ok(present.then_some(length))
     }
@@ -529,18 +552,16 @@ impl BlockFile for Disk {
             return Err(Errno::ENXIO);
         }
         let wants_data = target == SeekTarget::Data;
-        for extent in self.overlay().extents(offset..len) {
-            match extent.kind {
-                ExtentKind::Zero if wants_data => {}
-                ExtentKind::Zero => return Ok(extent.range.start),
-                ExtentKind::Data if wants_data => return Ok(extent.range.start),
-                ExtentKind::Data => {}
-                ExtentKind::Base => {
-                    if let Some(at) = self.seek_base(&extent.range, wants_data) {
-                        return Ok(at);
-                    }
-                }
+        // In windows that double, since the answer is mostly near.
+        let mut at = offset;
+        let mut window = SEEK_WINDOW;
+        while at < len {
+            let end = at.saturating_add(window).min(len);
+            if let Some(found) = self.seek_in(at..end, wants_data) {
+                return Ok(found);
             }
+            at = end;
+            window = window.saturating_mul(2);
         }
         if wants_data {
             Err(Errno::ENXIO)
@@ -551,6 +572,18 @@ impl BlockFile for Disk {
 }
 
 impl Disk {
+    /// The first byte in a range that is data (or a hole).
+    fn seek_in(&self, range: Range<u64>, wants_data: bool) -> Option<u64> {
+        self.overlay()
+            .extents(range)
+            .into_iter()
+            .find_map(|extent| match extent.kind {
+                ExtentKind::Zero => (!wants_data).then_some(extent.range.start),
+                ExtentKind::Data => wants_data.then_some(extent.range.start),
+                ExtentKind::Base => self.seek_base(&extent.range, wants_data),
+            })
+    }
+
     /// The first byte in a range of the base that is data (or a hole), by what the metainfo tells.
     fn seek_base(&self, range: &Range<u64>, wants_data: bool) -> Option<u64> {
         let image = self.image();

@@ -16,13 +16,13 @@ use vmtorrent_platform::fuse::{Mount, MountOptions, mount};
 use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
 
 use self::counters::Counters;
-use self::disk::{Disk, DiskConfig};
+use self::disk::{Disk, DiskShared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::Image;
 use crate::options::ApplianceOptions;
 use crate::overlay::StateDirectory;
-use crate::session::{Session, Shared};
+use crate::session::{Session, Shared, ended};
 use crate::stats::Stats;
 use crate::torrent::Torrent;
 
@@ -47,8 +47,9 @@ pub struct Appliance {
     disks: Vec<Arc<Disk>>,
     counters: Arc<Counters>,
     user: u64,
+    events: broadcast::Sender<Event>,
     torrent: Arc<Torrent>,
-    state: StateDirectory,
+    state: Arc<StateDirectory>,
     session: Arc<Shared>,
     /// The session, if it exists for this appliance alone.
     own_session: Mutex<Option<Session>>,
@@ -64,20 +65,28 @@ impl Appliance {
         } = parts;
         let image = torrent.image().clone();
         let counters = Arc::new(Counters::new(image.geometry().total_length()));
-        let mut disks = Vec::with_capacity(image.files().len());
-        for index in 0..image.files().len() {
-            disks.push(Arc::new(Disk::new(DiskConfig {
-                index,
-                overlay: state.overlay(index)?,
-                pristine: torrent.pristine().clone(),
-                swarm: torrent.swarm().clone(),
-                runtime: session.handle().clone(),
-                clock: session.clock(),
-                read_timeout: options.read_timeout,
-                counters: counters.clone(),
-                events: torrent.events().clone(),
-            })));
-        }
+        let state = Arc::new(state);
+        let (events, _) = broadcast::channel(256);
+        session
+            .handle()
+            .spawn(forward(torrent.events().subscribe(), events.downgrade()));
+        let config = DiskShared {
+            state: state.clone(),
+            pristine: torrent.pristine().clone(),
+            swarm: torrent.swarm().clone(),
+            runtime: session.handle().clone(),
+            clock: session.clock(),
+            read_timeout: options.read_timeout,
+            counters: counters.clone(),
+            events: events.clone(),
+        };
+        // Opening an overlay waits for the disk.
+        let open = move || -> Result<Vec<Arc<Disk>>> {
+            let open_one = |index| Ok(Arc::new(Disk::open(index, config.clone())?));
+            (0..image.files().len()).map(open_one).collect()
+        };
+        let opened = session.handle().spawn_blocking(open).await;
+        let disks = opened.map_err(ended)??;
         let user = torrent.join(options.fill);
         let mut appliance = Self {
             mount: Mutex::new(None),
@@ -85,6 +94,7 @@ impl Appliance {
             disks,
             counters,
             user,
+            events,
             torrent,
             state,
             session,
@@ -117,7 +127,7 @@ impl Appliance {
                 Ok(mount(Arc::new(volume), &at, options)?)
             })
             .await
-            .map_err(|_| closed())??;
+            .map_err(ended)??;
         *self.mount.lock() = Some(mounted);
         self.directory = Some(directory);
         Ok(())
@@ -255,7 +265,7 @@ impl Appliance {
 
     /// What happens from now on. A receiver that falls behind misses the oldest events.
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.torrent.events().subscribe()
+        self.events.subscribe()
     }
 
     /// Unmounts, flushes every file, leaves the swarm if nobody else in the session runs the image, and
@@ -276,7 +286,7 @@ impl Appliance {
                     .spawn_blocking(|| mount.unmount())
                     .await;
                 unmounted
-                    .map_err(|_| closed())
+                    .map_err(ended)
                     .and_then(|u| u.map_err(Error::from))
             }
         };
@@ -286,12 +296,12 @@ impl Appliance {
         let stats = self.stats();
         let session = self.session.clone();
         let own_session = self.own_session.lock().take();
-        let torrent = self.torrent.clone();
+        let (torrent, user) = (self.torrent.clone(), self.user);
         drop(self);
         let shared = session.clone();
         session
             .run(async move {
-                shared.release(torrent).await;
+                shared.release(torrent, user).await;
                 Ok(())
             })
             .await?;
@@ -329,10 +339,21 @@ impl Drop for Appliance {
     }
 }
 
-fn failed(operation: &str, errno: vmtorrent_platform::Errno) -> Error {
-    Error::io(format!("{operation} on the appliance's disk"), errno.into())
+/// Hands an image's events to one of its appliances.
+async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::WeakSender<Event>) {
+    loop {
+        match from.recv().await {
+            Ok(event) => {
+                let Some(to) = to.upgrade() else { return };
+                // Nobody may be listening.
+                let _ = to.send(event);
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
 }
 
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the session was shut down")
+fn failed(operation: &str, errno: vmtorrent_platform::Errno) -> Error {
+    Error::io(format!("{operation} on the appliance's disk"), errno.into())
 }

@@ -85,6 +85,8 @@ pub(crate) struct Overlay {
     journal: Mutex<Journal>,
     /// The data file may hold bytes that are not durable. Set after each write to it.
     unsynced: AtomicBool,
+    /// A sync of the data file failed for another reason than want of space.
+    lost_writes: AtomicBool,
     /// A write that would have grown the file failed: bytes of it may lie behind the end. Used under
     /// `changes`, exclusively.
     tail_suspect: AtomicBool,
@@ -199,6 +201,7 @@ impl Overlay {
             state: RwLock::new(state),
             journal: Mutex::new(journal),
             unsynced: AtomicBool::new(true),
+            lost_writes: AtomicBool::new(false),
             tail_suspect: AtomicBool::new(false),
             compact_above,
         };
@@ -351,9 +354,27 @@ impl Overlay {
     }
 
     fn sync_data(&self) -> Result<()> {
+        if self.lost_writes.load(Ordering::Acquire) {
+            let path = &self.data_path;
+            return Err(Error::new(
+                ErrorKind::Io,
+                format!(
+                    "the disk lost writes to the overlay file {path} at an earlier sync: check the disk, then \
+                     launch the appliance again"
+                ),
+            ));
+        }
         if self.unsynced.swap(false, Ordering::AcqRel) {
             self.data.sync_data().map_err(|e| {
                 self.unsynced.store(true, Ordering::Release);
+                // The system reports a lost page once and then takes it for written: no later sync
+                // of this file can be believed. A full disk loses nothing, it only refuses.
+                if !matches!(
+                    e.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) {
+                    self.lost_writes.store(true, Ordering::Release);
+                }
                 self.failed("syncing", 0, 0, e)
             })?;
         }

@@ -317,9 +317,12 @@ impl Picker {
         !self.queues[band.index()].is_empty()
     }
 
-    /// Whether anything of this band is wanted or under way (background: under way).
-    pub fn is_active(&self, band: Band) -> bool {
-        self.has_free(band) || self.open.values().any(|p| p.band == band)
+    /// Whether some peer was asked for a block of this band, or one is being verified. A want that nobody
+    /// can serve is not under way.
+    pub fn is_under_way(&self, band: Band) -> bool {
+        self.open
+            .values()
+            .any(|p| p.band == band && (p.asked().next().is_some() || !p.has_free()))
     }
 
     /// The free blocks of the demand band, oldest demand first.

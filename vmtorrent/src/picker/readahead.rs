@@ -60,6 +60,10 @@ impl Readahead {
             return 0..0;
         };
         stream.last_read = self.reads;
+        if range.end <= stream.next {
+            // Read before: it says nothing of where the guest goes.
+            return 0..0;
+        }
         let entered = range.end.div_ceil(unit) > stream.next.div_ceil(unit);
         stream.next = stream.next.max(range.end);
         if entered || stream.window == 0 {

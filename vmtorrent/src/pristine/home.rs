@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -62,20 +62,23 @@ impl Drop for FollowerDirectory {
 }
 
 /// Takes the lock of a cache entry, or else makes a follower's directory and finds the holder's address.
-pub(super) fn settle(entry: &Path, port: u16) -> Result<(Home, Option<SocketAddr>)> {
+pub(super) fn settle(
+    entry: &Path,
+    address: Option<SocketAddr>,
+) -> Result<(Home, Option<SocketAddr>)> {
     let lock_path = entry.join(LOCK);
     let failed = |e| Error::io(format!("locking {}", lock_path.display()), e);
     let mut last = None;
-    // A holder that just died, or that just came and has not said its port yet, is given some time. Its
+    // A holder that just died, or that just came and has not said its address yet, is given some time. Its
     // line counts when it is read twice: the first time it may be that of the holder before.
     for look in 0..PORT_LOOKS {
         if let Some(lock) = LockFile::try_acquire(&lock_path).map_err(failed)? {
-            announce(&lock, port).map_err(failed)?;
+            announce(&lock, address).map_err(failed)?;
             remove_stale_followers(entry);
             return Ok((Home::Leader(lock), None));
         }
         let line = LockFile::announced(&lock_path).map_err(failed)?;
-        let leader = line.as_deref().and_then(parse_port);
+        let leader = line.as_deref().and_then(parse_address);
         if leader.is_some() && line == last {
             return Ok((Home::Follower(make_follower(entry)?), leader));
         }
@@ -88,14 +91,17 @@ pub(super) fn settle(entry: &Path, port: u16) -> Result<(Home, Option<SocketAddr
 }
 
 /// Writes the line of the lock.
-pub(super) fn announce(lock: &LockFile, port: u16) -> io::Result<()> {
-    lock.announce(&format!("{} {port}", std::process::id()))
+pub(super) fn announce(lock: &LockFile, address: Option<SocketAddr>) -> io::Result<()> {
+    let pid = std::process::id();
+    match address {
+        Some(address) => lock.announce(&format!("{pid} {address}")),
+        None => lock.announce(&pid.to_string()),
+    }
 }
 
-fn parse_port(line: &str) -> Option<SocketAddr> {
-    let (_, port) = line.split_once(' ')?;
-    let port: u16 = port.parse().ok()?;
-    (port != 0).then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+fn parse_address(line: &str) -> Option<SocketAddr> {
+    let (_, address) = line.split_once(' ')?;
+    address.parse().ok()
 }
 
 fn make_follower(entry: &Path) -> Result<FollowerDirectory> {

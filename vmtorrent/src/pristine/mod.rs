@@ -65,7 +65,7 @@ pub(crate) struct Opened {
     /// The store.
     pub(crate) pristine: Pristine,
     /// Where the process listens that holds the cache entry. `None` when this one holds it, or when the
-    /// holder has not said its port: [`Pristine::is_follower`] tells.
+    /// holder has not said its address: [`Pristine::is_follower`] tells.
     pub(crate) leader: Option<SocketAddr>,
 }
 
@@ -82,19 +82,23 @@ pub(crate) enum Stored {
 }
 
 impl Pristine {
-    /// Opens the copy of an image in `cache_dir`, or begins one. `port` is where this process listens for
-    /// peers.
+    /// Opens the copy of an image in `cache_dir`, or begins one. `address` is where other processes of
+    /// this host reach this one's peer listener.
     ///
     /// While another process holds the copy, this one gets an empty store in a directory of its own, removed
     /// when the store is dropped, and the address of the other, to fetch pieces from.
     ///
     /// # Errors
     /// What the system reports of the cache directory.
-    pub(crate) fn open_cache(image: Arc<Image>, cache_dir: &Path, port: u16) -> Result<Opened> {
+    pub(crate) fn open_cache(
+        image: Arc<Image>,
+        cache_dir: &Path,
+        address: Option<SocketAddr>,
+    ) -> Result<Opened> {
         let entry = cache_dir.join(image.info_hash().to_string());
         let failed = |e| Error::io(format!("opening the cache {}", entry.display()), e);
         fs::create_dir_all(&entry).map_err(failed)?;
-        let (home, leader) = home::settle(&entry, port)?;
+        let (home, leader) = home::settle(&entry, address)?;
         let mut states = PieceStates::new(&image);
         let (directory, have) = match &home {
             Home::Follower(private) => (private.path(), None),
@@ -175,12 +179,12 @@ impl Pristine {
     /// Tells followers where this process listens for peers. A store that does not hold a cache entry has
     /// nobody to tell.
     #[cfg(test)]
-    pub(crate) fn set_port(&self, port: u16) -> Result<()> {
+    pub(crate) fn set_address(&self, address: SocketAddr) -> Result<()> {
         match &self.home {
-            Home::Leader(lock) => home::announce(lock, port).map_err(|e| {
+            Home::Leader(lock) => home::announce(lock, Some(address)).map_err(|e| {
                 let name = self.image.name();
                 Error::io(
-                    format!("writing the port into the cache's lock file of {name}"),
+                    format!("writing the address into the cache's lock file of {name}"),
                     e,
                 )
             }),

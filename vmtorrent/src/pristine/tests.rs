@@ -52,7 +52,7 @@ impl Fixture {
     }
 
     fn open(&self) -> Opened {
-        Pristine::open_cache(self.image.clone(), self.cache.path(), 4242).unwrap()
+        Pristine::open_cache(self.image.clone(), self.cache.path(), Some(local(4242))).unwrap()
     }
 
     fn entry(&self) -> PathBuf {
@@ -246,20 +246,20 @@ fn a_disk_error_leaves_the_piece_missing_and_a_later_call_succeeds() {
 #[test]
 fn a_second_opener_follows_the_first_and_leaves_nothing_behind() {
     let f = Fixture::new();
-    let leader = Pristine::open_cache(f.image.clone(), f.cache.path(), 0)
+    let leader = Pristine::open_cache(f.image.clone(), f.cache.path(), None)
         .unwrap()
         .pristine;
     assert!(!leader.is_follower());
     assert_eq!(f.store(&leader, 0), Stored::New);
-    // The holder has not said its port.
+    // The holder has not said its address.
     let early = f.open();
     assert!(early.pristine.is_follower());
     assert_eq!(early.leader, None);
-    leader.set_port(5151).unwrap();
+    leader.set_address(local(5151)).unwrap();
     let late = f.open();
     assert_eq!(late.leader, Some("127.0.0.1:5151".parse().unwrap()));
     let follower = late.pristine;
-    follower.set_port(1).unwrap();
+    follower.set_address(local(1)).unwrap();
     assert!(follower.is_follower() && !follower.has(PieceIndex(0)));
     assert_eq!(f.store(&follower, 2), Stored::New);
     f.read(&follower, 2 * PIECE as usize..3 * PIECE as usize);
@@ -438,14 +438,14 @@ proptest! {
         let files: Vec<_> = files.iter().zip(&names).map(|(&(a, b, p), n)| (n.as_str(), b - a, p)).collect();
         let image = Arc::new(image_of_files(&bytes, PIECE, &files));
         let cache = tempfile::tempdir().unwrap();
-        let pristine = Pristine::open_cache(image.clone(), cache.path(), 1).unwrap().pristine;
+        let pristine = Pristine::open_cache(image.clone(), cache.path(), Some(local(1))).unwrap().pristine;
         for piece in pristine.missing_in(0..total) {
             let stored = pristine.store(piece, piece_of(&bytes, piece.0)).unwrap();
             prop_assert_eq!(stored, Stored::New);
         }
         prop_assert!(pristine.missing_in(0..total).is_empty());
         drop(pristine);
-        let pristine = Pristine::open_cache(image, cache.path(), 1).unwrap().pristine;
+        let pristine = Pristine::open_cache(image, cache.path(), Some(local(1))).unwrap().pristine;
         for &(offset, length) in &reads {
             let start = offset.min(bytes.len());
             let end = (start + length).min(bytes.len());
@@ -454,4 +454,8 @@ proptest! {
             prop_assert!(buffer == bytes[start..end]);
         }
     }
+}
+
+fn local(port: u16) -> std::net::SocketAddr {
+    std::net::SocketAddr::from(([127, 0, 0, 1], port))
 }

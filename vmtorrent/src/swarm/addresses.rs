@@ -31,6 +31,8 @@ enum State {
 impl AddressBook {
     const FIRST_RETRY: Duration = Duration::from_millis(500);
     const LAST_RETRY: Duration = Duration::from_secs(60);
+    /// The same for an address that the user named: a read must not time out because nobody looked.
+    const LAST_RETRY_NAMED: Duration = Duration::from_secs(5);
     /// How long a peer must have stayed for its earlier failures to be forgotten.
     const STEADY: Duration = Duration::from_secs(10);
     /// Failures in a row after which an address that nobody named is forgotten.
@@ -119,8 +121,13 @@ impl AddressBook {
             return;
         }
         let pause = Self::FIRST_RETRY * 2u32.pow(entry.failures.min(10));
+        let longest = if entry.named {
+            Self::LAST_RETRY_NAMED
+        } else {
+            Self::LAST_RETRY
+        };
         entry.state = State::Idle {
-            due: now + pause.min(Self::LAST_RETRY),
+            due: now + pause.min(longest),
         };
     }
 
@@ -129,6 +136,9 @@ impl AddressBook {
         if let Some(entry) = self.entries.get_mut(&address)
             && entry.state != State::Banned
         {
+            if matches!(entry.state, State::Connected { .. }) {
+                entry.failures = 0;
+            }
             entry.state = State::Idle { due: now + pause };
         }
     }
@@ -142,10 +152,20 @@ impl AddressBook {
         }
     }
 
-    /// The address is never dialled again: it is our own, or it lied.
+    /// The address is our own: it is never dialled again.
     pub(crate) fn ban(&mut self, address: SocketAddr) {
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.state = State::Banned;
+        }
+    }
+
+    /// The peer there sent wrong data. One that the user named gets another chance after a while, since
+    /// another may have spoilt the piece; others don't.
+    pub(crate) fn lied(&mut self, now: Time, address: SocketAddr) {
+        match self.entries.get(&address).map(|e| e.named) {
+            Some(true) => self.rest(now, address, Self::LAST_RETRY),
+            Some(false) => self.ban(address),
+            None => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Invariant: a connection's task only moves bytes; what they mean is decided in the engine. The reader
 //! never waits for the writer, nor the writer for the reader.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -153,22 +154,25 @@ async fn write(
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(WRITE_BATCH + PIECE_MESSAGE_LENGTH);
+    let mut waiting: VecDeque<WireRequest> = VecDeque::new();
     let mut blocks = Vec::new();
-    while let Some(first) = outgoing.recv().await {
-        let mut next = Some(first);
-        while let Some(item) = next {
-            match item {
-                Outgoing::Message(message) => encode(&message, &mut buffer),
-                Outgoing::Block(request) => {
-                    let sent = append_block(swarm, request, &mut buffer).await;
-                    blocks.push((request, sent));
-                }
+    loop {
+        if waiting.is_empty() {
+            match outgoing.recv().await {
+                Some(item) => sort(item, &mut buffer, &mut waiting),
+                None => return Ok(()),
             }
-            next = if buffer.len() < WRITE_BATCH {
-                outgoing.try_recv().ok()
-            } else {
-                None
+        }
+        // Messages are small and may be a demand read's: they go before the blocks that wait.
+        while let Ok(item) = outgoing.try_recv() {
+            sort(item, &mut buffer, &mut waiting);
+        }
+        while buffer.len() < WRITE_BATCH {
+            let Some(request) = waiting.pop_front() else {
+                break;
             };
+            let sent = append_block(swarm, request, &mut buffer).await;
+            blocks.push((request, sent));
         }
         match tokio::time::timeout(WRITE_PATIENCE, writer.write_all(&buffer)).await {
             Ok(result) => result?,
@@ -177,7 +181,14 @@ async fn write(
         buffer.clear();
         swarm.blocks_sent(key, &mut blocks);
     }
-    Ok(())
+}
+
+/// A message is encoded at once, a block waits for its turn.
+fn sort(item: Outgoing, buffer: &mut BytesMut, waiting: &mut VecDeque<WireRequest>) {
+    match item {
+        Outgoing::Message(message) => encode(&message, buffer),
+        Outgoing::Block(request) => waiting.push_back(request),
+    }
 }
 
 /// Appends a PIECE message; false (and nothing appended) when the block can't be read.

@@ -39,7 +39,7 @@ use crate::error::Error;
 use crate::image::{Image, PieceIndex};
 use crate::options::Fill;
 use crate::picker::PeerKey;
-use crate::pristine::{Pristine, ReadOutcome, Stored, TryRead};
+use crate::pristine::{PieceState, Pristine, ReadOutcome, Stored, TryRead};
 
 /// What a swarm is started with.
 pub(crate) struct SwarmConfig {
@@ -96,6 +96,11 @@ struct Wait {
 }
 
 impl Wait {
+    /// Whether the reader has given up.
+    fn is_abandoned(&self) -> bool {
+        self.done.lock().as_ref().is_none_or(|d| d.is_closed())
+    }
+
     fn ready(&self, piece: PieceIndex) {
         let mut left = self.left.lock();
         left.remove(&piece);
@@ -219,7 +224,9 @@ impl Swarm {
         });
         self.drive_inner(|inner, now| {
             for piece in pieces {
-                inner.waits.entry(*piece).or_default().push(wait.clone());
+                let waits = inner.waits.entry(*piece).or_default();
+                waits.retain(|w| !w.is_abandoned());
+                waits.push(wait.clone());
             }
             for piece in inner.engine.demand(now, pieces) {
                 inner.ready(piece);
@@ -235,6 +242,10 @@ impl Swarm {
 
     /// A stored piece turned out to be damaged.
     pub(crate) fn damaged(&self, piece: PieceIndex) {
+        if self.pristine.state(piece) != PieceState::Missing {
+            // Somebody else found it out before, and it is here again.
+            return;
+        }
         tracing::warn!(%piece, "a stored piece is damaged; it is fetched again when it is needed");
         self.drive_inner(|inner, now| {
             inner.engine.damaged(now, piece);
@@ -374,7 +385,9 @@ impl Swarm {
                         task.abort();
                     }
                     match (link.dialled, reason) {
-                        (Some(address), DisconnectReason::BadData) => inner.book.ban(address),
+                        (Some(address), DisconnectReason::BadData) => {
+                            inner.book.lied(now, address);
+                        }
                         (Some(address), DisconnectReason::BothSeeds) => {
                             inner.book.rest(now, address, SEED_REST);
                         }
@@ -499,18 +512,17 @@ impl Swarm {
         loop {
             let address = {
                 let mut inner = self.inner.lock();
-                let full = inner.links.len() + inner.book.dialling() >= MAX_PEERS;
-                if inner.closed || full || inner.book.dialling() >= MAX_DIALLING {
+                if inner.closed || !inner.may_dial() {
                     return;
                 }
                 inner.book.next(now)
             };
-            let (Some(address), Some(swarm)) = (address, self.me.upgrade()) else {
-                return;
-            };
+            let Some(address) = address else { return };
+            // Only a weak handle: whoever is being dialled must not keep a closed swarm's store locked.
+            let (me, info_hash, our_id) = (self.me.clone(), self.image.info_hash(), self.peer_id);
             self.runtime.spawn(async move {
-                let dialled =
-                    connection::dial(address, swarm.image.info_hash(), swarm.peer_id).await;
+                let dialled = connection::dial(address, info_hash, our_id).await;
+                let Some(swarm) = me.upgrade() else { return };
                 match dialled {
                     Ok(opened) => swarm.attach(opened, Some(address)),
                     Err(error) => {
@@ -526,6 +538,11 @@ impl Swarm {
 }
 
 impl Inner {
+    fn may_dial(&self) -> bool {
+        let dialling = self.book.dialling();
+        dialling < MAX_DIALLING && self.links.len() + dialling < MAX_PEERS
+    }
+
     fn send(&mut self, key: PeerKey, item: Outgoing) {
         if let Some(link) = self.links.get(&key) {
             // The task may have ended already; it reports that itself.
@@ -555,10 +572,9 @@ async fn keep_time(swarm: Weak<Swarm>) {
             let mut inner = strong.inner.lock();
             let due = inner.engine.next_timeout(now).min(now + LOOK);
             inner.timer_due = due;
-            inner
-                .book
-                .next_due()
-                .map_or(due, |d| d.min(due))
+            // The end of a dial or of a connection is news by itself.
+            let dial = inner.book.next_due().filter(|_| inner.may_dial());
+            dial.map_or(due, |d| d.min(due))
                 .max(now + Duration::from_micros(500))
         };
         let at = strong.clock.instant(due);

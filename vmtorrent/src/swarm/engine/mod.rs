@@ -6,14 +6,13 @@
 mod peer;
 mod requests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use slab::Slab;
 
 use self::peer::Peer;
 use super::limiter::Limiter;
@@ -70,7 +69,9 @@ pub(crate) struct Traffic {
 pub(crate) struct Engine {
     image: Arc<Image>,
     picker: Picker,
-    peers: Slab<Peer>,
+    /// Keys are never used again, so that a late word of a connection that has ended reaches nobody.
+    peers: BTreeMap<PeerKey, Peer>,
+    next_key: usize,
     uploads: UploadQueue,
     /// What we tell others that we have: also zeros and duplicates.
     have: Bitfield,
@@ -81,6 +82,8 @@ pub(crate) struct Engine {
     download: Arc<Mutex<Limiter>>,
     upload: Arc<Mutex<Limiter>>,
     wake_at: Option<Time>,
+    /// Storing failed: no requests before that time; and how long the pause is.
+    storage_pause: Option<(Time, Duration)>,
     next_housekeeping: Time,
     traffic: Traffic,
     listen_port: u16,
@@ -91,6 +94,8 @@ pub(crate) struct Engine {
 struct Assembly {
     data: BytesMut,
     contributors: Vec<PeerKey>,
+    /// Bytes received, by band.
+    received: [u64; 4],
 }
 
 /// What an engine starts from.
@@ -113,6 +118,9 @@ const SNUB: Duration = Duration::from_secs(20);
 const UNANSWERED: Duration = Duration::from_secs(60);
 /// With [`Fill::Idle`], how long after the last demand the background rests.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
+/// How long nothing is requested after a piece could not be stored, at first and at the most.
+const STORAGE_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_STORAGE_PAUSE: Duration = Duration::from_secs(10);
 const MAX_STRIKES: u32 = 3;
 /// Longest block that a peer may ask for.
 const MAX_REQUEST: u32 = 128 << 10;
@@ -138,7 +146,8 @@ impl Engine {
         }
         Self {
             picker,
-            peers: Slab::new(),
+            peers: BTreeMap::new(),
+            next_key: 0,
             uploads: UploadQueue::default(),
             have,
             assembly: HashMap::new(),
@@ -148,6 +157,7 @@ impl Engine {
             download,
             upload,
             wake_at: None,
+            storage_pause: None,
             next_housekeeping: now + HOUSEKEEPING,
             traffic: Traffic::default(),
             listen_port,
@@ -167,7 +177,7 @@ impl Engine {
         if let Some(wake) = self.wake_at {
             at = at.min(wake);
         }
-        if self.picker.is_active(Band::Demand) {
+        if self.picker.is_under_way(Band::Demand) {
             at = at.min(now + Duration::from_millis(5));
         }
         at
@@ -194,7 +204,12 @@ impl Engine {
         connect_time: Option<Duration>,
         extended: bool,
     ) -> PeerKey {
-        let key = PeerKey(self.peers.insert(Peer::new(now, address, connect_time)));
+        let key = PeerKey(self.next_key);
+        self.next_key += 1;
+        let mut peer = Peer::new(now, address, connect_time);
+        // Unchoked at once: the first request then costs one round trip less.
+        peer.we_choke = false;
+        self.peers.insert(key, peer);
         self.picker.add_peer(key);
         // The BITFIELD must be the first message (BEP 3).
         if self.have.count_ones() > 0 {
@@ -209,18 +224,16 @@ impl Engine {
             };
             self.send(now, key, WireMessage::ExtendedHello(hello));
         }
-        // Unchoked at once: the first request then costs one round trip less.
-        self.peers[key.0].we_choke = false;
         self.send(now, key, WireMessage::Unchoke);
         key
     }
 
     /// A connection was closed by the other side or failed.
     pub(crate) fn disconnected(&mut self, now: Time, key: PeerKey) {
-        if !self.peers.contains(key.0) {
+        if !self.peers.contains_key(&key) {
             return;
         }
-        self.peers.remove(key.0);
+        self.peers.remove(&key);
         self.picker.remove_peer(key);
         self.uploads.remove(key);
         for assembly in self.assembly.values_mut() {
@@ -232,7 +245,7 @@ impl Engine {
 
     /// A peer has sent a message.
     pub(crate) fn received(&mut self, now: Time, key: PeerKey, message: WireMessage) {
-        let Some(peer) = self.peers.get_mut(key.0) else {
+        let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
         peer.last_received = now;
@@ -276,10 +289,12 @@ impl Engine {
     /// The driver has sent a block that [`Output::SendBlock`] named, or could not.
     pub(crate) fn block_sent(&mut self, now: Time, key: PeerKey, request: WireRequest, sent: bool) {
         self.uploads.sent(key, u64::from(request.length));
-        if sent {
-            self.traffic.uploaded += u64::from(request.length);
+        if !sent {
+            self.refuse(now, key, PieceIndex(request.piece));
+            return;
         }
-        if let Some(peer) = self.peers.get_mut(key.0) {
+        self.traffic.uploaded += u64::from(request.length);
+        if let Some(peer) = self.peers.get_mut(&key) {
             peer.last_sent = now;
         }
         self.pump_uploads(now);
@@ -289,11 +304,12 @@ impl Engine {
     pub(crate) fn stored(&mut self, now: Time, piece: PieceIndex) {
         if let Some(assembly) = self.assembly.remove(&piece) {
             for key in assembly.contributors {
-                if let Some(peer) = self.peers.get_mut(key.0) {
+                if let Some(peer) = self.peers.get_mut(&key) {
                     peer.strikes = 0;
                 }
             }
         }
+        self.storage_pause = None;
         self.picker.have(piece);
         self.announce(now, piece);
         for duplicate in self.duplicates.get(&piece).cloned().unwrap_or_default() {
@@ -308,15 +324,10 @@ impl Engine {
 
     /// The hash of a piece was wrong.
     pub(crate) fn mismatched(&mut self, now: Time, piece: PieceIndex) {
-        self.traffic.wasted += u64::from(self.image.geometry().piece_length(piece));
-        let contributors = self
-            .assembly
-            .remove(&piece)
-            .map(|a| a.contributors)
-            .unwrap_or_default();
+        let contributors = self.forget_assembly(piece);
         let alone = contributors.len() == 1;
         for key in contributors {
-            let Some(peer) = self.peers.get_mut(key.0) else {
+            let Some(peer) = self.peers.get_mut(&key) else {
                 continue;
             };
             peer.strikes += 1;
@@ -330,20 +341,34 @@ impl Engine {
 
     /// A piece could not be stored (disk full, I/O error): it is fetched again when it is wanted again.
     pub(crate) fn not_stored(&mut self, now: Time, piece: PieceIndex) {
-        self.traffic.wasted += u64::from(self.image.geometry().piece_length(piece));
-        self.assembly.remove(&piece);
+        self.forget_assembly(piece);
         self.picker.lost(piece);
-        // No schedule here: a full disk must not become a loop of downloads. The next tick goes on.
-        self.wake(now + HOUSEKEEPING);
+        // A full disk must not become a loop of downloads: nothing is requested for a while, and for
+        // longer each time.
+        let pause = self
+            .storage_pause
+            .map_or(STORAGE_PAUSE, |(_, last)| last * 2);
+        let pause = pause.min(LONGEST_STORAGE_PAUSE);
+        self.storage_pause = Some((now + pause, pause));
+        self.wake(now + pause);
     }
 
     /// A piece that we had turned out to be damaged.
     pub(crate) fn damaged(&mut self, now: Time, piece: PieceIndex) {
+        if self.picker.is_missing(piece) {
+            // Somebody else found it out before.
+            return;
+        }
+        self.assembly.remove(&piece);
         self.have.set(piece, false);
         for duplicate in self.duplicates.get(&piece).cloned().unwrap_or_default() {
             self.have.set(duplicate, false);
         }
         self.picker.lost(piece);
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            self.show_interest(now, key);
+        }
         self.schedule(now);
     }
 
@@ -394,9 +419,9 @@ impl Engine {
     }
 
     fn keep_house(&mut self, now: Time) {
-        let keys: Vec<PeerKey> = self.peers.iter().map(|(k, _)| PeerKey(k)).collect();
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         for key in keys {
-            let Some(peer) = self.peers.get_mut(key.0) else {
+            let Some(peer) = self.peers.get_mut(&key) else {
                 continue;
             };
             let oldest = peer.outstanding.values().map(|o| o.mark.sent()).min();
@@ -405,12 +430,25 @@ impl Engine {
                 self.disconnect(now, key, DisconnectReason::Silent);
                 continue;
             }
-            if waiting.is_some_and(|w| w > SNUB) && !peer.snubbed {
+            if waiting.is_some_and(|w| w > SNUB) {
                 peer.snubbed = true;
-                peer.drop_all_requests();
-                self.picker.release(key);
             }
-            if now.since(peer.last_sent) > KEEP_ALIVE {
+            // What was asked for long ago is given up, whether nothing came or only this did not.
+            let late: Vec<BlockIndex> = peer
+                .outstanding
+                .iter()
+                .filter(|(_, o)| now.since(o.mark.sent()) > SNUB)
+                .map(|(block, _)| *block)
+                .collect();
+            for block in late {
+                self.cancel(now, key, block);
+                self.picker.give_up(key, block);
+            }
+            let quiet = self
+                .peers
+                .get(&key)
+                .is_some_and(|p| now.since(p.last_sent) > KEEP_ALIVE);
+            if quiet {
                 self.send(now, key, WireMessage::KeepAlive);
             }
         }
@@ -433,7 +471,10 @@ impl Engine {
             self.disconnect(now, key, DisconnectReason::Protocol(reason));
             return;
         };
-        if std::mem::replace(&mut self.peers[key.0].said_field, true) {
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
+        if std::mem::replace(&mut peer.said_field, true) {
             let reason = "a second BITFIELD".to_owned();
             self.disconnect(now, key, DisconnectReason::Protocol(reason));
             return;
@@ -449,15 +490,22 @@ impl Engine {
             self.disconnect(now, key, DisconnectReason::BothSeeds);
             return;
         }
-        let interested = self.peers[key.0].we_are_interested;
-        if !interested && self.picker.is_interesting(key) {
-            self.peers[key.0].we_are_interested = true;
-            self.send(now, key, WireMessage::Interested);
-        }
+        self.show_interest(now, key);
         if self.picker.has_free(Band::Demand) {
             self.schedule(now);
         } else {
             self.fill_queue(now, key);
+        }
+    }
+
+    /// Says that a peer has what we lack, if it does and was not told yet.
+    fn show_interest(&mut self, now: Time, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key)
+            && !peer.we_are_interested
+            && self.picker.is_interesting(key)
+        {
+            peer.we_are_interested = true;
+            self.send(now, key, WireMessage::Interested);
         }
     }
 
@@ -473,11 +521,22 @@ impl Engine {
             self.disconnect(now, key, DisconnectReason::Protocol(reason));
             return;
         }
-        if self.peers[key.0].we_choke || !self.have.get(piece) {
+        if self.peers.get(&key).is_none_or(|p| p.we_choke) {
+            return;
+        }
+        if !self.have.get(piece) {
+            self.refuse(now, key, piece);
             return;
         }
         self.uploads.push(key, request);
         self.pump_uploads(now);
+    }
+
+    /// A block can't be served. Without the fast extension nobody can be told so, and the peer would wait
+    /// for it; when it connects again, it sees what we really have.
+    fn refuse(&mut self, now: Time, key: PeerKey, piece: PieceIndex) {
+        let reason = format!("piece {piece} can't be served");
+        self.disconnect(now, key, DisconnectReason::Protocol(reason));
     }
 
     fn on_block(&mut self, now: Time, key: PeerKey, piece: u32, begin: u32, data: &[u8]) {
@@ -490,15 +549,15 @@ impl Engine {
             self.disconnect(now, key, DisconnectReason::Protocol(reason));
             return;
         };
-        let peer = &mut self.peers[key.0];
-        let Some(outstanding) = peer.outstanding.remove(&block) else {
-            // Taken back by a CANCEL that it crossed, or never asked for.
-            self.traffic.wasted += data.len() as u64;
+        let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
-        peer.path.on_receive(now, &outstanding.mark);
-        peer.last_block = now;
-        peer.snubbed = false;
+        // A block may cross the CANCEL that takes its request back: it is as good as any.
+        if let Some(outstanding) = peer.outstanding.remove(&block) {
+            peer.path.on_receive(now, &outstanding.mark);
+            peer.last_block = now;
+            peer.snubbed = false;
+        }
         match self.picker.receive(key, block) {
             BlockArrival::Unwanted => self.traffic.wasted += data.len() as u64,
             BlockArrival::New {
@@ -510,7 +569,7 @@ impl Engine {
                 if let Some(other) = other {
                     self.cancel(now, other, block);
                 }
-                self.assemble(key, block, data, complete);
+                self.assemble(key, block, band, data, complete);
             }
         }
         if self.picker.has_free(Band::Demand) {
@@ -520,7 +579,14 @@ impl Engine {
         }
     }
 
-    fn assemble(&mut self, key: PeerKey, block: BlockIndex, data: &[u8], complete: bool) {
+    fn assemble(
+        &mut self,
+        key: PeerKey,
+        block: BlockIndex,
+        band: Band,
+        data: &[u8],
+        complete: bool,
+    ) {
         let length = self.image.geometry().piece_length(block.piece) as usize;
         let assembly = self
             .assembly
@@ -528,9 +594,11 @@ impl Engine {
             .or_insert_with(|| Assembly {
                 data: BytesMut::zeroed(length),
                 contributors: Vec::new(),
+                received: [0; 4],
             });
         let begin = block.block as usize * BLOCK_LENGTH as usize;
         assembly.data[begin..begin + data.len()].copy_from_slice(data);
+        assembly.received[band.index()] += data.len() as u64;
         if !assembly.contributors.contains(&key) {
             assembly.contributors.push(key);
         }
@@ -540,18 +608,25 @@ impl Engine {
         }
     }
 
+    /// What came of a piece was in vain; gives who sent it.
+    fn forget_assembly(&mut self, piece: PieceIndex) -> Vec<PeerKey> {
+        let Some(assembly) = self.assembly.remove(&piece) else {
+            return Vec::new();
+        };
+        for (fetched, received) in self.traffic.fetched.iter_mut().zip(assembly.received) {
+            *fetched -= received;
+            self.traffic.wasted += received;
+        }
+        assembly.contributors
+    }
+
     /// Tells every peer that lacks it that we have a piece now.
     fn announce(&mut self, now: Time, piece: PieceIndex) {
         if !self.have.set(piece, true) {
             return;
         }
         let lacks = |key: &PeerKey| !self.picker.has(*key, piece);
-        let keys: Vec<PeerKey> = self
-            .peers
-            .iter()
-            .map(|(k, _)| PeerKey(k))
-            .filter(lacks)
-            .collect();
+        let keys: Vec<PeerKey> = self.peers.keys().copied().filter(lacks).collect();
         for key in keys {
             self.send(now, key, WireMessage::Have(piece.0));
         }
@@ -559,11 +634,13 @@ impl Engine {
 
     /// We have everything: peers that have it too are of no use to us, nor we to them.
     fn leave_seeds(&mut self, now: Time) {
-        let keys: Vec<PeerKey> = self.peers.iter().map(|(k, _)| PeerKey(k)).collect();
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         for key in keys {
             if self.picker.field(key).is_some_and(Bitfield::is_full) {
                 self.disconnect(now, key, DisconnectReason::BothSeeds);
-            } else if std::mem::take(&mut self.peers[key.0].we_are_interested) {
+            } else if let Some(peer) = self.peers.get_mut(&key)
+                && std::mem::take(&mut peer.we_are_interested)
+            {
                 self.send(now, key, WireMessage::NotInterested);
             }
         }
@@ -586,14 +663,14 @@ impl Engine {
     }
 
     fn send(&mut self, now: Time, key: PeerKey, message: WireMessage) {
-        if let Some(peer) = self.peers.get_mut(key.0) {
+        if let Some(peer) = self.peers.get_mut(&key) {
             peer.last_sent = now;
             self.outputs.push(Output::Send(key, message));
         }
     }
 
     fn disconnect(&mut self, now: Time, key: PeerKey, reason: DisconnectReason) {
-        if let Some(peer) = self.peers.get(key.0) {
+        if let Some(peer) = self.peers.get(&key) {
             tracing::debug!(peer = %peer.address, ?reason, "closing the connection");
             self.outputs.push(Output::Disconnect(key, reason));
             self.disconnected(now, key);

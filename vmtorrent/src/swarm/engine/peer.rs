@@ -95,8 +95,10 @@ impl Peer {
         let expected = self.path.expected(bytes);
         let mark = self.path.on_send(now, bytes);
         let late_at = now + expected * 2 + LATE_SLACK;
-        self.outstanding
-            .insert(block, Outstanding { mark, late_at });
+        let new = Outstanding { mark, late_at };
+        if let Some(old) = self.outstanding.insert(block, new) {
+            self.path.on_drop(&old.mark);
+        }
     }
 
     /// Notes that a request will not be answered, or that its answer is not waited for.

@@ -11,10 +11,13 @@ use crate::swarm::wire::{WireMessage, WireRequest};
 impl Engine {
     /// Requests whatever can be requested now, of everybody.
     pub(super) fn schedule(&mut self, now: Time) {
+        if self.storage_pauses(now) {
+            return;
+        }
         if !self.spread_demand(now) {
             return;
         }
-        let keys: Vec<PeerKey> = self.peers.iter().map(|(k, _)| PeerKey(k)).collect();
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         for key in keys {
             self.fill_queue(now, key);
         }
@@ -55,7 +58,7 @@ impl Engine {
     ) -> Option<PeerKey> {
         self.peers
             .iter()
-            .map(|(k, peer)| (PeerKey(k), peer))
+            .map(|(key, peer)| (*key, peer))
             .filter(|(key, peer)| {
                 peer.has_demand_room(now, bytes)
                     && self.picker.has(*key, block.piece)
@@ -67,9 +70,12 @@ impl Engine {
 
     /// Fills one peer's queue from the bands below demand (and from demand, if there is some left).
     pub(super) fn fill_queue(&mut self, now: Time, key: PeerKey) {
+        if self.storage_pauses(now) {
+            return;
+        }
         let lowest = self.lowest_band(now);
         loop {
-            let Some(peer) = self.peers.get(key.0) else {
+            let Some(peer) = self.peers.get(&key) else {
                 return;
             };
             if !peer.has_room(now, self.image.geometry().nominal_block_length()) {
@@ -94,7 +100,7 @@ impl Engine {
                 None => true,
                 Some(at) => {
                     let rested = at + IDLE_PAUSE;
-                    let active = self.picker.is_active(Band::Demand);
+                    let active = self.picker.is_under_way(Band::Demand);
                     if !active && now < rested {
                         self.wake(rested);
                     }
@@ -111,11 +117,8 @@ impl Engine {
 
     /// Asks again elsewhere for the blocks of demand that are late.
     pub(super) fn ask_late_blocks_again(&mut self, now: Time) {
-        if !self.picker.is_active(Band::Demand) {
-            return;
-        }
         for (block, key) in self.picker.asked_demand_blocks() {
-            let Some(peer) = self.peers.get(key.0) else {
+            let Some(peer) = self.peers.get(&key) else {
                 continue;
             };
             let Some(outstanding) = peer.outstanding.get(&block) else {
@@ -136,7 +139,7 @@ impl Engine {
 
     /// Takes a request back.
     pub(super) fn cancel(&mut self, now: Time, key: PeerKey, block: BlockIndex) {
-        let Some(peer) = self.peers.get_mut(key.0) else {
+        let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
         if peer.drop_request(block) {
@@ -153,7 +156,7 @@ impl Engine {
 
     fn send_request(&mut self, now: Time, key: PeerKey, block: BlockIndex) {
         let request = self.wire_request(block);
-        if let Some(peer) = self.peers.get_mut(key.0) {
+        if let Some(peer) = self.peers.get_mut(&key) {
             peer.note_request(now, block, request.length);
             self.download.lock().charge(request.length);
             self.send(now, key, WireMessage::Request(request));
@@ -166,6 +169,11 @@ impl Engine {
             begin: block.block * crate::image::BLOCK_LENGTH,
             length: self.image.geometry().block_length(block),
         }
+    }
+
+    /// Whether requests wait because what came could not be stored.
+    fn storage_pauses(&self, now: Time) -> bool {
+        self.storage_pause.is_some_and(|(until, _)| now < until)
     }
 
     fn may_download(&mut self, now: Time) -> bool {
