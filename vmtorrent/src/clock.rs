@@ -10,13 +10,9 @@ pub struct Time(Duration);
 
 impl Time {
     /// The time that lies `since_start` behind the clock's start.
+    #[cfg(test)]
     pub fn from_start(since_start: Duration) -> Self {
         Self(since_start)
-    }
-
-    /// The time since the clock's start.
-    pub fn since_start(self) -> Duration {
-        self.0
     }
 
     /// The time from `earlier` to here; zero if `earlier` is later.

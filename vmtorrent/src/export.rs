@@ -55,7 +55,7 @@ pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Resu
     }
     // Read what the state says, then let it go: the launch below takes it again.
     let (image, record) = {
-        let (directory, image) = StateDirectory::open_existing(state, |b| Image::from_bytes(b))?;
+        let (directory, image) = StateDirectory::open_existing(state, Image::from_bytes)?;
         (image, directory.record())
     };
     let peers = record.peers.as_array().into_iter().flatten();

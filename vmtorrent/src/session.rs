@@ -289,7 +289,11 @@ impl Shared {
         let opened = self
             .blocking(move || Pristine::open_cache(for_store, &cache, port))
             .await?;
-        Ok(self.start_torrent(Arc::new(opened.pristine), opened.leader, true, None))
+        let pristine = opened.pristine;
+        if pristine.is_follower() {
+            tracing::info!(leader = ?opened.leader, "another process holds the cache entry: its pieces come over loopback");
+        }
+        Ok(self.start_torrent(Arc::new(pristine), opened.leader, true, None))
     }
 
     async fn seed(self: Arc<Self>, image: Image, data: PathBuf) -> Result<Seed> {

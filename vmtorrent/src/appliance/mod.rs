@@ -138,6 +138,11 @@ impl Appliance {
         self.directory.as_deref()
     }
 
+    /// Where the appliance keeps what its guest writes.
+    pub fn state_directory(&self) -> &Path {
+        self.state.path()
+    }
+
     /// The disk to boot from: the largest file of the image, below the mount point.
     pub fn disk_path(&self) -> Option<PathBuf> {
         let files = self.torrent.image().files();

@@ -53,7 +53,7 @@ mod write;
 pub(crate) use block_map::{MAX_LENGTH, OVERLAY_BLOCK};
 pub(crate) use extent::{Extent, ExtentKind};
 pub(crate) use fill::{Fill, WriteOutcome};
-pub(crate) use state_dir::{StateDirectory, StateRecord};
+pub(crate) use state_dir::StateDirectory;
 
 use std::io;
 use std::ops::Range;
@@ -213,6 +213,7 @@ impl Overlay {
     }
 
     /// Bytes of local storage that the written blocks take.
+    #[cfg(test)]
     pub(crate) fn allocated(&self) -> Result<u64> {
         let allocated = self.data.allocated();
         allocated.map_err(|e| self.failed("looking at", 0, 0, e))

@@ -333,7 +333,7 @@ fn refuse_foreign(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::overlay::{StateDirectory, StateRecord, WriteOutcome};
+    use crate::overlay::{StateDirectory, WriteOutcome, state_dir::StateRecord};
     use crate::test_image::image_of;
 
     #[test]

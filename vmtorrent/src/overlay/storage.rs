@@ -28,6 +28,7 @@ pub(super) trait StorageFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
 
     /// Bytes of storage taken.
+    #[cfg(test)]
     fn allocated(&self) -> io::Result<u64>;
 
     /// Makes content and length durable.
@@ -77,6 +78,7 @@ impl StorageFile for PositionedFile {
         PositionedFile::len(self)
     }
 
+    #[cfg(test)]
     fn allocated(&self) -> io::Result<u64> {
         PositionedFile::allocated(self)
     }

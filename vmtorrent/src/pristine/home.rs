@@ -28,7 +28,13 @@ const PORT_PAUSE: Duration = Duration::from_millis(10);
 /// Where a store keeps its files, and by what right.
 pub(super) enum Home {
     /// The cache entry itself.
-    Leader(LockFile),
+    Leader(
+        #[cfg_attr(
+            not(test),
+            expect(dead_code, reason = "held for the lock, which ends with it")
+        )]
+        LockFile,
+    ),
     /// A directory beside it.
     Follower(FollowerDirectory),
     /// Files that someone published; they are never written.

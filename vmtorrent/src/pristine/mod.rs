@@ -83,7 +83,7 @@ pub(crate) enum Stored {
 
 impl Pristine {
     /// Opens the copy of an image in `cache_dir`, or begins one. `port` is where this process listens for
-    /// peers, 0 if that is not known yet (see [`set_port`](Self::set_port)).
+    /// peers.
     ///
     /// While another process holds the copy, this one gets an empty store in a directory of its own, removed
     /// when the store is dropped, and the address of the other, to fetch pieces from.
@@ -174,6 +174,7 @@ impl Pristine {
 
     /// Tells followers where this process listens for peers. A store that does not hold a cache entry has
     /// nobody to tell.
+    #[cfg(test)]
     pub(crate) fn set_port(&self, port: u16) -> Result<()> {
         match &self.home {
             Home::Leader(lock) => home::announce(lock, port).map_err(|e| {
@@ -188,11 +189,12 @@ impl Pristine {
     }
 
     /// Whether a piece is there, verified or not; pieces of zeros always are.
+    #[cfg(test)]
     pub(crate) fn has(&self, piece: PieceIndex) -> bool {
         self.states.read().present().get(piece)
     }
 
-    /// The pieces for which [`has`](Self::has) is true.
+    /// The pieces for which [`state`](Self::state) is not `Missing`.
     pub(crate) fn have_field(&self) -> Bitfield {
         self.states.read().present().clone()
     }
@@ -208,6 +210,7 @@ impl Pristine {
     }
 
     /// Bytes of the image that are verified; zeros and duplicates count.
+    #[cfg(test)]
     pub(crate) fn verified_bytes(&self) -> u64 {
         self.bytes_of(self.states.read().verified())
     }

@@ -84,6 +84,7 @@ impl PieceStates {
     }
 
     /// Every verified piece.
+    #[cfg(test)]
     pub(super) fn verified(&self) -> &Bitfield {
         &self.verified
     }

@@ -133,6 +133,15 @@ impl AddressBook {
         }
     }
 
+    /// Peers are needed again after all: addresses that rest, and never failed, are due now.
+    pub(crate) fn end_rests(&mut self, now: Time) {
+        for entry in self.entries.values_mut().filter(|e| e.failures == 0) {
+            if let State::Idle { due } = &mut entry.state {
+                *due = now.min(*due);
+            }
+        }
+    }
+
     /// The address is never dialled again: it is our own, or it lied.
     pub(crate) fn ban(&mut self, address: SocketAddr) {
         if let Some(entry) = self.entries.get_mut(&address) {
@@ -168,6 +177,19 @@ mod tests {
         }
         assert_eq!(dials[&2], AddressBook::GIVE_UP + 1);
         assert!(dials[&1] > 50);
+    }
+
+    #[test]
+    fn an_address_that_rests_is_due_when_peers_are_needed_again() {
+        let mut book = AddressBook::default();
+        let now = Time::default();
+        book.add(now, address(1), false);
+        assert_eq!(book.next(now), Some(address(1)));
+        book.connected(now, address(1));
+        book.rest(now, address(1), Duration::from_secs(600));
+        assert_eq!(book.next(now), None);
+        book.end_rests(now);
+        assert_eq!(book.next(now), Some(address(1)));
     }
 
     #[test]

@@ -236,7 +236,12 @@ impl Swarm {
     /// A stored piece turned out to be damaged.
     pub(crate) fn damaged(&self, piece: PieceIndex) {
         tracing::warn!(%piece, "a stored piece is damaged; it is fetched again when it is needed");
-        self.drive(|engine, now| engine.damaged(now, piece));
+        self.drive_inner(|inner, now| {
+            inner.engine.damaged(now, piece);
+            // Peers that we had no use for any more are needed again.
+            inner.book.end_rests(now);
+        });
+        self.news.notify_one();
     }
 
     /// Takes over a connection that a peer opened and whose handshake we answered.

@@ -79,6 +79,7 @@ impl PathEstimator {
     }
 
     /// Bytes that have arrived in all.
+    #[cfg(test)]
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
     }

@@ -56,13 +56,6 @@ impl UploadQueue {
         before != waiting.requests.len()
     }
 
-    /// A peer has gone, or was choked.
-    pub(crate) fn clear(&mut self, peer: PeerKey) {
-        if let Some(waiting) = self.peers.get_mut(&peer) {
-            waiting.requests.clear();
-        }
-    }
-
     /// A peer has gone.
     pub(crate) fn remove(&mut self, peer: PeerKey) {
         self.peers.remove(&peer);
