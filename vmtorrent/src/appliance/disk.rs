@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
-use vmtorrent_platform::{BlockFile, Errno, SeekTarget, VolumeFuture, ZeroMode};
+use vmtorrent_platform::{Errno, ZeroMode};
 
 use super::counters::Counters;
 use crate::clock::{SystemClock, Time};
@@ -42,18 +42,16 @@ pub(crate) struct DiskShared {
 pub(crate) struct Disk {
     index: usize,
     overlay: Arc<Overlay>,
-    config: DiskShared,
-    file: ImageFile,
+    pub(super) config: DiskShared,
+    pub(super) file: ImageFile,
     readahead: Mutex<Readahead>,
     /// The piece that the last read of the pristine copy ended in: reads that stay in it tell readahead nothing.
     last_piece: AtomicU64,
     /// Bytes of the image's file that are not known to be zeros.
-    base_data: u64,
-    modified: Mutex<SystemTime>,
+    pub(super) base_data: u64,
+    pub(super) modified: Mutex<SystemTime>,
 }
 
-/// Bytes that a seek looks at first.
-const SEEK_WINDOW: u64 = 16 << 20;
 /// How often a read begins anew because a piece that was here turned out damaged.
 const ATTEMPTS: u32 = 16;
 
@@ -75,22 +73,22 @@ impl Disk {
         })
     }
 
-    fn overlay(&self) -> &Overlay {
+    pub(super) fn overlay(&self) -> &Overlay {
         &self.overlay
     }
 
-    fn image(&self) -> &Image {
+    pub(super) fn image(&self) -> &Image {
         self.config.pristine.image()
     }
 
     /// Clips a read to the end of the file.
-    fn clip(&self, offset: u64, length: usize) -> usize {
+    pub(super) fn clip(&self, offset: u64, length: usize) -> usize {
         let left = self.overlay().len().saturating_sub(offset);
         (length as u64).min(left) as usize
     }
 
     /// Fills `buffer` if that is possible without waiting.
-    fn read_present(&self, offset: u64, buffer: &mut [u8]) -> Result<bool> {
+    pub(super) fn read_present(&self, offset: u64, buffer: &mut [u8]) -> Result<bool> {
         let range = offset..offset + buffer.len() as u64;
         for extent in self.overlay().extents(range) {
             let part = part_of(buffer, offset, &extent.range);
@@ -145,7 +143,7 @@ impl Disk {
     }
 
     /// Reads, waiting for the swarm and the disk.
-    async fn read_waiting(self: Arc<Self>, offset: u64, length: usize) -> Result<Bytes> {
+    pub(super) async fn read_waiting(self: Arc<Self>, offset: u64, length: usize) -> Result<Bytes> {
         let deadline = self
             .config
             .read_timeout
@@ -186,7 +184,7 @@ impl Disk {
     }
 
     /// The parts of a range of the file that show the pristine copy.
-    fn bases_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
+    pub(super) fn bases_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let extents = self.overlay().extents(range).into_iter();
         extents
             .filter(|e| e.kind == ExtentKind::Base)
@@ -295,7 +293,7 @@ impl Disk {
     }
 
     /// The parts of the base that a write needs, if all of them are present.
-    fn bases_present(&self, ranges: &[Range<u64>]) -> Result<Option<Vec<BaseFill>>> {
+    pub(super) fn bases_present(&self, ranges: &[Range<u64>]) -> Result<Option<Vec<BaseFill>>> {
         let mut fills = Vec::with_capacity(ranges.len());
         for range in ranges {
             let mut data = vec![0; (range.end - range.start) as usize];
@@ -311,7 +309,7 @@ impl Disk {
         Ok(Some(fills))
     }
 
-    async fn write_waiting(self: Arc<Self>, offset: u64, data: Bytes) -> Result<()> {
+    pub(super) async fn write_waiting(self: Arc<Self>, offset: u64, data: Bytes) -> Result<()> {
         let mut fills = Vec::new();
         loop {
             let disk = self.clone();
@@ -329,7 +327,12 @@ impl Disk {
         }
     }
 
-    async fn zero_waiting(self: Arc<Self>, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
+    pub(super) async fn zero_waiting(
+        self: Arc<Self>,
+        offset: u64,
+        length: u64,
+        mode: ZeroMode,
+    ) -> Result<()> {
         let end = offset.checked_add(length).ok_or_else(|| {
             self.error(
                 ErrorKind::InvalidInput,
@@ -360,7 +363,7 @@ impl Disk {
     }
 
     /// Tells readahead and the counters of a read that reached the pristine copy.
-    fn note_read(&self, range: &Range<u64>, missed: bool) {
+    pub(super) fn note_read(&self, range: &Range<u64>, missed: bool) {
         if range.start >= range.end {
             return;
         }
@@ -381,16 +384,16 @@ impl Disk {
         }
     }
 
-    fn wrote(&self, bytes: usize) {
+    pub(super) fn wrote(&self, bytes: usize) {
         self.config.counters.written(bytes);
         *self.modified.lock() = SystemTime::now();
     }
 
-    fn in_image(&self, range: &Range<u64>) -> Range<u64> {
+    pub(super) fn in_image(&self, range: &Range<u64>) -> Range<u64> {
         self.file.offset + range.start..self.file.offset + range.end
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -406,7 +409,7 @@ impl Disk {
     }
 
     /// Turns an error into what the guest sees, and keeps its text in the log.
-    fn to_errno(&self, operation: &str, error: &Error) -> Errno {
+    pub(super) fn to_errno(&self, operation: &str, error: &Error) -> Errno {
         tracing::warn!(file = %self.file.path.join("/"), operation, %error, "the guest sees an error");
         error.errno()
     }
@@ -452,147 +455,4 @@ fn data_bytes(image: &Image, file: &ImageFile) -> u64 {
 /// The part of a buffer, which stands for the bytes from `offset`, that an extent covers.
 fn part_of<'a>(buffer: &'a mut [u8], offset: u64, range: &Range<u64>) -> &'a mut [u8] {
     &mut buffer[(range.start - offset) as usize..(range.end - offset) as usize]
-}
-
-impl BlockFile for Disk {
-    fn len(&self) -> u64 {
-        self.overlay().len()
-    }
-
-    fn allocated(&self) -> u64 {
-        // What is not a hole, wherever it is: programs take a file without blocks for one of zeros.
-        self.base_data
-            .saturating_add(self.overlay().data_blocks() * 4096)
-            .min(self.len().next_multiple_of(4096))
-    }
-
-    fn modified(&self) -> SystemTime {
-        *self.modified.lock()
-    }
-
-    fn set_len(&self, length: u64) -> Result<(), Errno> {
-        self.overlay()
-            .set_len(length)
-            .map_err(|e| self.to_errno("set length", &e))?;
-        self.wrote(0);
-        Ok(())
-    }
-
-    fn try_read(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
-        let length = self.clip(offset, buffer.len());
-        if length == 0 {
-            return Ok(Some(0));
-        }
-        let present = self
-            .read_present(offset, &mut buffer[..length])
-            .map_err(|e| self.to_errno("read", &e))?;
-        if present {
-            self.config.counters.read(length);
-            for base in self.bases_in(offset..offset + length as u64) {
-                self.note_read(&base, false);
-            }
-        }
-        Ok(present.then_some(length))
-    }
-
-    fn read(self: Arc<Self>, offset: u64, length: usize) -> VolumeFuture<Bytes> {
-        Box::pin(async move {
-            self.clone()
-                .read_waiting(offset, length)
-                .await
-                .map_err(|e| self.to_errno("read", &e))
-        })
-    }
-
-    fn try_write(&self, offset: u64, data: &[u8]) -> Result<Option<()>, Errno> {
-        let failed = |e: Error| self.to_errno("write", &e);
-        let mut outcome = self.overlay().write(offset, data, &[]).map_err(failed)?;
-        if let WriteOutcome::NeedsBase(ranges) = &outcome {
-            let Some(fills) = self.bases_present(ranges).map_err(failed)? else {
-                return Ok(None);
-            };
-            outcome = self.overlay().write(offset, data, &fills).map_err(failed)?;
-        }
-        Ok(match outcome {
-            WriteOutcome::Done => {
-                self.wrote(data.len());
-                Some(())
-            }
-            WriteOutcome::NeedsBase(_) => None,
-        })
-    }
-
-    fn write(self: Arc<Self>, offset: u64, data: Bytes) -> VolumeFuture<()> {
-        Box::pin(async move {
-            self.clone()
-                .write_waiting(offset, data)
-                .await
-                .map_err(|e| self.to_errno("write", &e))
-        })
-    }
-
-    fn zero(self: Arc<Self>, offset: u64, length: u64, mode: ZeroMode) -> VolumeFuture<()> {
-        Box::pin(async move {
-            let done = self.clone().zero_waiting(offset, length, mode).await;
-            done.map_err(|e| self.to_errno("zero", &e))
-        })
-    }
-
-    fn flush(self: Arc<Self>) -> VolumeFuture<()> {
-        Box::pin(async move {
-            let disk = self.clone();
-            let done = self.blocking(move || disk.overlay().flush()).await;
-            done.map_err(|e| self.to_errno("flush", &e))
-        })
-    }
-
-    fn seek(&self, offset: u64, target: SeekTarget) -> Result<u64, Errno> {
-        let len = self.overlay().len();
-        if offset >= len {
-            return Err(Errno::ENXIO);
-        }
-        let wants_data = target == SeekTarget::Data;
-        // In windows that double, since the answer is mostly near.
-        let mut at = offset;
-        let mut window = SEEK_WINDOW;
-        while at < len {
-            let end = at.saturating_add(window).min(len);
-            if let Some(found) = self.seek_in(at..end, wants_data) {
-                return Ok(found);
-            }
-            at = end;
-            window = window.saturating_mul(2);
-        }
-        if wants_data {
-            Err(Errno::ENXIO)
-        } else {
-            Ok(len)
-        }
-    }
-}
-
-impl Disk {
-    /// The first byte in a range that is data (or a hole).
-    fn seek_in(&self, range: Range<u64>, wants_data: bool) -> Option<u64> {
-        self.overlay()
-            .extents(range)
-            .into_iter()
-            .find_map(|extent| match extent.kind {
-                ExtentKind::Zero => (!wants_data).then_some(extent.range.start),
-                ExtentKind::Data => wants_data.then_some(extent.range.start),
-                ExtentKind::Base => self.seek_base(&extent.range, wants_data),
-            })
-    }
-
-    /// The first byte in a range of the base that is data (or a hole), by what the metainfo tells.
-    fn seek_base(&self, range: &Range<u64>, wants_data: bool) -> Option<u64> {
-        let image = self.image();
-        let in_image = self.in_image(range);
-        image
-            .geometry()
-            .pieces_in(in_image.clone())
-            .map(PieceIndex)
-            .find(|p| (image.piece_class(*p) != PieceClass::Zero) == wants_data)
-            .map(|p| image.geometry().piece_offset(p).max(in_image.start) - self.file.offset)
-    }
 }

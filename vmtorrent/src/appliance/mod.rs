@@ -3,6 +3,7 @@
 //! Invariant: an appliance owns its state directory (nobody else writes there while it lives), and
 //! the mount is gone before the state is.
 
+mod block_file;
 mod counters;
 mod disk;
 

@@ -11,7 +11,9 @@ mod connection;
 mod engine;
 mod limiter;
 mod path;
+mod peers;
 mod upload;
+mod wait;
 mod wire;
 
 pub(crate) use connection::{answer, greet};
@@ -19,7 +21,7 @@ pub(crate) use engine::Traffic;
 pub(crate) use limiter::Limiter;
 pub(crate) use wire::PeerHandshake;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -33,6 +35,7 @@ use tokio::task::AbortHandle;
 use self::addresses::AddressBook;
 use self::connection::{Opened, Outgoing};
 use self::engine::{DisconnectReason, Engine, EngineConfig, Output};
+use self::wait::Wait;
 use self::wire::{WireMessage, WireRequest};
 use crate::clock::{SystemClock, Time};
 use crate::error::Error;
@@ -89,36 +92,8 @@ struct Link {
     peer_id: [u8; 20],
 }
 
-/// A read that waits for pieces.
-struct Wait {
-    left: Mutex<HashSet<PieceIndex>>,
-    done: Mutex<Option<oneshot::Sender<()>>>,
-}
-
-impl Wait {
-    /// Whether the reader has given up.
-    fn is_abandoned(&self) -> bool {
-        self.done.lock().as_ref().is_none_or(|d| d.is_closed())
-    }
-
-    fn ready(&self, piece: PieceIndex) {
-        let mut left = self.left.lock();
-        left.remove(&piece);
-        if left.is_empty()
-            && let Some(done) = self.done.lock().take()
-        {
-            // The reader may have given up.
-            let _ = done.send(());
-        }
-    }
-}
-
-const MAX_PEERS: usize = 100;
-const MAX_DIALLING: usize = 16;
 /// How long a peer that has everything is left alone once we have it too.
 const SEED_REST: Duration = Duration::from_secs(600);
-/// How long an address is left alone whose peer is connected by another way.
-const TWIN_REST: Duration = Duration::from_secs(30);
 
 impl Swarm {
     /// Starts the swarm's tasks; they end with [`close`](Self::close).
@@ -217,11 +192,8 @@ impl Swarm {
     /// Wants pieces (canonical ones) before everything else, and waits until all can be read. Dropping
     /// the future ends the wait, not the fetching.
     pub(crate) fn demand(&self, pieces: &[PieceIndex]) -> oneshot::Receiver<()> {
-        let (done, receiver) = oneshot::channel();
-        let wait = Arc::new(Wait {
-            left: Mutex::new(pieces.iter().copied().collect()),
-            done: Mutex::new(Some(done)),
-        });
+        let (wait, receiver) = Wait::new(pieces);
+        let wait = Arc::new(wait);
         self.drive_inner(|inner, now| {
             for piece in pieces {
                 let waits = inner.waits.entry(*piece).or_default();
@@ -428,121 +400,9 @@ impl Swarm {
             }
         });
     }
-
-    /// Begins to exchange messages over an open connection, unless it is one too many.
-    fn attach(&self, opened: Opened, dialled: Option<SocketAddr>) {
-        let Some(swarm) = self.me.upgrade() else {
-            return;
-        };
-        let Opened {
-            stream,
-            handshake,
-            connect_time,
-        } = opened;
-        let Ok(address) = stream.peer_addr() else {
-            return;
-        };
-        let their_id = handshake.peer_id;
-        self.drive_inner(|inner, now| {
-            let lost = |inner: &mut Inner| {
-                if let Some(address) = dialled {
-                    inner.book.lost(now, address);
-                }
-            };
-            if their_id == self.peer_id {
-                if let Some(address) = dialled {
-                    inner.book.ban(address);
-                }
-                return;
-            }
-            if inner.links.len() >= MAX_PEERS {
-                return lost(inner);
-            }
-            let twin = inner
-                .links
-                .iter()
-                .find(|(_, l)| l.peer_id == their_id)
-                .map(|(k, _)| *k);
-            if let Some(twin) = twin {
-                // Both dialled at once: both sides keep the one that the greater peer id opened.
-                let keep_new = (self.peer_id > their_id) == dialled.is_some()
-                    && inner.links[&twin].dialled.is_some() != dialled.is_some();
-                if !keep_new {
-                    if let Some(address) = dialled {
-                        inner.book.rest(now, address, TWIN_REST);
-                    }
-                    return;
-                }
-                if let Some(old) = inner.links.remove(&twin) {
-                    if let Some(task) = old.task {
-                        task.abort();
-                    }
-                    if let Some(address) = old.dialled {
-                        inner.book.rest(now, address, TWIN_REST);
-                    }
-                }
-                inner.engine.disconnected(now, twin);
-            }
-            if let Some(address) = dialled {
-                inner.book.connected(now, address);
-            }
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let key = inner
-                .engine
-                .connected(now, address, connect_time, handshake.extended);
-            let link = Link {
-                outgoing: sender,
-                task: None,
-                dialled,
-                peer_id: their_id,
-            };
-            inner.links.insert(key, link);
-            let task = self
-                .runtime
-                .spawn(connection::run(swarm, key, stream, receiver));
-            if let Some(link) = inner.links.get_mut(&key) {
-                link.task = Some(task.abort_handle());
-            }
-        });
-    }
-
-    /// Dials whoever is due.
-    fn dial_due(&self) {
-        let now = self.clock.now();
-        loop {
-            let address = {
-                let mut inner = self.inner.lock();
-                if inner.closed || !inner.may_dial() {
-                    return;
-                }
-                inner.book.next(now)
-            };
-            let Some(address) = address else { return };
-            // Only a weak handle: whoever is being dialled must not keep a closed swarm's store locked.
-            let (me, info_hash, our_id) = (self.me.clone(), self.image.info_hash(), self.peer_id);
-            self.runtime.spawn(async move {
-                let dialled = connection::dial(address, info_hash, our_id).await;
-                let Some(swarm) = me.upgrade() else { return };
-                match dialled {
-                    Ok(opened) => swarm.attach(opened, Some(address)),
-                    Err(error) => {
-                        tracing::debug!(%address, %error, "peer not reached");
-                        let now = swarm.clock.now();
-                        swarm.inner.lock().book.lost(now, address);
-                    }
-                }
-                swarm.news.notify_one();
-            });
-        }
-    }
 }
 
 impl Inner {
-    fn may_dial(&self) -> bool {
-        let dialling = self.book.dialling();
-        dialling < MAX_DIALLING && self.links.len() + dialling < MAX_PEERS
-    }
-
     fn send(&mut self, key: PeerKey, item: Outgoing) {
         if let Some(link) = self.links.get(&key) {
             // The task may have ended already; it reports that itself.

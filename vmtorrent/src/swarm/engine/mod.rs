@@ -3,6 +3,7 @@
 //! Invariant: no I/O, no clock, no randomness of its own. Every call takes `now`; what is to be done
 //! comes out as [`Output`]s, in order. A driver carries them out; a simulator could as well.
 
+mod incoming;
 mod peer;
 mod requests;
 
@@ -20,9 +21,9 @@ use super::upload::UploadQueue;
 use super::wire::{ExtendedHello, WireMessage, WireRequest};
 use crate::Bitfield;
 use crate::clock::Time;
-use crate::image::{BLOCK_LENGTH, BlockIndex, Image, PieceClass, PieceIndex};
+use crate::image::{BlockIndex, Image, PieceClass, PieceIndex};
 use crate::options::Fill;
-use crate::picker::{Band, BlockArrival, PeerKey, Picker};
+use crate::picker::{Band, PeerKey, Picker};
 
 /// Something for the driver to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -452,172 +453,6 @@ impl Engine {
                 self.send(now, key, WireMessage::KeepAlive);
             }
         }
-    }
-
-    fn on_have(&mut self, now: Time, key: PeerKey, piece: PieceIndex) {
-        if !self.image.geometry().contains(piece) {
-            let reason = format!("HAVE for piece {piece}, the image has fewer");
-            self.disconnect(now, key, DisconnectReason::Protocol(reason));
-            return;
-        }
-        if self.picker.add_have(key, piece) {
-            self.after_news(now, key);
-        }
-    }
-
-    fn on_bitfield(&mut self, now: Time, key: PeerKey, bits: &[u8]) {
-        let Some(field) = Bitfield::from_wire(bits, self.image.geometry().piece_count()) else {
-            let reason = "BITFIELD of a wrong length".to_owned();
-            self.disconnect(now, key, DisconnectReason::Protocol(reason));
-            return;
-        };
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return;
-        };
-        if std::mem::replace(&mut peer.said_field, true) {
-            let reason = "a second BITFIELD".to_owned();
-            self.disconnect(now, key, DisconnectReason::Protocol(reason));
-            return;
-        }
-        self.picker.set_field(key, field);
-        self.after_news(now, key);
-    }
-
-    /// A peer has more than it had: perhaps we want some of it, perhaps it is done.
-    fn after_news(&mut self, now: Time, key: PeerKey) {
-        let full = self.picker.field(key).is_some_and(Bitfield::is_full);
-        if full && self.is_complete() {
-            self.disconnect(now, key, DisconnectReason::BothSeeds);
-            return;
-        }
-        self.show_interest(now, key);
-        if self.picker.has_free(Band::Demand) {
-            self.schedule(now);
-        } else {
-            self.fill_queue(now, key);
-        }
-    }
-
-    /// Says that a peer has what we lack, if it does and was not told yet.
-    fn show_interest(&mut self, now: Time, key: PeerKey) {
-        if let Some(peer) = self.peers.get_mut(&key)
-            && !peer.we_are_interested
-            && self.picker.is_interesting(key)
-        {
-            peer.we_are_interested = true;
-            self.send(now, key, WireMessage::Interested);
-        }
-    }
-
-    fn on_request(&mut self, now: Time, key: PeerKey, request: WireRequest) {
-        let piece = PieceIndex(request.piece);
-        let geometry = self.image.geometry();
-        let fits = geometry.contains(piece)
-            && (1..=MAX_REQUEST).contains(&request.length)
-            && u64::from(request.begin) + u64::from(request.length)
-                <= u64::from(geometry.piece_length(piece));
-        if !fits {
-            let reason = format!("request outside the image: {request:?}");
-            self.disconnect(now, key, DisconnectReason::Protocol(reason));
-            return;
-        }
-        if self.peers.get(&key).is_none_or(|p| p.we_choke) {
-            return;
-        }
-        if !self.have.get(piece) {
-            self.refuse(now, key, piece);
-            return;
-        }
-        self.uploads.push(key, request);
-        self.pump_uploads(now);
-    }
-
-    /// A block can't be served. Without the fast extension nobody can be told so, and the peer would wait
-    /// for it; when it connects again, it sees what we really have.
-    fn refuse(&mut self, now: Time, key: PeerKey, piece: PieceIndex) {
-        let reason = format!("piece {piece} can't be served");
-        self.disconnect(now, key, DisconnectReason::Protocol(reason));
-    }
-
-    fn on_block(&mut self, now: Time, key: PeerKey, piece: u32, begin: u32, data: &[u8]) {
-        let Some(block) = self
-            .image
-            .geometry()
-            .block_from_wire(piece, begin, data.len() as u32)
-        else {
-            let reason = format!("a block that nobody asks for: piece {piece} at {begin}");
-            self.disconnect(now, key, DisconnectReason::Protocol(reason));
-            return;
-        };
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return;
-        };
-        // A block may cross the CANCEL that takes its request back: it is as good as any.
-        if let Some(outstanding) = peer.outstanding.remove(&block) {
-            peer.path.on_receive(now, &outstanding.mark);
-            peer.last_block = now;
-            peer.snubbed = false;
-        }
-        match self.picker.receive(key, block) {
-            BlockArrival::Unwanted => self.traffic.wasted += data.len() as u64,
-            BlockArrival::New {
-                band,
-                other,
-                complete,
-            } => {
-                self.traffic.fetched[band.index()] += data.len() as u64;
-                if let Some(other) = other {
-                    self.cancel(now, other, block);
-                }
-                self.assemble(key, block, band, data, complete);
-            }
-        }
-        if self.picker.has_free(Band::Demand) {
-            self.schedule(now);
-        } else {
-            self.fill_queue(now, key);
-        }
-    }
-
-    fn assemble(
-        &mut self,
-        key: PeerKey,
-        block: BlockIndex,
-        band: Band,
-        data: &[u8],
-        complete: bool,
-    ) {
-        let length = self.image.geometry().piece_length(block.piece) as usize;
-        let assembly = self
-            .assembly
-            .entry(block.piece)
-            .or_insert_with(|| Assembly {
-                data: BytesMut::zeroed(length),
-                contributors: Vec::new(),
-                received: [0; 4],
-            });
-        let begin = block.block as usize * BLOCK_LENGTH as usize;
-        assembly.data[begin..begin + data.len()].copy_from_slice(data);
-        assembly.received[band.index()] += data.len() as u64;
-        if !assembly.contributors.contains(&key) {
-            assembly.contributors.push(key);
-        }
-        if complete {
-            let data = std::mem::take(&mut assembly.data).freeze();
-            self.outputs.push(Output::Store(block.piece, data));
-        }
-    }
-
-    /// What came of a piece was in vain; gives who sent it.
-    fn forget_assembly(&mut self, piece: PieceIndex) -> Vec<PeerKey> {
-        let Some(assembly) = self.assembly.remove(&piece) else {
-            return Vec::new();
-        };
-        for (fetched, received) in self.traffic.fetched.iter_mut().zip(assembly.received) {
-            *fetched -= received;
-            self.traffic.wasted += received;
-        }
-        assembly.contributors
     }
 
     /// Tells every peer that lacks it that we have a piece now.

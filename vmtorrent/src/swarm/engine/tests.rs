@@ -33,6 +33,10 @@ struct Node {
     liar: bool,
     /// Swallows requests.
     mute: bool,
+    /// Can't store anything.
+    full_disk: bool,
+    /// Can't read this piece.
+    unreadable: Option<u32>,
     disconnects: Vec<DisconnectReason>,
 }
 
@@ -96,6 +100,8 @@ impl Net {
             ready: BTreeMap::new(),
             liar: false,
             mute: false,
+            full_disk: false,
+            unreadable: None,
             disconnects: Vec::new(),
         });
         self.nodes.len() - 1
@@ -140,6 +146,10 @@ impl Net {
                     self.transmit(n, key, message, 20);
                 }
                 Output::SendBlock(_, _) if self.nodes[n].mute => {}
+                Output::SendBlock(key, r) if self.nodes[n].unreadable == Some(r.piece) => {
+                    self.nodes[n].engine.block_sent(self.now, key, r, false);
+                    self.collect(n);
+                }
                 Output::SendBlock(key, r) => {
                     let length = self.image.geometry().piece_length(PieceIndex(r.piece));
                     let mut data = piece_data(r.piece, length)
@@ -235,7 +245,9 @@ impl Net {
             }
             Happening::Stored(n, piece, data) => {
                 let hash: [u8; 20] = Sha1::digest(&data).into();
-                if hash == *self.image.piece_hash(piece) {
+                if self.nodes[n].full_disk {
+                    self.nodes[n].engine.not_stored(self.now, piece);
+                } else if hash == *self.image.piece_hash(piece) {
                     self.nodes[n].engine.stored(self.now, piece);
                 } else {
                     self.nodes[n].engine.mismatched(self.now, piece);
@@ -436,6 +448,96 @@ fn peers_complete_from_each_other_when_the_seed_has_gone() {
             net.nodes[p].engine.picker.missing()
         );
     }
+}
+
+#[test]
+fn a_full_disk_does_not_become_a_loop_of_downloads_and_ends_well() {
+    let mut net = Net::new(image(200, PIECE), 20);
+    let seed = net.node(100.0, true, Fill::None);
+    let leech = net.node(100.0, false, Fill::Full);
+    net.link(leech, seed);
+    net.run_for(300);
+    net.nodes[leech].full_disk = true;
+    net.run_for(20_000);
+    let traffic = net.nodes[leech].engine.traffic();
+    let line = 20 * 12_500_000;
+    assert!(
+        traffic.wasted > 0 && traffic.wasted < line / 20,
+        "{} in vain",
+        traffic.wasted
+    );
+    net.nodes[leech].full_disk = false;
+    net.run_for(20_000);
+    assert!(net.nodes[leech].engine.is_complete());
+    let kept: u64 = net.nodes[leech].engine.traffic().fetched.iter().sum();
+    assert_eq!(
+        kept,
+        net.image.geometry().total_length(),
+        "what was kept is counted once"
+    );
+}
+
+#[test]
+fn a_damaged_piece_may_be_found_by_many_and_is_fetched_once() {
+    let mut net = Net::new(image(40, PIECE), 20);
+    let seed = net.node(100.0, true, Fill::None);
+    let leech = net.node(100.0, false, Fill::None);
+    net.link(leech, seed);
+    net.run_for(100);
+    net.timed_demand(leech, 5);
+    let before = net.nodes[leech].engine.traffic().fetched[0];
+    net.nodes[leech].engine.damaged(net.now, PieceIndex(5));
+    net.nodes[leech].ready.clear();
+    net.demand(leech, 5);
+    net.run_for(5);
+    net.nodes[leech].engine.damaged(net.now, PieceIndex(5));
+    net.demand(leech, 5);
+    net.run_for(500);
+    assert!(net.nodes[leech].ready.contains_key(&5));
+    let traffic = net.nodes[leech].engine.traffic();
+    assert_eq!(
+        (traffic.fetched[0] - before, traffic.wasted),
+        (u64::from(PIECE), 0)
+    );
+    for peer in net.nodes[leech].engine.peers.values() {
+        assert_eq!((peer.outstanding.len(), peer.path.in_flight()), (0, 0));
+    }
+}
+
+#[test]
+fn a_piece_that_a_seed_can_not_read_comes_from_another_and_wedges_nobody() {
+    let mut net = Net::new(image(40, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let broken = net.node(100.0, true, Fill::None);
+    net.nodes[broken].unreadable = Some(7);
+    net.link(leech, broken);
+    net.run_for(100);
+    net.timed_demand(leech, 6);
+    net.demand(leech, 7);
+    net.run_for(200);
+    assert!(
+        net.nodes[leech].engine.peers.is_empty(),
+        "the seed ends the connection"
+    );
+    let good = net.node(100.0, true, Fill::None);
+    net.link(leech, good);
+    net.run_for(300);
+    assert!(net.nodes[leech].ready.contains_key(&7));
+}
+
+#[test]
+fn a_demand_that_nobody_can_serve_does_not_stop_the_idle_fill() {
+    let mut net = Net::new(image(60, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::Idle);
+    let partial = net.node(100.0, false, Fill::None);
+    for p in 0..59 {
+        net.nodes[partial].engine.have.set(PieceIndex(p), true);
+        net.nodes[partial].engine.picker.have(PieceIndex(p));
+    }
+    net.demand(leech, 59);
+    net.link(leech, partial);
+    net.run_for(3000);
+    assert_eq!(net.nodes[leech].ready.len(), 59);
 }
 
 #[test]
