@@ -40,9 +40,9 @@ fn field(peers: Peers, peer: u32, pieces: u32) -> Bitfield {
 }
 
 /// The mean time of a pick while the download goes on, with its arrival.
-fn measure(pieces: u32, peers: u32, kind: Peers) -> (Duration, u64) {
+fn measure(pieces: u32, peers: u32, kind: Peers) -> Duration {
     let Some(geometry) = Geometry::new(u64::from(pieces) * u64::from(PIECE), PIECE) else {
-        return (Duration::ZERO, 0);
+        return Duration::ZERO;
     };
     let mut picker = Picker::new(geometry, |_| false, |_| false, 1);
     for p in 0..peers {
@@ -52,27 +52,25 @@ fn measure(pieces: u32, peers: u32, kind: Peers) -> (Duration, u64) {
     }
     let mut picks = 0;
     let mut spent = Duration::ZERO;
-    'all: for round in 0.. {
-        for p in 0..peers {
-            let key = PeerKey(p as usize);
-            let start = Instant::now();
-            let pick = black_box(picker.pick(key, Band::Background));
-            spent += start.elapsed();
-            picks += 1;
-            if let Some(pick) = pick
-                && let BlockArrival::New { complete: true, .. } = picker.receive(key, pick.block)
-            {
-                picker.have(pick.block.piece);
-            }
-            if picks == 200_000 || (pick.is_none() && round > 1000) {
-                break 'all;
-            }
+    let mut idle = 0;
+    for p in (0..peers).cycle() {
+        let key = PeerKey(p as usize);
+        let start = Instant::now();
+        let pick = black_box(picker.pick(key, Band::Background));
+        spent += start.elapsed();
+        picks += 1;
+        idle = if pick.is_some() { 0 } else { idle + 1 };
+        if let Some(pick) = pick
+            && let BlockArrival::New { complete: true, .. } = picker.receive(key, pick.block)
+        {
+            picker.have(pick.block.piece);
+        }
+        // As many for each case, or until nobody has anything left.
+        if picks == 15_000 || idle > peers {
+            break;
         }
     }
-    (
-        spent / u32::try_from(picks.max(1)).unwrap_or(u32::MAX),
-        picks,
-    )
+    spent / picks.max(1)
 }
 
 fn main() {
@@ -83,7 +81,7 @@ fn main() {
     for kind in [Peers::Seeds, Peers::Halves, Peers::Sparse] {
         let mut smallest = None;
         for pieces in [4_096, 131_072] {
-            let (time, _) = measure(pieces, 100, kind);
+            let time = measure(pieces, 100, kind);
             let base = *smallest.get_or_insert(time);
             let ratio = time.as_secs_f64() / base.as_secs_f64().max(1e-9);
             let micros = time.as_secs_f64() * 1e6;

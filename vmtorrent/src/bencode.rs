@@ -1,7 +1,7 @@
 //! Invariant: a [`Node`] spans exactly one well-formed value, so walking it neither fails nor recurses nor allocates.
 //!
 //! `librqbit-bencode` reads numbers and string lengths without overflow checks (a panic in debug
-//! builds, a wrapped value in release builds) and takes the last of two equal keys. That is not good
+//! builds, a wrapped value in release builds) and does not itself refuse two equal keys. That is not good
 //! enough for files and answers that strangers send, so they are read through this module.
 
 use std::fmt;

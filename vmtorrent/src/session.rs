@@ -88,11 +88,11 @@ const WORKERS: usize = 2;
 const MAX_BLOCKING_THREADS: usize = 64;
 
 impl Session {
-    /// Starts a session: binds the listener and makes the cache directory.
+    /// Starts a session: its threads and its listener.
     ///
     /// # Errors
-    /// [`ErrorKind::InUse`] when the port is taken, [`ErrorKind::PermissionDenied`] or
-    /// [`ErrorKind::Io`] when the cache directory can't be made.
+    /// [`ErrorKind::InUse`] when the port is taken, [`ErrorKind::NotFound`] when no cache directory is named
+    /// and there is no home directory.
     pub async fn start(options: SessionOptions) -> Result<Self> {
         let cache = match &options.cache {
             Some(path) => std::path::absolute(path)

@@ -1,4 +1,5 @@
-//! Invariant: counters only grow; the four bands add up to the bytes fetched.
+//! Invariant: the four bands add up to the bytes fetched; counters only grow, but for bytes of a piece that turn out to
+//! be in vain, which move from the fetched to the wasted ones.
 
 use serde::Serialize;
 

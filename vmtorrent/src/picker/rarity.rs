@@ -1,5 +1,4 @@
-//! Invariant: `order` holds each candidate once, sorted by availability; `bounds[a]` is where the
-//! candidates with availability `a` or more begin; `position` inverts `order`.
+//! Invariant: each candidate stands once, in the bucket of its availability, at the place that `position` tells.
 
 use rand::seq::SliceRandom;
 
@@ -10,16 +9,15 @@ const ABSENT: u32 = u32::MAX;
 
 /// The pieces that background fetching may begin, rarest first.
 ///
-/// A change of availability by one moves a piece across one bucket border by a swap, so it costs O(1)
-/// (the structure that libtorrent's piece picker made known). Peers that have everything are not
-/// counted: they change no order. The start order is shuffled, so that peers that start together with
-/// the same view pick different pieces and trade them.
+/// One bucket for each availability: a change by one, a removal and an insertion each move a piece
+/// in O(1). Peers that have everything are not counted: they change no order. The start order is
+/// shuffled, so that peers that start together with the same view pick different pieces and trade them.
 #[derive(Debug)]
 pub(super) struct Rarity {
     availability: Vec<u16>,
-    order: Vec<u32>,
+    buckets: Vec<Vec<u32>>,
+    /// Index in its bucket, for a candidate.
     position: Vec<u32>,
-    bounds: Vec<u32>,
     candidates: Bitfield,
 }
 
@@ -34,21 +32,16 @@ impl Rarity {
     ) -> Self {
         let mut order: Vec<u32> = candidates.map(|p| p.0).collect();
         order.shuffle(rng);
-        let mut position = vec![ABSENT; pieces as usize];
-        let mut field = Bitfield::new(pieces);
-        for (i, &p) in order.iter().enumerate() {
-            position[p as usize] = i as u32;
-            field.set(PieceIndex(p), true);
-        }
-        let end = order.len() as u32;
-        Self {
+        let mut rarity = Self {
             availability: vec![0; pieces as usize],
-            order,
-            position,
-            // Bucket 0 holds all; `bounds` always has one entry behind the highest availability.
-            bounds: vec![0, end],
-            candidates: field,
+            buckets: vec![Vec::with_capacity(order.len())],
+            position: vec![ABSENT; pieces as usize],
+            candidates: Bitfield::new(pieces),
+        };
+        for piece in order {
+            rarity.insert(PieceIndex(piece));
         }
+        rarity
     }
 
     pub(super) fn availability(&self, piece: PieceIndex) -> u16 {
@@ -60,60 +53,24 @@ impl Rarity {
     }
 
     pub(super) fn increase(&mut self, piece: PieceIndex) {
-        let a = self.availability[piece.as_usize()];
-        if a == u16::MAX {
-            return;
-        }
-        if self.position[piece.as_usize()] != ABSENT {
-            self.move_up(piece.0, a as usize);
-        }
-        self.availability[piece.as_usize()] = a + 1;
+        self.change(piece, |a| a.checked_add(1));
     }
 
     pub(super) fn decrease(&mut self, piece: PieceIndex) {
-        let a = self.availability[piece.as_usize()];
-        if a == 0 {
-            return;
-        }
-        if self.position[piece.as_usize()] != ABSENT {
-            self.move_down(piece.0, a as usize);
-        }
-        self.availability[piece.as_usize()] = a - 1;
+        self.change(piece, |a| a.checked_sub(1));
     }
 
     /// The piece is no candidate any more: begun, had, or wanted by a higher band.
     pub(super) fn remove(&mut self, piece: PieceIndex) {
-        if self.position[piece.as_usize()] == ABSENT {
-            return;
+        if self.candidates.set(piece, false) {
+            self.take_out(piece);
         }
-        // Bubble it to the end, one swap for each bucket above its own.
-        for a in self.availability[piece.as_usize()] as usize..self.bounds.len() - 1 {
-            self.move_up(piece.0, a);
-        }
-        self.order.pop();
-        let end = self.order.len() as u32;
-        for bound in self.bounds.iter_mut().rev().take_while(|b| **b > end) {
-            *bound = end;
-        }
-        self.position[piece.as_usize()] = ABSENT;
-        self.candidates.set(piece, false);
     }
 
     /// The piece is a candidate (again).
     pub(super) fn insert(&mut self, piece: PieceIndex) {
-        if self.position[piece.as_usize()] != ABSENT {
-            return;
-        }
-        let a = self.availability[piece.as_usize()] as usize;
-        self.reserve_bucket(a);
-        self.position[piece.as_usize()] = self.order.len() as u32;
-        self.order.push(piece.0);
-        self.candidates.set(piece, true);
-        if let Some(last) = self.bounds.last_mut() {
-            *last += 1;
-        }
-        for bucket in (a + 1..self.bounds.len() - 1).rev() {
-            self.move_down(piece.0, bucket);
+        if self.candidates.set(piece, true) {
+            self.put_in(piece);
         }
     }
 
@@ -124,68 +81,66 @@ impl Rarity {
         field: &Bitfield,
         start: impl FnOnce(u32) -> u32,
     ) -> Option<PieceIndex> {
-        if self.order.is_empty() {
+        if self.candidates.count_ones() == 0 {
             return None;
         }
         // A peer that has a piece is itself counted, unless it has everything.
-        let first = if field.is_full() {
-            0
-        } else {
-            self.bounds.get(1).copied().unwrap_or(0)
-        };
-        let found = self
-            .order
-            .iter()
-            .skip(first as usize)
+        let first = usize::from(!field.is_full());
+        let in_order = self.buckets.iter().skip(first).flatten();
+        in_order
             .take(SCAN)
             .map(|&p| PieceIndex(p))
-            .find(|&p| field.get(p));
-        found.or_else(|| {
-            self.candidates
-                .first_common(field, PieceIndex(start(self.candidates.len())))
-        })
+            .find(|&p| field.get(p))
+            .or_else(|| {
+                let from = PieceIndex(start(self.candidates.len()));
+                self.candidates.first_common(field, from)
+            })
     }
 
-    /// From bucket `a` to `a + 1`.
-    fn move_up(&mut self, piece: u32, a: usize) {
-        self.reserve_bucket(a + 1);
-        self.bounds[a + 1] -= 1;
-        let to = self.bounds[a + 1];
-        self.swap(self.position[piece as usize], to);
-    }
-
-    /// From bucket `a` to `a - 1`.
-    fn move_down(&mut self, piece: u32, a: usize) {
-        let to = self.bounds[a];
-        self.bounds[a] += 1;
-        self.swap(self.position[piece as usize], to);
-    }
-
-    fn reserve_bucket(&mut self, a: usize) {
-        let end = self.order.len() as u32;
-        while self.bounds.len() < a + 2 {
-            self.bounds.push(end);
+    fn change(&mut self, piece: PieceIndex, step: impl FnOnce(u16) -> Option<u16>) {
+        let Some(availability) = step(self.availability(piece)) else {
+            return;
+        };
+        let candidate = self.candidates.get(piece);
+        if candidate {
+            self.take_out(piece);
+        }
+        self.availability[piece.as_usize()] = availability;
+        if candidate {
+            self.put_in(piece);
         }
     }
 
-    fn swap(&mut self, i: u32, j: u32) {
-        self.order.swap(i as usize, j as usize);
-        self.position[self.order[i as usize] as usize] = i;
-        self.position[self.order[j as usize] as usize] = j;
+    fn take_out(&mut self, piece: PieceIndex) {
+        let at = std::mem::replace(&mut self.position[piece.as_usize()], ABSENT);
+        let bucket = &mut self.buckets[usize::from(self.availability[piece.as_usize()])];
+        bucket.swap_remove(at as usize);
+        if let Some(&moved) = bucket.get(at as usize) {
+            self.position[moved as usize] = at;
+        }
+    }
+
+    fn put_in(&mut self, piece: PieceIndex) {
+        let a = usize::from(self.availability(piece));
+        if self.buckets.len() <= a {
+            self.buckets.resize_with(a + 1, Vec::new);
+        }
+        self.position[piece.as_usize()] = self.buckets[a].len() as u32;
+        self.buckets[a].push(piece.0);
     }
 
     #[cfg(test)]
     fn check(&self) {
-        assert_eq!(self.bounds[0], 0);
-        assert_eq!(*self.bounds.last().unwrap(), self.order.len() as u32);
-        assert!(self.bounds.is_sorted());
-        for (i, &p) in self.order.iter().enumerate() {
-            assert_eq!(self.position[p as usize], i as u32);
-            let a = self.availability[p as usize] as usize;
-            assert!(self.bounds[a] as usize <= i && i < self.bounds[a + 1] as usize);
-            assert!(self.candidates.get(PieceIndex(p)));
+        let mut seen = 0;
+        for (a, bucket) in self.buckets.iter().enumerate() {
+            for (i, &p) in bucket.iter().enumerate() {
+                assert_eq!(self.position[p as usize], i as u32);
+                assert_eq!(usize::from(self.availability[p as usize]), a);
+                assert!(self.candidates.get(PieceIndex(p)));
+                seen += 1;
+            }
         }
-        assert_eq!(self.candidates.count_ones() as usize, self.order.len());
+        assert_eq!(self.candidates.count_ones(), seen);
     }
 }
 
