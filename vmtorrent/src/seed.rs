@@ -49,13 +49,7 @@ impl Seed {
             torrent,
             user,
         } = self;
-        let shared = session.clone();
-        session
-            .run(async move {
-                shared.release(torrent, user).await;
-                Ok(())
-            })
-            .await?;
+        session.release(torrent, user).await?;
         Ok(stats)
     }
 }

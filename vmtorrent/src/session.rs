@@ -382,14 +382,20 @@ impl Shared {
     }
 
     /// A user of a torrent goes; with the last one the torrent ends.
-    pub(crate) async fn release(&self, torrent: Arc<Torrent>, user: u64) {
-        let _guard = self.opening.lock().await;
-        // In here, so that the store is closed before somebody else may open it.
-        let torrent = torrent;
-        if torrent.leave(user) {
-            self.torrents.lock().remove(&torrent.image().info_hash());
-            torrent.end().await;
-        }
+    pub(crate) async fn release(self: &Arc<Self>, torrent: Arc<Torrent>, user: u64) -> Result<()> {
+        let shared = self.clone();
+        self.run(async move {
+            let _guard = shared.opening.lock().await;
+            // In here, so that the store is closed before somebody else may open it.
+            let torrent = torrent;
+            if torrent.leave(user) {
+                let info_hash = torrent.image().info_hash();
+                shared.torrents.lock().remove(&info_hash);
+                torrent.end().await;
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn blocking<T: Send + 'static>(

@@ -355,6 +355,57 @@ fn the_api_works_from_any_executor() {
     });
 }
 
+/// What a tracker counts: peers that have all, and peers that lack something.
+fn scrape(tracker: SocketAddr, image: &Image) -> String {
+    use std::io::{Read, Write};
+    let hash: String = image
+        .info_hash()
+        .0
+        .iter()
+        .map(|b| format!("%{b:02x}"))
+        .collect();
+    let mut stream = std::net::TcpStream::connect(tracker).unwrap();
+    let request = format!("GET /scrape?info_hash={hash} HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn peers_find_each_other_by_the_seeds_tracker_and_say_good_bye() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = content(4 * MIB);
+    let origin = session(&scratch.path().join("unused")).await;
+    let tracker = origin.serve_tracker(loopback()).await.unwrap();
+    let path = scratch.path().join("disk.img");
+    std::fs::write(&path, &data).unwrap();
+    let options_of = PublishOptions {
+        trackers: vec![format!("http://{tracker}/announce")],
+        ..PublishOptions::default()
+    };
+    let image = publish(&path, &options_of).unwrap().image;
+    let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
+    let host = session(&scratch.path().join("cache")).await;
+    let launched = options(&scratch.path().join("state"), None);
+    let appliance = host.launch(image.clone(), launched).await.unwrap();
+    assert!(read_all(&appliance, data.len()).await == data);
+    let counted = scrape(tracker, &image);
+    assert!(
+        counted.contains("8:completei1e") || counted.contains("8:completei2e"),
+        "{counted}"
+    );
+    // The last user of the image tells the tracker.
+    appliance.shutdown().await.unwrap();
+    seed.shutdown().await.unwrap();
+    let counted = scrape(tracker, &image);
+    let gone = !counted.contains("8:complete")
+        || (counted.contains("8:completei0e") && counted.contains("10:incompletei0e"));
+    assert!(gone, "{counted}");
+    host.shutdown().await.unwrap();
+    origin.shutdown().await.unwrap();
+}
+
 #[test]
 fn public_types_go_where_an_embedder_needs_them() {
     fn everywhere<T: Send + Sync + 'static>() {}

@@ -47,7 +47,8 @@ pub struct Appliance {
     directory: Option<PathBuf>,
     disks: Vec<Arc<Disk>>,
     counters: Arc<Counters>,
-    user: u64,
+    /// Our place among the torrent's users, until it is given up.
+    user: Option<u64>,
     events: broadcast::Sender<Event>,
     torrent: Arc<Torrent>,
     state: Arc<StateDirectory>,
@@ -94,7 +95,7 @@ impl Appliance {
             directory: None,
             disks,
             counters,
-            user,
+            user: Some(user),
             events,
             torrent,
             state,
@@ -275,7 +276,7 @@ impl Appliance {
     /// # Errors
     /// When what the guest wrote could not be flushed: it is named, and the state directory still holds
     /// all that an earlier flush had acknowledged.
-    pub async fn shutdown(self) -> Result<Stats> {
+    pub async fn shutdown(mut self) -> Result<Stats> {
         let mount = self.mount.lock().take();
         // What the guest wrote is flushed even if the mount can't be taken away.
         let mut outcome = match mount {
@@ -297,15 +298,11 @@ impl Appliance {
         let stats = self.stats();
         let session = self.session.clone();
         let own_session = self.own_session.lock().take();
-        let (torrent, user) = (self.torrent.clone(), self.user);
+        let (torrent, user) = (self.torrent.clone(), self.user.take());
         drop(self);
-        let shared = session.clone();
-        session
-            .run(async move {
-                shared.release(torrent, user).await;
-                Ok(())
-            })
-            .await?;
+        if let Some(user) = user {
+            session.release(torrent, user).await?;
+        }
         if let Some(own) = own_session {
             own.shutdown().await?;
         }
@@ -336,7 +333,9 @@ impl Appliance {
 
 impl Drop for Appliance {
     fn drop(&mut self) {
-        self.torrent.leave(self.user);
+        if let Some(user) = self.user {
+            self.torrent.leave(user);
+        }
     }
 }
 

@@ -518,4 +518,6 @@ impl Engine {
 }
 
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod tests;
