@@ -23,9 +23,9 @@ have cargo || missing+=(cargo-web rustc-web)
 case ${1:-demo} in
 demo) ;;
 test)
-    have rustfmt || missing+=(rustfmt-web)
-    have cargo-clippy || missing+=(rust-web-clippy)
-    need ip iproute2
+    # rustup has stand-ins on the path even for what is not installed: only a run tells.
+    cargo fmt --version >/dev/null 2>&1 || missing+=(rustfmt-web)
+    cargo clippy --version >/dev/null 2>&1 || missing+=(rust-web-clippy)
     /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
     ;;
 *)

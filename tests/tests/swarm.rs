@@ -53,7 +53,7 @@ fn peers_complete_from_each_other_when_the_seed_dies_half_way() {
             host.launch(&torrent)
                 .discovery()
                 .fill("full")
-                .option("--upload-limit", "3M")
+                .option("--upload-limit", "2M")
                 .spawn()
         })
         .collect();

@@ -4,6 +4,20 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+/// Makes a directory and those above it that are absent, so that their names survive a loss of power.
+pub(crate) fn create_directories(path: &Path) -> io::Result<()> {
+    let absent: Vec<&Path> = path.ancestors().take_while(|p| !p.exists()).collect();
+    std::fs::create_dir_all(path)?;
+    for made in absent {
+        match made.parent() {
+            Some(parent) if parent != Path::new("") => sync_directory(parent)?,
+            Some(_) => sync_directory(Path::new("."))?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
 /// Makes the names in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]

@@ -94,8 +94,9 @@ async fn write_out(appliance: &Appliance, output: &Path) -> Result<u64> {
     })?;
     name.push(format!(".{}.partial", std::process::id()));
     let partial = output.with_file_name(name);
+    let _removed_at_the_end = Leftover(&partial);
     let written = write_all(appliance, &partial).await;
-    let finished = written.and_then(|bytes| {
+    written.and_then(|bytes| {
         fs::rename(&partial, output).map_err(|e| {
             Error::io(
                 format!("renaming {} to {}", partial.display(), output.display()),
@@ -103,16 +104,21 @@ async fn write_out(appliance: &Appliance, output: &Path) -> Result<u64> {
             )
         })?;
         Ok(bytes)
-    });
-    if finished.is_err() {
-        // Best effort: the error that is reported is the one that matters.
-        let _ = if partial.is_dir() {
-            fs::remove_dir_all(&partial)
+    })
+}
+
+/// What an export that did not end well leaves behind, also when it is given up half way.
+struct Leftover<'a>(&'a Path);
+
+impl Drop for Leftover<'_> {
+    fn drop(&mut self) {
+        // After a good end it has another name, and there is nothing to remove.
+        let _ = if self.0.is_dir() {
+            fs::remove_dir_all(self.0)
         } else {
-            fs::remove_file(&partial)
+            fs::remove_file(self.0)
         };
     }
-    finished
 }
 
 async fn write_all(appliance: &Appliance, partial: &Path) -> Result<u64> {

@@ -117,7 +117,7 @@ impl StateDirectory {
 
     fn open_or_make(path: &Path, image: &Image, temporary: Option<TempDir>) -> Result<Self> {
         let failed = |e| Error::io(format!("making the state directory {}", path.display()), e);
-        fs::create_dir_all(path).map_err(failed)?;
+        durable::create_directories(path).map_err(failed)?;
         refuse_foreign(path)?;
         let lock = Self::lock(path)?;
         let record = match Self::read_record(path)? {

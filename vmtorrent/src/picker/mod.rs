@@ -84,6 +84,8 @@ pub struct Picker {
     wanted: HashMap<PieceIndex, Band>,
     rarity: Rarity,
     peers: HashMap<PeerKey, Bitfield>,
+    /// Pieces that are asked of one peer only.
+    confined: HashMap<PieceIndex, PeerKey>,
     missing: u32,
     rng: StdRng,
 }
@@ -121,6 +123,7 @@ impl Picker {
             wanted: HashMap::new(),
             rarity,
             peers: HashMap::new(),
+            confined: HashMap::new(),
             missing,
             rng,
         }
@@ -209,9 +212,23 @@ impl Picker {
         self.rarity.availability(piece)
     }
 
+    /// From now on a piece is asked of this peer only, as long as it is connected: several gave it before,
+    /// and one of them lied.
+    pub fn confine(&mut self, piece: PieceIndex, peer: PeerKey) {
+        if self.has(peer, piece) {
+            self.confined.insert(piece, peer);
+        }
+    }
+
+    /// Whether `peer` may be asked for `piece`.
+    pub fn may_ask(&self, peer: PeerKey, piece: PieceIndex) -> bool {
+        self.has(peer, piece) && self.confined.get(&piece).is_none_or(|p| *p == peer)
+    }
+
     /// A peer has gone; what it was asked for is free again.
     pub fn remove_peer(&mut self, peer: PeerKey) {
         self.release(peer);
+        self.confined.retain(|_, p| *p != peer);
         if let Some(field) = self.peers.remove(&peer) {
             self.count(&field, false);
         }
@@ -361,7 +378,7 @@ impl Picker {
 
     /// Whether `peer` may be asked for a block that another peer was asked for.
     pub fn may_ask_twice(&self, peer: PeerKey, block: BlockIndex) -> bool {
-        self.has(peer, block.piece)
+        self.may_ask(peer, block.piece)
             && self
                 .open
                 .get(&block.piece)
@@ -370,7 +387,7 @@ impl Picker {
 
     /// Notes that `peer` is asked for `block`. False, and nothing noted, when that makes no sense.
     pub fn ask(&mut self, peer: PeerKey, block: BlockIndex) -> bool {
-        if !self.has(peer, block.piece) {
+        if !self.may_ask(peer, block.piece) {
             return false;
         }
         let Some(progress) = self.open_piece(block.piece) else {
@@ -390,12 +407,14 @@ impl Picker {
     /// block counts as asked. Background pieces that are open go on also when `lowest` forbids to
     /// begin new ones.
     pub fn pick(&mut self, peer: PeerKey, lowest: Band) -> Option<Pick> {
-        let field = self.peers.get(&peer)?;
+        if !self.peers.contains_key(&peer) {
+            return None;
+        }
         for band in Band::ALL.into_iter().filter(|b| *b <= lowest) {
             let mut queue = self.queues[band.index()].iter().copied();
             let piece = if band == Band::Background {
                 self.pick_background(peer)?
-            } else if let Some(piece) = queue.find(|p| field.get(*p)) {
+            } else if let Some(piece) = queue.find(|p| self.may_ask(peer, *p)) {
                 piece
             } else {
                 continue;
@@ -417,7 +436,7 @@ impl Picker {
         let field = self.peers.get(&peer)?;
         let queue = &self.queues[Band::Background.index()];
         let mut others = None;
-        for &piece in queue.iter().filter(|p| field.get(**p)) {
+        for &piece in queue.iter().filter(|p| self.may_ask(peer, **p)) {
             match self.open.get(&piece).and_then(|p| p.owner) {
                 Some(owner) if owner != peer => others = others.or(Some(piece)),
                 _ => return Some(piece),
@@ -470,6 +489,7 @@ impl Picker {
             return;
         }
         self.forget(piece);
+        self.confined.remove(&piece);
         self.rarity.remove(piece);
         self.states[piece.as_usize()] = PieceState::Had;
         self.missing -= 1;

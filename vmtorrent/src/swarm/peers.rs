@@ -25,10 +25,9 @@ impl Swarm {
             handshake,
             connect_time,
         } = opened;
-        let Ok(address) = stream.peer_addr() else {
-            return;
-        };
         let their_id = handshake.peer_id;
+        // A peer that has reset the connection has no address any more.
+        let address = dialled.or_else(|| stream.peer_addr().ok());
         self.drive_inner(|inner, now| {
             let lost = |inner: &mut Inner| {
                 if let Some(address) = dialled {
@@ -41,6 +40,7 @@ impl Swarm {
                 }
                 return;
             }
+            let Some(address) = address else { return };
             if inner.links.len() >= MAX_PEERS {
                 return lost(inner);
             }
@@ -50,9 +50,14 @@ impl Swarm {
                 .find(|(_, l)| l.peer_id == their_id)
                 .map(|(k, _)| *k);
             if let Some(twin) = twin {
-                // Both dialled at once: both sides keep the one that the greater peer id opened.
-                let keep_new = (self.peer_id > their_id) == dialled.is_some()
-                    && inner.links[&twin].dialled.is_some() != dialled.is_some();
+                // Both dialled at once: both sides keep the one that the greater peer id opened. A peer
+                // that dials again has lost its first connection, whatever ours looks like.
+                let twin_dialled = inner.links[&twin].dialled.is_some();
+                let keep_new = match (twin_dialled, dialled.is_some()) {
+                    (false, false) => true,
+                    (true, true) => false,
+                    (_, by_us) => (self.peer_id > their_id) == by_us,
+                };
                 if !keep_new {
                     if let Some(address) = dialled {
                         inner.book.rest(now, address, TWIN_REST);

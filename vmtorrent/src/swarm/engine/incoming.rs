@@ -120,7 +120,8 @@ impl Engine {
         // A block may cross the CANCEL that takes its request back: it is as good as any.
         if let Some(outstanding) = peer.outstanding.remove(&block) {
             peer.path.on_receive(now, &outstanding.mark);
-            peer.last_block = now;
+            // Another answer is due only if something is still asked for.
+            peer.unanswered_since = (!peer.outstanding.is_empty()).then_some(now);
             peer.snubbed = false;
         }
         match self.picker.receive(key, block) {

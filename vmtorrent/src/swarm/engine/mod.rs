@@ -237,9 +237,6 @@ impl Engine {
         self.peers.remove(&key);
         self.picker.remove_peer(key);
         self.uploads.remove(key);
-        for assembly in self.assembly.values_mut() {
-            assembly.contributors.retain(|p| *p != key);
-        }
         self.schedule(now);
         self.pump_uploads(now);
     }
@@ -327,14 +324,23 @@ impl Engine {
     pub(crate) fn mismatched(&mut self, now: Time, piece: PieceIndex) {
         let contributors = self.forget_assembly(piece);
         let alone = contributors.len() == 1;
-        for key in contributors {
-            let Some(peer) = self.peers.get_mut(&key) else {
+        for key in &contributors {
+            let Some(peer) = self.peers.get_mut(key) else {
                 continue;
             };
             peer.strikes += 1;
             if alone || peer.strikes >= MAX_STRIKES {
-                self.disconnect(now, key, DisconnectReason::BadData);
+                self.disconnect(now, *key, DisconnectReason::BadData);
             }
+        }
+        // Several gave it: one of those with the fewest strikes gives all of it, and is known by that.
+        let strikes = |key: &PeerKey| self.peers.get(key).map(|p| p.strikes);
+        let next = contributors
+            .iter()
+            .filter(|k| strikes(k).is_some())
+            .min_by_key(|k| strikes(k));
+        if let Some(next) = next.copied() {
+            self.picker.confine(piece, next);
         }
         self.picker.lost(piece);
         self.schedule(now);
@@ -425,8 +431,7 @@ impl Engine {
             let Some(peer) = self.peers.get_mut(&key) else {
                 continue;
             };
-            let oldest = peer.outstanding.values().map(|o| o.mark.sent()).min();
-            let waiting = oldest.map(|sent| now.since(sent.max(peer.last_block)));
+            let waiting = peer.unanswered_since.map(|since| now.since(since));
             if waiting.is_some_and(|w| w > UNANSWERED) || now.since(peer.last_received) > SILENCE {
                 self.disconnect(now, key, DisconnectReason::Silent);
                 continue;
@@ -441,9 +446,14 @@ impl Engine {
                 .filter(|(_, o)| now.since(o.mark.sent()) > SNUB)
                 .map(|(block, _)| *block)
                 .collect();
+            let unanswered_since = peer.unanswered_since;
             for block in late {
                 self.cancel(now, key, block);
                 self.picker.give_up(key, block);
+            }
+            if let Some(peer) = self.peers.get_mut(&key) {
+                // Taking back what it did not answer does not make up for it.
+                peer.unanswered_since = unanswered_since;
             }
             let quiet = self
                 .peers

@@ -33,7 +33,8 @@ pub(super) struct Peer {
     /// It left requests unanswered for long: it gets one at a time until it delivers.
     pub(super) snubbed: bool,
     pub(super) last_received: Time,
-    pub(super) last_block: Time,
+    /// When the first of the requests went out that nothing has answered since.
+    pub(super) unanswered_since: Option<Time>,
     pub(super) last_sent: Time,
     /// Pieces with a wrong hash to which it contributed.
     pub(super) strikes: u32,
@@ -56,7 +57,7 @@ impl Peer {
             outstanding: HashMap::new(),
             snubbed: false,
             last_received: now,
-            last_block: now,
+            unanswered_since: None,
             last_sent: now,
             strikes: 0,
             said_field: false,
@@ -95,6 +96,7 @@ impl Peer {
         let expected = self.path.expected(bytes);
         let mark = self.path.on_send(now, bytes);
         let late_at = now + expected * 2 + LATE_SLACK;
+        self.unanswered_since.get_or_insert(now);
         let new = Outstanding { mark, late_at };
         if let Some(old) = self.outstanding.insert(block, new) {
             self.path.on_drop(&old.mark);
@@ -114,6 +116,7 @@ impl Peer {
 
     /// Notes that none of the requests will be answered.
     pub(super) fn drop_all_requests(&mut self) {
+        self.unanswered_since = None;
         for (_, o) in self.outstanding.drain() {
             self.path.on_drop(&o.mark);
         }

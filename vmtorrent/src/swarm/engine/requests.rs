@@ -61,7 +61,7 @@ impl Engine {
             .map(|(key, peer)| (*key, peer))
             .filter(|(key, peer)| {
                 peer.has_demand_room(now, bytes)
-                    && self.picker.has(*key, block.piece)
+                    && self.picker.may_ask(*key, block.piece)
                     && allowed(*key)
             })
             .min_by_key(|(_, peer)| peer.path.expected(bytes))
@@ -143,6 +143,9 @@ impl Engine {
             return;
         };
         if peer.drop_request(block) {
+            if peer.outstanding.is_empty() {
+                peer.unanswered_since = None;
+            }
             let request = self.wire_request(block);
             self.send(now, key, WireMessage::Cancel(request));
         }

@@ -126,6 +126,40 @@ fn a_liar_is_found_and_the_piece_is_fetched_from_another() {
 }
 
 #[test]
+fn of_two_that_gave_a_bad_piece_the_liar_is_found_and_the_honest_one_stays() {
+    let mut net = Net::new(image(60, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let honest = net.node(100.0, true, Fill::None);
+    let liar = net.node(100.0, true, Fill::None);
+    net.nodes[liar].liar = true;
+    net.link(leech, honest);
+    net.link(leech, liar);
+    net.run_for(200);
+    for piece in 0..10 {
+        let wait = net.timed_demand(leech, piece);
+        assert!(wait < 500.0, "piece {piece}: {wait} ms");
+    }
+    assert_eq!(net.nodes[leech].disconnects, [DisconnectReason::BadData]);
+    assert_eq!(net.nodes[honest].links.len(), 1, "the honest peer stays");
+    assert!(net.nodes[liar].links.is_empty());
+}
+
+#[test]
+fn a_peer_that_says_nothing_more_is_left_after_a_minute() {
+    let mut net = Net::new(image(60, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let mute = net.node(100.0, true, Fill::None);
+    net.nodes[mute].mute = true;
+    net.link(leech, mute);
+    net.run_for(100);
+    net.demand(leech, 3);
+    net.run_for(58_000);
+    assert!(net.nodes[leech].disconnects.is_empty());
+    net.run_for(5_000);
+    assert_eq!(net.nodes[leech].disconnects, [DisconnectReason::Silent]);
+}
+
+#[test]
 fn peers_complete_from_each_other_when_the_seed_has_gone() {
     let mut net = Net::new(image(120, PIECE), 5);
     let seed = net.node(40.0, true, Fill::None);
