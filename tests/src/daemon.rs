@@ -19,6 +19,7 @@ pub struct Daemon {
     log: Arc<Log>,
     mounts: Vec<PathBuf>,
     status: Option<ExitStatus>,
+    leaves_mount: bool,
 }
 
 /// What it has printed so far.
@@ -77,6 +78,7 @@ impl Daemon {
             log,
             mounts: mounts.iter().map(|m| m.to_path_buf()).collect(),
             status: None,
+            leaves_mount: false,
         }
     }
 
@@ -233,6 +235,21 @@ impl Daemon {
         self.clean_up();
     }
 
+    /// Kills it (SIGKILL) and leaves its dead mount, as a real kill does: the next launch there has to take it away.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn kill_9_and_leave_the_mount(mut self) {
+        assert!(
+            self.child.try_wait().unwrap().is_none(),
+            "it has ended by itself: {}",
+            self.told()
+        );
+        let _ = self.child.kill();
+        self.status = self.child.wait().ok();
+        self.leaves_mount = true;
+    }
+
     fn told(&self) -> String {
         self.log.entries().told()
     }
@@ -266,6 +283,9 @@ impl Daemon {
         if self.status.is_none() {
             let _ = self.child.kill();
             self.status = self.child.wait().ok();
+        }
+        if self.leaves_mount {
+            return;
         }
         // Temporary mount points are known from the event only.
         let ready = {

@@ -58,9 +58,8 @@ fn after_kill_9_nothing_is_fetched_twice_and_flushed_writes_are_there() {
             .as_u64()
             .is_some_and(|n| n * 5 > length * 2)
     });
-    launch.signal(rustix::process::Signal::KILL);
     let reported = launch.latest("progress")["present_bytes"].as_u64().unwrap();
-    drop(launch);
+    launch.kill_9_and_leave_the_mount();
     let copy = host.copy(info_hash.as_str().unwrap(), "disk.img");
     let held = image.held_bytes(&image.held_by(&copy));
     let free = length - image.distinct_bytes();
@@ -73,6 +72,7 @@ fn after_kill_9_nothing_is_fetched_twice_and_flushed_writes_are_there() {
         "it was complete: nothing is shown"
     );
 
+    // On the same mount point, where the dead mount still stands.
     let launch = host
         .launch(&torrent)
         .peer(&source.listen())

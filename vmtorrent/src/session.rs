@@ -392,6 +392,9 @@ impl Shared {
                 let info_hash = torrent.image().info_hash();
                 shared.torrents.lock().remove(&info_hash);
                 torrent.end().await;
+                let store = Arc::downgrade(torrent.pristine());
+                drop(torrent);
+                closed(store).await;
             }
             Ok(())
         })
@@ -420,6 +423,20 @@ impl Shared {
         torrent.swarm().accept(stream, handshake);
         Ok(())
     }
+}
+
+/// Waits until a store is closed, so that the next launch of the image finds its lock free: a piece that is
+/// just being stored, or a sync, may hold it for a moment. Not for ever: a mount that could only be detached may, too.
+async fn closed(store: Weak<Pristine>) {
+    const STEP: Duration = Duration::from_millis(2);
+    const STEPS: u32 = 500;
+    for _ in 0..STEPS {
+        if store.strong_count() == 0 {
+            return;
+        }
+        tokio::time::sleep(STEP).await;
+    }
+    tracing::debug!("the store of an image that ended is still in use");
 }
 
 /// Why a task of the session gave no result.

@@ -6,10 +6,16 @@ use std::path::{Path, PathBuf};
 
 use super::error::{MountError, MountErrorKind};
 
-/// Checks the directory and gives its canonical path.
+/// Checks the directory and gives its canonical path. A mount of ours whose process has died is taken away.
 pub(super) fn check(directory: &Path) -> Result<PathBuf, MountError> {
     let shown = directory.display();
-    let metadata = fs::metadata(directory).map_err(|e| unreadable(directory, e))?;
+    let metadata = match fs::metadata(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotConnected && clear_dead(directory) => {
+            fs::metadata(directory)
+        }
+        other => other,
+    };
+    let metadata = metadata.map_err(|e| unreadable(directory, e))?;
     if !metadata.is_dir() {
         let context = format!("mount point {shown} is not a directory: name a directory");
         return Err(MountError::new(MountErrorKind::NotDirectory, context));
@@ -28,6 +34,76 @@ pub(super) fn check(directory: &Path) -> Result<PathBuf, MountError> {
         return Err(MountError::new(MountErrorKind::Busy, context));
     }
     Ok(directory)
+}
+
+/// Takes a dead mount away if it is one of ours; says whether it did. Nobody can be using it any more: every
+/// access to it fails.
+#[cfg(target_os = "linux")]
+fn clear_dead(directory: &Path) -> bool {
+    use rustix::mount::UnmountFlags;
+    // The directory itself can't be looked at: its parent can.
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return false;
+    };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    let Ok(parent) = fs::canonicalize(parent) else {
+        return false;
+    };
+    let path = parent.join(name);
+    let Ok(table) = fs::read("/proc/self/mountinfo") else {
+        return false;
+    };
+    if !is_ours(&table, &path) {
+        return false;
+    }
+    tracing::info!(mount = %path.display(), "taking away the mount of a process that has died");
+    rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok()
+        || super::helper::unmount(&path, true).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn clear_dead(_directory: &Path) -> bool {
+    false
+}
+
+/// Whether the uppermost mount on `path` is of our type, by the lines of mountinfo (proc(5)).
+#[cfg(target_os = "linux")]
+fn is_ours(table: &[u8], path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let mut at_path = table.split(|b| *b == b'\n').filter(|line| {
+        let point = line.split(|b| *b == b' ').nth(4);
+        point.is_some_and(|point| unescape(point) == path.as_os_str().as_bytes())
+    });
+    let last = at_path.next_back().map(String::from_utf8_lossy);
+    last.and_then(|line| Some(line.split_once(" - ")?.1.starts_with("fuse.vmtorrent ")))
+        .unwrap_or(false)
+}
+
+/// mountinfo writes spaces and their like as a backslash and three octal digits.
+#[cfg(target_os = "linux")]
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail
+            .get(..3)
+            .and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        match octal {
+            Some(byte) if first == b'\\' => {
+                out.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                out.push(first);
+                rest = tail;
+            }
+        }
+    }
+    out
 }
 
 fn unreadable(directory: &Path, error: io::Error) -> MountError {
@@ -79,6 +155,19 @@ fn is_mounted(directory: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_the_uppermost_mount_of_our_type_counts_as_ours() {
+        let ours = "30 1 0:40 / /run/a\\040b rw - fuse.vmtorrent vmtorrent:x rw\n";
+        let other = "31 30 0:41 / /run/a\\040b rw - tmpfs none rw\n";
+        let path = Path::new("/run/a b");
+        assert!(is_ours(ours.as_bytes(), path));
+        assert!(!is_ours(format!("{ours}{other}").as_bytes(), path));
+        assert!(is_ours(format!("{other}{ours}").as_bytes(), path));
+        assert!(!is_ours(ours.as_bytes(), Path::new("/run/a")));
+        assert!(!is_ours(b"", path));
+    }
 
     #[test]
     fn each_unfit_mount_point_has_its_kind() {
