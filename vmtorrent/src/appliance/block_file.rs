@@ -50,13 +50,14 @@ impl BlockFile for Disk {
         let present = self
             .read_present(offset, &mut buffer[..length])
             .map_err(|e| self.to_errno("read", &e))?;
-        if present {
-            self.config.counters.read(length);
-            for base in self.bases_in(offset..offset + length as u64) {
-                self.note_read(&base, false);
-            }
+        let Some(extents) = present else {
+            return Ok(None);
+        };
+        self.config.counters.read(length);
+        for extent in extents.iter().filter(|e| e.kind == ExtentKind::Base) {
+            self.note_read(&extent.range, false);
         }
-        Ok(present.then_some(length))
+        Ok(Some(length))
     }
 
     fn read(self: Arc<Self>, offset: u64, length: usize) -> VolumeFuture<Bytes> {

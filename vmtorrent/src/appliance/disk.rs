@@ -19,7 +19,7 @@ use crate::clock::{SystemClock, Time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::{Image, ImageFile, PieceClass, PieceIndex};
-use crate::overlay::{ExtentKind, Fill as BaseFill, Overlay, StateDirectory, WriteOutcome};
+use crate::overlay::{Extent, ExtentKind, Fill as BaseFill, Overlay, StateDirectory, WriteOutcome};
 use crate::picker::Readahead;
 use crate::pristine::{Pristine, ReadOutcome, TryRead};
 use crate::swarm::Swarm;
@@ -87,10 +87,15 @@ impl Disk {
         (length as u64).min(left) as usize
     }
 
-    /// Fills `buffer` if that is possible without waiting.
-    pub(super) fn read_present(&self, offset: u64, buffer: &mut [u8]) -> Result<bool> {
+    /// Fills `buffer` if that is possible without waiting, and gives where the bytes were.
+    pub(super) fn read_present(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<Vec<Extent>>> {
         let range = offset..offset + buffer.len() as u64;
-        for extent in self.overlay().extents(range) {
+        let extents = self.overlay().extents(range);
+        for extent in &extents {
             let part = part_of(buffer, offset, &extent.range);
             let present = match extent.kind {
                 ExtentKind::Zero => {
@@ -104,10 +109,10 @@ impl Disk {
                 }
             };
             if !present {
-                return Ok(false);
+                return Ok(None);
             }
         }
-        Ok(true)
+        Ok(Some(extents))
     }
 
     /// Fills `buffer`, waiting for the disk; false when a piece is missing after all.
@@ -163,7 +168,7 @@ impl Disk {
             }
             waiting.await?;
             let mut buffer = BytesMut::zeroed(length);
-            if self.read_present(offset, &mut buffer)? {
+            if self.read_present(offset, &mut buffer)?.is_some() {
                 self.config.counters.read(length);
                 return Ok(buffer.freeze());
             }
@@ -184,7 +189,7 @@ impl Disk {
     }
 
     /// The parts of a range of the file that show the pristine copy.
-    pub(super) fn bases_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
+    fn bases_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let extents = self.overlay().extents(range).into_iter();
         extents
             .filter(|e| e.kind == ExtentKind::Base)
