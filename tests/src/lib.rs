@@ -11,9 +11,11 @@ pub mod appliance;
 mod binary;
 mod daemon;
 mod host;
+pub mod memory;
 mod random;
 mod reference;
 mod requirement;
+pub mod scripted_peer;
 
 pub use binary::{command, publish};
 pub use daemon::{Daemon, seed, unmount};
