@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::connection::{self, Opened};
+use super::engine::Abilities;
 use super::{Inner, Link, Swarm};
 
 const MAX_PEERS: usize = 100;
@@ -78,9 +79,13 @@ impl Swarm {
                 inner.book.connected(now, address);
             }
             let (sender, receiver) = mpsc::unbounded_channel();
+            let abilities = Abilities {
+                extended: handshake.extended,
+                fast: handshake.fast,
+            };
             let key = inner
                 .engine
-                .connected(now, address, connect_time, handshake.extended);
+                .connected(now, address, connect_time, abilities);
             let link = Link {
                 outgoing: sender,
                 task: None,
