@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::connection::{self, Opened};
 use super::engine::Abilities;
-use super::{Inner, Link, Swarm};
+use super::{Inner, Link, MAX_OUTGOING, Swarm};
 
 const MAX_PEERS: usize = 100;
 const MAX_DIALLING: usize = 16;
@@ -78,7 +78,7 @@ impl Swarm {
             if let Some(address) = dialled {
                 inner.book.connected(now, address);
             }
-            let (sender, receiver) = mpsc::unbounded_channel();
+            let (sender, receiver) = mpsc::channel(MAX_OUTGOING);
             let abilities = Abilities {
                 extended: handshake.extended,
                 fast: handshake.fast,
