@@ -1,5 +1,6 @@
 //! Wrong data: who sent it is found and left, who did not is kept, and the guest never sees any of it.
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -114,12 +115,10 @@ fn two_liars_are_left_and_two_honest_peers_stay() {
     guest.end();
 }
 
-/// The address is what is remembered, not the peer id, which a peer can choose anew each time.
-#[test]
-fn a_liar_that_connects_again_under_new_ids_is_let_in_a_few_times_at_most() {
-    let Some(scene) = Scene::with_guests() else {
-        return;
-    };
+/// A liar that connects again and again from 127.6.6.6, each time under a new id, and `leaves` after its first lie or
+/// stays until it is found out. Gives how often it was let in.
+fn comes_again(leaves: bool) -> Option<usize> {
+    let scene = Scene::with_guests()?;
     let honest = scene.honest();
     let guest = scene.launch(&[&honest]);
     guest.wait_peers(1);
@@ -142,23 +141,28 @@ fn a_liar_that_connects_again_under_new_ids_is_let_in_a_few_times_at_most() {
         let script = std::thread::spawn(move || {
             let _ = content.seed(&mut connection, |connection, block| {
                 lies.fetch_add(1, Ordering::Relaxed);
-                connection.send(&content.lie(block))
+                connection.send(&content.lie(block))?;
+                if leaves {
+                    return Err(io::ErrorKind::Other.into());
+                }
+                Ok(())
             });
         });
         // Piece after piece until it is found out.
-        let mut piece = n as usize * 6;
-        while !script.is_finished() && piece < 90 {
+        let first = n as usize * 7;
+        let mut pieces = (first..first + 7).filter(|piece| *piece < 90);
+        while !script.is_finished() {
+            let Some(piece) = pieces.next() else { break };
             guest.read(piece);
-            piece += 1;
         }
-        assert!(piece < 90, "a liar was kept");
         script.join().unwrap();
         true
     };
     let let_in = (0..12).filter(|n| attempt(*n)).count();
-    assert!((1..=4).contains(&let_in), "let in {let_in} times of 12");
     assert!(lies.load(Ordering::Relaxed) > 0, "it was never asked");
-    guest.read_most();
+    for piece in 90..96 {
+        guest.read(piece);
+    }
     assert_eq!(
         (
             honest.connected(),
@@ -167,4 +171,21 @@ fn a_liar_that_connects_again_under_new_ids_is_let_in_a_few_times_at_most() {
         (1, 1)
     );
     guest.end();
+    Some(let_in)
+}
+
+/// The address is what is remembered, not the peer id, which a peer can choose anew each time.
+#[test]
+fn a_liar_that_connects_again_under_new_ids_is_let_in_a_few_times_at_most() {
+    if let Some(let_in) = comes_again(false) {
+        assert!((1..=4).contains(&let_in), "let in {let_in} times of 12");
+    }
+}
+
+#[test]
+#[ignore = "needs: who lied is remembered by its address also when it has hung up before the hash was checked"]
+fn a_liar_that_hangs_up_after_each_lie_is_let_in_a_few_times_at_most() {
+    if let Some(let_in) = comes_again(true) {
+        assert!((1..=4).contains(&let_in), "let in {let_in} times of 12");
+    }
 }
