@@ -42,7 +42,7 @@ fn costs_no_read(reads: bool, flood: impl Fn(u32, &mut Vec<u8>) + Send + Sync + 
     guest.wait_peers(2);
     guest.bounded(PEER_MEMORY + (16 << 20), || {
         hostile.tally().wait("rounds", 100);
-        guest.read_most();
+        guest.read_many();
     });
     assert_eq!(
         (
@@ -155,7 +155,7 @@ fn connections_that_come_and_go_without_end_cost_no_read() {
                     }
                 });
             }
-            guest.read_most();
+            guest.read_many();
         });
     });
     assert!(made.load(Ordering::Relaxed) > 0);
@@ -182,7 +182,7 @@ fn a_dialled_peer_that_hangs_up_each_time_is_dialled_less_and_less() {
     let honest = scene.honest();
     let guest = scene.launch(&[&flapping, &honest]);
     flapping.wait_ended(3);
-    guest.read_most();
+    guest.read_many();
     assert!(flapping.tally().count(ScriptedPeer::BEGUN) < 20);
     assert_eq!(
         (
@@ -212,7 +212,7 @@ fn five_hundred_connections_from_one_address_cost_no_read() {
                 held.push(c);
             }
         }
-        guest.read_most();
+        guest.read_many();
     });
     assert_eq!(
         (

@@ -21,7 +21,7 @@ fn dialled(script: impl Fn(&mut Connection) -> io::Result<()> + Send + Sync + 's
     let guest = scene.launch(&[&hostile, &honest]);
     guest.bounded(PEER_MEMORY + (16 << 20), || {
         hostile.wait_ended(1);
-        guest.read_most();
+        guest.read_many();
     });
     assert_eq!(
         (
@@ -231,7 +231,7 @@ fn a_late_bitfield_is_believed() {
         })
     });
     let guest = scene.launch(&[&late]);
-    guest.read_most();
+    guest.read_many();
     assert_eq!(
         (late.connected(), late.tally().count(ScriptedPeer::BEGUN)),
         (1, 1)
