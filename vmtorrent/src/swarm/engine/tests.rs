@@ -108,6 +108,24 @@ fn a_block_that_never_comes_is_asked_for_elsewhere() {
 }
 
 #[test]
+fn a_peer_that_never_answers_costs_the_first_reads_a_re_request_and_later_ones_nothing() {
+    let mut net = Net::new(image(60, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let good = net.node(100.0, true, Fill::None);
+    let mute = net.node(100.0, true, Fill::None);
+    net.nodes[mute].mute = true;
+    net.link(leech, mute);
+    net.link(leech, good);
+    net.run_for(200);
+    let waits: Vec<f64> = (0..40)
+        .map(|piece| net.timed_demand(leech, piece))
+        .collect();
+    assert!(waits.iter().all(|w| *w < 400.0), "{waits:?}");
+    let slow = waits.iter().filter(|w| **w > 60.0).count();
+    assert!(slow <= 3, "{slow} of 40 reads paid for it: {waits:?}");
+}
+
+#[test]
 fn a_liar_is_found_and_the_piece_is_fetched_from_another() {
     let mut net = Net::new(image(40, PIECE), 20);
     let leech = net.node(100.0, false, Fill::None);
