@@ -178,6 +178,23 @@ fn a_peer_that_says_nothing_more_is_left_after_a_minute() {
 }
 
 #[test]
+fn an_idle_connection_is_kept_alive_and_one_that_says_nothing_is_not() {
+    let mut net = Net::new(image(60, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let seed = net.node(100.0, true, Fill::None);
+    net.link(leech, seed);
+    net.run_for(3_600_000);
+    assert!(net.nodes[leech].disconnects.is_empty());
+    assert_eq!(net.nodes[seed].links.len(), 1);
+    let dead = net.node(100.0, true, Fill::None);
+    net.link(leech, dead);
+    net.nodes[dead].links.clear();
+    net.run_for(200_000);
+    assert_eq!(net.nodes[leech].disconnects, [DisconnectReason::Silent]);
+    assert_eq!(net.nodes[seed].links.len(), 1);
+}
+
+#[test]
 fn peers_complete_from_each_other_when_the_seed_has_gone() {
     let mut net = Net::new(image(120, PIECE), 5);
     let seed = net.node(40.0, true, Fill::None);
