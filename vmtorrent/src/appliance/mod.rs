@@ -119,20 +119,21 @@ impl Appliance {
             span,
         };
         if let Some(directory) = options.mount {
-            appliance.mount_at(directory).await?;
+            appliance
+                .mount_at(directory, options.allow_other)
+                .await?;
         }
-        let _named = appliance.span.enter();
         let mount = appliance.directory().map(|d| d.display());
         tracing::info!(
+            parent: &appliance.span,
             mount = mount.map(tracing::field::display),
             state = %appliance.state.path().display(),
             "ready"
         );
-        drop(_named);
         Ok(appliance)
     }
 
-    async fn mount_at(&mut self, directory: PathBuf) -> Result<()> {
+    async fn mount_at(&mut self, directory: PathBuf, allow_other: bool) -> Result<()> {
         let image = self.torrent.image().clone();
         let files: Vec<(Vec<String>, Arc<dyn BlockFile>)> = image
             .files()
@@ -142,7 +143,10 @@ impl Appliance {
             .map(|(file, disk)| (file.path.clone(), disk.clone() as Arc<dyn BlockFile>))
             .collect();
         let own_files = self.state.files_dir();
-        let options = MountOptions::new(self.session.handle().clone(), image.name());
+        let options = MountOptions {
+            allow_other,
+            ..MountOptions::new(self.session.handle().clone(), image.name())
+        };
         let at = directory.clone();
         let mounted = self
             .session
