@@ -44,7 +44,13 @@ pub struct Args {
     #[arg(long, global = true, value_name = "FILTER", value_parser = LogFilter::parse)]
     pub log: Option<LogFilter>,
     /// How the log looks
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t
+    )]
     pub log_format: LogFormat,
 }
 

@@ -37,7 +37,15 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
         caught = signals.next() => return Ok(caught.exit_code()),
     };
 
-    let ended = attend(&session, &appliance, metrics, &command, &mut signals, &mut output).await;
+    let ended = attend(
+        &session,
+        &appliance,
+        metrics,
+        &command,
+        &mut signals,
+        &mut output,
+    )
+    .await;
     let end = async {
         let stats = appliance.shutdown().await?;
         session.shutdown().await?;

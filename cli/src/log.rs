@@ -32,9 +32,11 @@ impl LogFilter {
         };
         match EnvFilter::try_new(&filter) {
             Ok(_) if !text.trim().is_empty() => Ok(Self(filter)),
-            _ => Err("not a level (error, warn, info, debug, trace, off) nor a filter such as \
+            _ => Err(
+                "not a level (error, warn, info, debug, trace, off) nor a filter such as \
                       info,vmtorrent::tracker=debug"
-                .to_owned()),
+                    .to_owned(),
+            ),
         }
     }
 

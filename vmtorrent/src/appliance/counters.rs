@@ -301,7 +301,10 @@ mod tests {
         assert_eq!(figures.count, waits.len() as u64);
         assert_eq!(figures.sum, Duration::from_millis(waits.iter().sum()));
         for (bound, count) in &figures.buckets {
-            let expected = waits.iter().filter(|w| **w as f64 <= bound * 1000.0).count();
+            let expected = waits
+                .iter()
+                .filter(|w| **w as f64 <= bound * 1000.0)
+                .count();
             assert_eq!(*count, expected as u64, "at most {bound} s");
         }
         assert_eq!(figures.buckets.last().map(|b| b.0), Some(60.0));

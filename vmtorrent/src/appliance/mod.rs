@@ -119,9 +119,7 @@ impl Appliance {
             span,
         };
         if let Some(directory) = options.mount {
-            appliance
-                .mount_at(directory, options.allow_other)
-                .await?;
+            appliance.mount_at(directory, options.allow_other).await?;
         }
         let mount = appliance.directory().map(|d| d.display());
         tracing::info!(
@@ -325,7 +323,9 @@ impl Appliance {
         }
         let stats = self.stats();
         match &outcome {
-            Ok(()) => tracing::info!(parent: &self.span, fetched = stats.fetched_bytes, uploaded = stats.uploaded_bytes, stalls = stats.stalls, "has ended"),
+            Ok(()) => {
+                tracing::info!(parent: &self.span, fetched = stats.fetched_bytes, uploaded = stats.uploaded_bytes, stalls = stats.stalls, "has ended")
+            }
             Err(error) => tracing::error!(parent: &self.span, %error, "has not ended in order"),
         }
         let session = self.session.clone();

@@ -211,7 +211,10 @@ impl TryFrom<Url> for Source {
         }
         Err(Error::new(
             ErrorKind::InvalidInput,
-            format!("{} cannot be loaded; pass a .torrent file or its http(s) URL", shown(&url)),
+            format!(
+                "{} cannot be loaded; pass a .torrent file or its http(s) URL",
+                shown(&url)
+            ),
         ))
     }
 }

@@ -134,7 +134,11 @@ impl Labels {
     #[must_use]
     pub(crate) fn with(&self, name: &str, value: &str) -> Self {
         let comma = if self.0.is_empty() { "" } else { "," };
-        Self(format!("{}{comma}{name}=\"{}\"", self.0, Escaped(value, true)))
+        Self(format!(
+            "{}{comma}{name}=\"{}\"",
+            self.0,
+            Escaped(value, true)
+        ))
     }
 }
 
@@ -168,7 +172,8 @@ mod tests {
         family.sample(&one.with("band", "demand"), 7);
         family.sample(&one, 8);
         page.gauge("unused", "Nothing.");
-        page.gauge("y_seconds", "A time.").sample(&Labels::none(), 0.25);
+        page.gauge("y_seconds", "A time.")
+            .sample(&Labels::none(), 0.25);
         assert_eq!(
             page.into_text(),
             "# HELP x_total Things.\n# TYPE x_total counter\n\
@@ -193,8 +198,12 @@ mod tests {
     #[test]
     fn a_histogram_ends_with_infinity_sum_and_count() {
         let mut page = Exposition::default();
-        page.histogram("w_seconds", "Waits.")
-            .distribution(&Labels::none(), &[(0.005, 1), (10.0, 3)], 4, 61.5);
+        page.histogram("w_seconds", "Waits.").distribution(
+            &Labels::none(),
+            &[(0.005, 1), (10.0, 3)],
+            4,
+            61.5,
+        );
         assert_eq!(
             page.into_text(),
             "# HELP w_seconds Waits.\n# TYPE w_seconds histogram\n\

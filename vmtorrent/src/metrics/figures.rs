@@ -143,7 +143,10 @@ fn write_images(page: &mut Exposition, images: &[ImageFigures]) {
     );
     each(
         images,
-        page.counter("vmtorrent_image_uploaded_bytes_total", "Bytes sent to peers."),
+        page.counter(
+            "vmtorrent_image_uploaded_bytes_total",
+            "Bytes sent to peers.",
+        ),
         |i| (&i.labels, i.uploaded_bytes),
     );
     each(

@@ -110,7 +110,12 @@ mod tests {
         let mut page = Exposition::default();
         write(&mut page);
         let page = page.into_text();
-        for name in ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "max_fds"] {
+        for name in [
+            "cpu_seconds_total",
+            "resident_memory_bytes",
+            "open_fds",
+            "max_fds",
+        ] {
             let line = page
                 .lines()
                 .find_map(|l| l.strip_prefix(&format!("process_{name} ")));
