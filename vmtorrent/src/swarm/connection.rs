@@ -2,6 +2,7 @@
 //! never waits for the writer, nor the writer for the reader.
 
 use std::collections::VecDeque;
+use std::fmt::{self, Debug};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -114,7 +115,7 @@ pub(super) async fn run(
         w = write(&swarm, key, writer, outgoing) => w,
     };
     if let Err(error) = result {
-        tracing::debug!(peer = key.0, %error, "connection ended");
+        tracing::debug!(parent: &swarm.span, peer = key.0, %error, "connection ended");
     }
     swarm.closed(key);
 }
@@ -132,7 +133,10 @@ async fn read(swarm: &Arc<Swarm>, key: PeerKey, mut reader: OwnedReadHalf) -> io
         }
         loop {
             match decoder.decode(&mut buffer) {
-                Ok(Some(message)) => messages.push(message),
+                Ok(Some(message)) => {
+                    tracing::trace!(parent: &swarm.span, peer = key.0, message = %Brief(&message), "received");
+                    messages.push(message);
+                }
                 Ok(None) => break,
                 Err(error) => {
                     swarm.received(key, &mut messages);
@@ -159,13 +163,13 @@ async fn write(
     loop {
         if waiting.is_empty() {
             match outgoing.recv().await {
-                Some(item) => sort(item, &mut buffer, &mut waiting),
+                Some(item) => swarm.sort(key, item, &mut buffer, &mut waiting),
                 None => return Ok(()),
             }
         }
         // Messages are small and may be a demand read's: they go before the blocks that wait.
         while let Ok(item) = outgoing.try_recv() {
-            sort(item, &mut buffer, &mut waiting);
+            swarm.sort(key, item, &mut buffer, &mut waiting);
         }
         while buffer.len() < WRITE_BATCH {
             let Some(request) = waiting.pop_front() else {
@@ -183,11 +187,39 @@ async fn write(
     }
 }
 
-/// A message is encoded at once, a block waits for its turn.
-fn sort(item: Outgoing, buffer: &mut BytesMut, waiting: &mut VecDeque<WireRequest>) {
-    match item {
-        Outgoing::Message(message) => encode(&message, buffer),
-        Outgoing::Block(request) => waiting.push_back(request),
+impl Swarm {
+    /// A message is encoded at once, a block waits for its turn.
+    fn sort(
+        &self,
+        key: PeerKey,
+        item: Outgoing,
+        buffer: &mut BytesMut,
+        waiting: &mut VecDeque<WireRequest>,
+    ) {
+        tracing::trace!(parent: &self.span, peer = key.0, message = %Brief(&item), "sending");
+        match item {
+            Outgoing::Message(message) => encode(&message, buffer),
+            Outgoing::Block(request) => waiting.push_back(request),
+        }
+    }
+}
+
+/// The beginning of what a message looks like: a block is long.
+struct Brief<'a, T>(&'a T);
+
+impl<T: Debug> fmt::Display for Brief<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Takes so many bytes and no more.
+        struct Short<'a, 'b>(&'a mut fmt::Formatter<'b>, usize);
+        impl fmt::Write for Short<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.1 = self.1.checked_sub(text.len()).ok_or(fmt::Error)?;
+                self.0.write_str(text)
+            }
+        }
+        // It ends early when there is no room for more.
+        let _ = fmt::Write::write_fmt(&mut Short(f, 100), format_args!("{:?}", self.0));
+        Ok(())
     }
 }
 

@@ -43,6 +43,10 @@ impl Swarm {
             }
             let Some(address) = address else { return };
             if inner.links.len() >= MAX_PEERS {
+                if dialled.is_none() {
+                    self.counters.refused.increment();
+                    tracing::debug!(%address, "a peer was not let in: there are {MAX_PEERS} already");
+                }
                 return lost(inner);
             }
             let twin = inner
@@ -86,6 +90,7 @@ impl Swarm {
             let key = inner
                 .engine
                 .connected(now, address, connect_time, abilities);
+            tracing::debug!(peer = key.0, %address, dialled = dialled.is_some(), "connected");
             let link = Link {
                 outgoing: sender,
                 task: None,
@@ -114,6 +119,7 @@ impl Swarm {
                 inner.book.next(now)
             };
             let Some(address) = address else { return };
+            self.counters.dials.increment();
             // Only a weak handle: whoever is being dialled must not keep a closed swarm's store locked.
             let (me, info_hash, our_id) = (self.me.clone(), self.image.info_hash(), self.peer_id);
             self.runtime.spawn(async move {
@@ -122,7 +128,8 @@ impl Swarm {
                 match dialled {
                     Ok(opened) => swarm.attach(opened, Some(address)),
                     Err(error) => {
-                        tracing::debug!(%address, %error, "peer not reached");
+                        swarm.counters.dial_failures.increment();
+                        tracing::debug!(parent: &swarm.span, %address, %error, "peer not reached");
                         let now = swarm.clock.now();
                         swarm.inner.lock().book.lost(now, address);
                     }
