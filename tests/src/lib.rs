@@ -11,10 +11,12 @@ pub mod appliance;
 mod binary;
 mod daemon;
 mod host;
+pub mod memory;
 mod random;
 mod reference;
 mod requirement;
 mod scrape;
+pub mod scripted_peer;
 
 pub use binary::{command, publish};
 pub use daemon::{Daemon, seed, unmount};

@@ -15,6 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::Swarm;
+use super::receiver::Receiver;
 use super::wire::{
     Decoder, HANDSHAKE_LENGTH, PIECE_MESSAGE_LENGTH, PeerHandshake, WireMessage, WireRequest,
     decode_handshake, encode, encode_handshake, encode_piece_header,
@@ -120,34 +121,19 @@ pub(super) async fn run(
     swarm.closed(key);
 }
 
-async fn read(swarm: &Arc<Swarm>, key: PeerKey, mut reader: OwnedReadHalf) -> io::Result<()> {
+async fn read(swarm: &Arc<Swarm>, key: PeerKey, reader: OwnedReadHalf) -> io::Result<()> {
     let decoder = Decoder::new(swarm.image().geometry().piece_count());
-    let mut buffer = BytesMut::with_capacity(8 * PIECE_MESSAGE_LENGTH);
+    let mut receiver = Receiver::new(reader, decoder);
     let mut messages = Vec::new();
     loop {
-        if buffer.capacity() - buffer.len() < PIECE_MESSAGE_LENGTH {
-            buffer.reserve(8 * PIECE_MESSAGE_LENGTH);
-        }
-        if reader.read_buf(&mut buffer).await? == 0 {
-            return Ok(());
-        }
-        loop {
-            match decoder.decode(&mut buffer) {
-                Ok(Some(message)) => {
-                    tracing::trace!(parent: &swarm.span, peer = key.0, message = %Brief(&message), "received");
-                    messages.push(message);
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    swarm.received(key, &mut messages);
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        error.to_string(),
-                    ));
-                }
-            }
+        let received = receiver.receive(&mut messages).await;
+        for message in &messages {
+            tracing::trace!(parent: &swarm.span, peer = key.0, message = %Brief(message), "received");
         }
         swarm.received(key, &mut messages);
+        if !received? {
+            return Ok(());
+        }
     }
 }
 

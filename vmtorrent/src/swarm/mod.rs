@@ -7,12 +7,14 @@
 //! so each peer sees them in order. Nothing waits while it holds the lock.
 
 mod addresses;
+mod bans;
 mod connection;
 mod counters;
 mod engine;
 mod limiter;
 mod path;
 mod peers;
+mod receiver;
 mod upload;
 mod wait;
 mod wire;
@@ -24,7 +26,7 @@ pub(crate) use limiter::Limiter;
 pub(crate) use wire::PeerHandshake;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,6 +39,7 @@ use tokio::task::AbortHandle;
 use tracing::Span;
 
 use self::addresses::AddressBook;
+use self::bans::Bans;
 use self::connection::{Opened, Outgoing};
 use self::engine::{DisconnectReason, Engine, EngineConfig, Output};
 use self::wait::Wait;
@@ -95,6 +98,7 @@ struct Inner {
     engine: Engine,
     links: HashMap<PeerKey, Link>,
     book: AddressBook,
+    bans: Bans,
     waits: HashMap<PieceIndex, Vec<Arc<Wait>>>,
     /// Peers that leave unread what we send, to be left once the outputs at hand are carried out.
     stalled: Vec<PeerKey>,
@@ -110,6 +114,7 @@ struct Link {
     task: Option<AbortHandle>,
     /// The address that we dialled, if it was us.
     dialled: Option<SocketAddr>,
+    host: IpAddr,
     peer_id: [u8; 20],
 }
 
@@ -148,6 +153,7 @@ impl Swarm {
             engine,
             links: HashMap::new(),
             book: AddressBook::default(),
+            bans: Bans::default(),
             waits: HashMap::new(),
             stalled: Vec::new(),
             timer_due: now,
@@ -409,6 +415,9 @@ impl Swarm {
                 if let Some(link) = inner.links.remove(&key) {
                     if let Some(task) = link.task {
                         task.abort();
+                    }
+                    if reason == DisconnectReason::BadData {
+                        inner.bans.lied(now, link.host);
                     }
                     match (link.dialled, reason) {
                         (Some(address), DisconnectReason::BadData) => {

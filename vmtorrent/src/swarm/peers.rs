@@ -42,6 +42,10 @@ impl Swarm {
                 return;
             }
             let Some(address) = address else { return };
+            if dialled.is_none() && inner.bans.is_banned(now, address.ip()) {
+                tracing::debug!(%address, "not let in: the host sent wrong data before");
+                return;
+            }
             if inner.links.len() >= MAX_PEERS {
                 if dialled.is_none() {
                     self.counters.refused.increment();
@@ -52,7 +56,8 @@ impl Swarm {
             let twin = inner
                 .links
                 .iter()
-                .find(|(_, l)| l.peer_id == their_id)
+                // A peer id is known to everybody who was connected: from elsewhere it may be a stranger's.
+                .find(|(_, l)| l.peer_id == their_id && l.host == address.ip())
                 .map(|(k, _)| *k);
             if let Some(twin) = twin {
                 // Both dialled at once: both sides keep the one that the greater peer id opened. A peer
@@ -95,6 +100,7 @@ impl Swarm {
                 outgoing: sender,
                 task: None,
                 dialled,
+                host: address.ip(),
                 peer_id: their_id,
             };
             inner.links.insert(key, link);

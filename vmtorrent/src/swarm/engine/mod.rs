@@ -447,6 +447,10 @@ impl Engine {
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod tests;
