@@ -345,13 +345,10 @@ impl Picker {
             .collect()
     }
 
-    /// Whether `peer` may be asked for a block that another peer was asked for.
-    pub fn may_ask_twice(&self, peer: PeerKey, block: BlockIndex) -> bool {
-        self.may_ask(peer, block.piece)
-            && self
-                .open
-                .get(&block.piece)
-                .is_some_and(|p| p.may_ask_twice(block.block, peer))
+    /// The peers that were asked for a block, two at most.
+    pub fn asked_of(&self, block: BlockIndex) -> Vec<PeerKey> {
+        let progress = self.open.get(&block.piece);
+        progress.map_or(Vec::new(), |p| p.asked_of(block.block).collect())
     }
 
     /// Notes that `peer` is asked for `block`. False, and nothing noted, when that makes no sense.
