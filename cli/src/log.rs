@@ -30,8 +30,13 @@ impl LogFilter {
             Ok(level) if level > LevelFilter::WARN => format!("warn,vmtorrent={level}"),
             _ => text.to_owned(),
         };
+        // The filter's own reader takes a level that is misspelt for the name of a module.
+        let part = |p: &str| {
+            let p = p.trim();
+            p.contains('=') || (!p.is_empty() && p.parse::<LevelFilter>().is_ok())
+        };
         match EnvFilter::try_new(&filter) {
-            Ok(_) if !text.trim().is_empty() => Ok(Self(filter)),
+            Ok(_) if filter.split(',').all(part) => Ok(Self(filter)),
             _ => Err(
                 "not a level (error, warn, info, debug, trace, off) nor a filter such as \
                       info,vmtorrent::tracker=debug"
@@ -83,7 +88,7 @@ mod tests {
         assert_eq!(parse("off").unwrap(), "off");
         let filter = "info,vmtorrent::tracker=trace";
         assert_eq!(parse(filter).unwrap(), filter);
-        for wrong in ["", " ", "vmtorrent=loud", "a=b=c"] {
+        for wrong in ["", " ", "loud", "info,vmtorrent", "vmtorrent=loud", "a=b=c"] {
             assert!(parse(wrong).unwrap_err().contains("debug"), "{wrong:?}");
         }
     }

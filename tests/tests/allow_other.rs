@@ -118,8 +118,38 @@ fn an_ordinary_user_is_told_what_allow_other_needs() {
     let mount = home.join("mnt");
     std::fs::create_dir(&mount).unwrap();
     std::os::unix::fs::chown(&mount, Some(65534), Some(65534)).unwrap();
+    // With a FUSE device that ordinary users may open, as most systems have it, in a mount namespace.
+    let device = stage.dir.path().join("fuse");
+    let as_user = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation=private", "sh", "-c"]);
+        command
+            .arg(r#"mount --bind "$0" /dev/fuse && exec "$@""#)
+            .arg(&device);
+        command.args([
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ]);
+        command.args(arguments);
+        command
+    };
+    let made = Command::new("mknod")
+        .args(["-m", "666"])
+        .arg(&device)
+        .args(["c", "10", "229"])
+        .output();
+    let opens = made.is_ok_and(|o| o.status.success())
+        && as_user(&["sh", "-c", ": <>/dev/fuse"])
+            .output()
+            .is_ok_and(|o| o.status.success());
+    if !require(opens, "a namespace with a FUSE device for all") {
+        return;
+    }
     let launch = |options: &[&str]| {
-        let mut command = as_nobody(&binary);
+        let mut command = as_user(&[]);
+        command.arg(&binary);
         command
             .arg("launch")
             .arg(&stage.torrent)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use vmtorrent_tests::{Host, Reference, fuse, publish, require, seed, unmount};
 
@@ -65,31 +65,23 @@ fn info_tells_start_readiness_completion_and_end_by_image_and_appliance() {
         let found = lines.iter().find(|l| l["message"] == message);
         found.unwrap_or_else(|| panic!("no {message:?} in:\n{log}"))
     };
-    let span = |line: &Value, name: &str| {
-        let spans = line["spans"].as_array().unwrap();
-        let span = spans
-            .iter()
-            .find(|s| s["name"] == name || s["span"] == name);
-        assert!(span.is_some() || spans.len() > 1, "{line}");
-        line["spans"].to_string()
-    };
-    for message in [
+    let messages = [
         "a session has started",
         "in the swarm",
         "ready",
         "the image is complete",
         "has ended",
         "a session has ended",
-    ] {
+    ];
+    for message in messages {
         assert_eq!(find(message)["level"], "INFO");
     }
-    assert!(span(find("in the swarm"), "image").contains("disk.img"));
-    assert!(span(find("the image is complete"), "image").contains("disk.img"));
-    let ready = find("ready")["spans"].to_string();
-    assert!(
-        ready.contains("disk.img") && ready.contains("state"),
-        "{ready}"
-    );
+    let image = json!({"name": "swarm", "image": "disk.img"});
+    let machine = json!({"name": "machine", "appliance": "state"});
+    assert_eq!(find("in the swarm")["spans"], json!([image]));
+    assert_eq!(find("the image is complete")["spans"], json!([image]));
+    assert_eq!(find("ready")["spans"], json!([image, machine]));
+    assert_eq!(find("has ended")["spans"], json!([image, machine]));
     // Nothing went wrong, and peers come and go at a lower level.
     assert!(lines.iter().all(|l| l["level"] == "INFO"), "{log}");
     assert!(lines.len() < 12, "{log}");
@@ -137,7 +129,7 @@ fn nothing_that_may_be_a_secret_of_a_url_is_logged_even_at_trace() {
     for (who, log) in [("seed", source.stderr()), ("launch", launch.stderr())] {
         assert!(!log.contains("secret"), "{who}: {log}");
         assert!(
-            log.contains("TRACE") && log.contains("Piece"),
+            log.contains("TRACE") && log.contains("Request("),
             "{who} traces messages: {log}"
         );
         assert!(
@@ -222,7 +214,7 @@ fn a_full_cache_is_one_error_and_not_a_line_for_each_piece() {
     let failures = loop {
         let page = vmtorrent_tests::scrape(&url);
         let failures = page.sum("vmtorrent_image_storage_errors_total");
-        if failures >= 20.0 {
+        if failures >= 6.0 {
             assert_eq!(page.sum("vmtorrent_image_storage_failing"), 1.0);
             break failures;
         }

@@ -19,11 +19,11 @@ fn documented() -> Catalogue {
     let text = include_str!("../../docs/metrics.md");
     let unquoted = |cell: &str| cell.trim().trim_matches('`').to_owned();
     let rows = text.lines().filter_map(|line| {
-        let cells: Vec<&str> = line.strip_prefix("| `")?.split(" | ").collect();
-        let [name, kind, labels, _meaning] = cells[..] else {
+        let cells: Vec<&str> = line.strip_prefix("| `")?.split('|').collect();
+        let [name, kind, labels, _meaning, ""] = cells[..] else {
             return None;
         };
-        let labels = labels.split(", ").map(unquoted);
+        let labels = labels.split(',').map(unquoted);
         let labels = labels.filter(|l| !l.is_empty()).collect();
         Some((unquoted(name), (kind.trim().to_owned(), labels)))
     });
@@ -184,7 +184,20 @@ fn seed_and_launch_serve_what_the_documentation_lists_and_it_is_what_happened() 
     );
     assert_eq!(source_page.value("vmtorrent_appliances", &[]), 0.0);
 
-    assert_eq!(served(&[&page, &source_page]), documented());
+    let (served, documented) = (served(&[&page, &source_page]), documented());
+    for (name, entry) in &served {
+        assert_eq!(
+            documented.get(name),
+            Some(entry),
+            "{name} in docs/metrics.md"
+        );
+    }
+    for name in documented.keys() {
+        assert!(
+            served.contains_key(name),
+            "{name} is documented, but not served"
+        );
+    }
 
     let progress = launch.stop();
     let shown = |field: &str| progress[field].as_f64().unwrap();

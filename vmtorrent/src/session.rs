@@ -377,7 +377,7 @@ impl Shared {
                 upload: self.upload.clone(),
                 seed: rand::random(),
                 // Of the highest level, so that every line that is logged at all bears the name.
-                span: tracing::error_span!("image", name = image.name()),
+                span: tracing::error_span!("swarm", image = image.name()),
             },
             tracker,
             leader,

@@ -427,13 +427,14 @@ impl Disk {
     /// Turns an error into what the guest sees, counts it, and keeps its text in the log.
     pub(super) fn to_errno(&self, operation: &str, error: &Error) -> Errno {
         self.config.counters.failed(operation);
-        let parent = &self.config.span;
+        // An explicit parent would be missing from the JSON form of the log.
+        let _named = self.config.span.enter();
         let file = self.file.path.join("/");
         if matches!(error.kind(), ErrorKind::Closed | ErrorKind::InvalidInput) {
-            tracing::debug!(parent: parent, file, operation, %error, "the guest sees an error");
+            tracing::debug!(file, operation, %error, "the guest sees an error");
         } else if let Some(repeated) = self.config.log.admit(self.config.clock.now()) {
             // A guest asks again and again, and for many blocks at once.
-            tracing::warn!(parent: parent, file, operation, %error, repeated, "the guest sees an error");
+            tracing::warn!(file, operation, %error, repeated, "the guest sees an error");
         }
         error.errno()
     }

@@ -73,7 +73,7 @@ impl Appliance {
         let counters = Arc::new(Counters::new(image.geometry().total_length()));
         let state = Arc::new(state);
         let name = name_of(state.path());
-        let span = tracing::error_span!(parent: torrent.span(), "appliance", name);
+        let span = tracing::error_span!(parent: torrent.span(), "machine", appliance = name);
         session.appliances.lock().push(ApplianceEntry {
             labels: torrent
                 .labels()
@@ -122,12 +122,10 @@ impl Appliance {
             appliance.mount_at(directory, options.allow_other).await?;
         }
         let mount = appliance.directory().map(|d| d.display());
-        tracing::info!(
-            parent: &appliance.span,
-            mount = mount.map(tracing::field::display),
-            state = %appliance.state.path().display(),
-            "ready"
-        );
+        appliance.span.in_scope(|| {
+            let state = appliance.state.path().display();
+            tracing::info!(mount = mount.map(tracing::field::display), %state, "ready");
+        });
         Ok(appliance)
     }
 
@@ -322,12 +320,15 @@ impl Appliance {
             outcome = outcome.and(self.flush(file).await);
         }
         let stats = self.stats();
-        match &outcome {
-            Ok(()) => {
-                tracing::info!(parent: &self.span, fetched = stats.fetched_bytes, uploaded = stats.uploaded_bytes, stalls = stats.stalls, "has ended")
-            }
-            Err(error) => tracing::error!(parent: &self.span, %error, "has not ended in order"),
-        }
+        self.span.in_scope(|| match &outcome {
+            Ok(()) => tracing::info!(
+                fetched = stats.fetched_bytes,
+                uploaded = stats.uploaded_bytes,
+                stalls = stats.stalls,
+                "has ended"
+            ),
+            Err(error) => tracing::error!(%error, "has not ended in order"),
+        });
         let session = self.session.clone();
         let own_session = self.own_session.lock().take();
         let (torrent, user) = (self.torrent.clone(), self.user.take());

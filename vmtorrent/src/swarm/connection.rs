@@ -116,7 +116,7 @@ pub(super) async fn run(
         w = write(&swarm, key, writer, outgoing) => w,
     };
     if let Err(error) = result {
-        tracing::debug!(parent: &swarm.span, peer = key.0, %error, "connection ended");
+        tracing::debug!(peer = key.0, %error, "connection ended");
     }
     swarm.closed(key);
 }
@@ -128,7 +128,7 @@ async fn read(swarm: &Arc<Swarm>, key: PeerKey, reader: OwnedReadHalf) -> io::Re
     loop {
         let received = receiver.receive(&mut messages).await;
         for message in &messages {
-            tracing::trace!(parent: &swarm.span, peer = key.0, message = %Brief(message), "received");
+            tracing::trace!(peer = key.0, message = %Brief(message), "received");
         }
         swarm.received(key, &mut messages);
         if !received? {
@@ -149,13 +149,13 @@ async fn write(
     loop {
         if waiting.is_empty() {
             match outgoing.recv().await {
-                Some(item) => swarm.sort(key, item, &mut buffer, &mut waiting),
+                Some(item) => sort(key, item, &mut buffer, &mut waiting),
                 None => return Ok(()),
             }
         }
         // Messages are small and may be a demand read's: they go before the blocks that wait.
         while let Ok(item) = outgoing.try_recv() {
-            swarm.sort(key, item, &mut buffer, &mut waiting);
+            sort(key, item, &mut buffer, &mut waiting);
         }
         while buffer.len() < WRITE_BATCH {
             let Some(request) = waiting.pop_front() else {
@@ -173,20 +173,12 @@ async fn write(
     }
 }
 
-impl Swarm {
-    /// A message is encoded at once, a block waits for its turn.
-    fn sort(
-        &self,
-        key: PeerKey,
-        item: Outgoing,
-        buffer: &mut BytesMut,
-        waiting: &mut VecDeque<WireRequest>,
-    ) {
-        tracing::trace!(parent: &self.span, peer = key.0, message = %Brief(&item), "sending");
-        match item {
-            Outgoing::Message(message) => encode(&message, buffer),
-            Outgoing::Block(request) => waiting.push_back(request),
-        }
+/// A message is encoded at once, a block waits for its turn.
+fn sort(key: PeerKey, item: Outgoing, buffer: &mut BytesMut, waiting: &mut VecDeque<WireRequest>) {
+    tracing::trace!(peer = key.0, message = %Brief(&item), "sending");
+    match item {
+        Outgoing::Message(message) => encode(&message, buffer),
+        Outgoing::Block(request) => waiting.push_back(request),
     }
 }
 

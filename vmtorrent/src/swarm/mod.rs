@@ -267,10 +267,10 @@ impl Swarm {
             return;
         }
         self.counters.damaged.increment();
-        if let Some(repeated) = self.log.damaged.admit(self.clock.now()) {
-            tracing::warn!(parent: &self.span, %piece, repeated, "a stored piece is damaged; it is fetched again when it is needed: check the disk");
-        }
         self.drive_inner(|inner, now| {
+            if let Some(repeated) = self.log.damaged.admit(now) {
+                tracing::warn!(%piece, repeated, "a stored piece is damaged; it is fetched again when it is needed: check the disk");
+            }
             inner.engine.damaged(now, piece);
             // Peers that we had no use for any more are needed again.
             inner.book.end_rests(now);
@@ -364,7 +364,8 @@ impl Swarm {
             }
             Ok(Err(error)) => {
                 if let Some(repeated) = self.log.unreadable.admit(self.clock.now()) {
-                    tracing::warn!(parent: &self.span, %piece, %error, repeated, "a piece can't be read for a peer");
+                    // This runs in the connection's task, which bears the name.
+                    tracing::warn!(%piece, %error, repeated, "a piece can't be read for a peer");
                 }
                 false
             }
