@@ -2,6 +2,7 @@
 //! never waits for the writer, nor the writer for the reader.
 
 use std::collections::VecDeque;
+use std::fmt::{self, Debug};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -126,6 +127,9 @@ async fn read(swarm: &Arc<Swarm>, key: PeerKey, reader: OwnedReadHalf) -> io::Re
     let mut messages = Vec::new();
     loop {
         let received = receiver.receive(&mut messages).await;
+        for message in &messages {
+            tracing::trace!(peer = key.0, message = %Brief(message), "received");
+        }
         swarm.received(key, &mut messages);
         if !received? {
             return Ok(());
@@ -145,13 +149,13 @@ async fn write(
     loop {
         if waiting.is_empty() {
             match outgoing.recv().await {
-                Some(item) => sort(item, &mut buffer, &mut waiting),
+                Some(item) => sort(key, item, &mut buffer, &mut waiting),
                 None => return Ok(()),
             }
         }
         // Messages are small and may be a demand read's: they go before the blocks that wait.
         while let Ok(item) = outgoing.try_recv() {
-            sort(item, &mut buffer, &mut waiting);
+            sort(key, item, &mut buffer, &mut waiting);
         }
         while buffer.len() < WRITE_BATCH {
             let Some(request) = waiting.pop_front() else {
@@ -170,10 +174,30 @@ async fn write(
 }
 
 /// A message is encoded at once, a block waits for its turn.
-fn sort(item: Outgoing, buffer: &mut BytesMut, waiting: &mut VecDeque<WireRequest>) {
+fn sort(key: PeerKey, item: Outgoing, buffer: &mut BytesMut, waiting: &mut VecDeque<WireRequest>) {
+    tracing::trace!(peer = key.0, message = %Brief(&item), "sending");
     match item {
         Outgoing::Message(message) => encode(&message, buffer),
         Outgoing::Block(request) => waiting.push_back(request),
+    }
+}
+
+/// The beginning of what a message looks like: a block is long.
+struct Brief<'a, T>(&'a T);
+
+impl<T: Debug> fmt::Display for Brief<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Takes so many bytes and no more.
+        struct Short<'a, 'b>(&'a mut fmt::Formatter<'b>, usize);
+        impl fmt::Write for Short<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.1 = self.1.checked_sub(text.len()).ok_or(fmt::Error)?;
+                self.0.write_str(text)
+            }
+        }
+        // It ends early when there is no room for more.
+        let _ = fmt::Write::write_fmt(&mut Short(f, 100), format_args!("{:?}", self.0));
+        Ok(())
     }
 }
 

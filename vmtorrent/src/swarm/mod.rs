@@ -9,6 +9,7 @@
 mod addresses;
 mod bans;
 mod connection;
+mod counters;
 mod engine;
 mod limiter;
 mod path;
@@ -19,6 +20,7 @@ mod wait;
 mod wire;
 
 pub(crate) use connection::{answer, greet};
+pub(crate) use counters::{PeerCounts, SwarmCounters};
 pub(crate) use engine::Traffic;
 pub(crate) use limiter::Limiter;
 pub(crate) use wire::PeerHandshake;
@@ -34,6 +36,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tracing::Span;
 
 use self::addresses::AddressBook;
 use self::bans::Bans;
@@ -44,6 +47,7 @@ use self::wire::{WireMessage, WireRequest};
 use crate::clock::{SystemClock, Time};
 use crate::error::Error;
 use crate::image::{Image, PieceIndex};
+use crate::log_limit::LogLimit;
 use crate::options::Fill;
 use crate::picker::PeerKey;
 use crate::pristine::{PieceState, Pristine, ReadOutcome, Stored, TryRead};
@@ -60,6 +64,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) upload: Arc<Mutex<Limiter>>,
     /// Decides ties.
     pub(crate) seed: u64,
+    /// Names the image in the log.
+    pub(crate) span: Span,
 }
 
 /// A swarm on tokio.
@@ -73,7 +79,19 @@ pub(crate) struct Swarm {
     /// Something is due earlier than the timer knows, or there is somebody to dial.
     news: Notify,
     completed: Notify,
+    counters: SwarmCounters,
+    /// Names the image in the log.
+    span: Span,
+    log: LogLimits,
     me: Weak<Swarm>,
+}
+
+/// What a peer or a disk could make us say again and again.
+#[derive(Default)]
+struct LogLimits {
+    wrong_hash: LogLimit,
+    damaged: LogLimit,
+    unreadable: LogLimit,
 }
 
 struct Inner {
@@ -152,6 +170,9 @@ impl Swarm {
             inner: Mutex::new(inner),
             news: Notify::new(),
             completed: Notify::new(),
+            counters: SwarmCounters::default(),
+            span: config.span,
+            log: LogLimits::default(),
             me: me.clone(),
         });
         let timer = runtime.spawn(keep_time(Arc::downgrade(&swarm)));
@@ -169,6 +190,21 @@ impl Swarm {
 
     pub(crate) fn peer_count(&self) -> usize {
         self.inner.lock().engine.peer_count()
+    }
+
+    /// Connected peers, by who opened the connection.
+    pub(crate) fn peers(&self) -> PeerCounts {
+        let inner = self.inner.lock();
+        let links = inner.links.values();
+        let outgoing = links.filter(|l| l.dialled.is_some()).count();
+        PeerCounts {
+            incoming: (inner.links.len() - outgoing) as u64,
+            outgoing: outgoing as u64,
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &SwarmCounters {
+        &self.counters
     }
 
     /// Whether nothing is left to fetch.
@@ -230,8 +266,11 @@ impl Swarm {
             // Somebody else found it out before, and it is here again.
             return;
         }
-        tracing::warn!(%piece, "a stored piece is damaged; it is fetched again when it is needed");
+        self.counters.damaged.increment();
         self.drive_inner(|inner, now| {
+            if let Some(repeated) = self.log.damaged.admit(now) {
+                tracing::warn!(%piece, repeated, "a stored piece is damaged; it is fetched again when it is needed: check the disk");
+            }
             inner.engine.damaged(now, piece);
             // Peers that we had no use for any more are needed again.
             inner.book.end_rests(now);
@@ -324,7 +363,10 @@ impl Swarm {
                 false
             }
             Ok(Err(error)) => {
-                tracing::warn!(%piece, %error, "a piece can't be read for a peer");
+                if let Some(repeated) = self.log.unreadable.admit(self.clock.now()) {
+                    // This runs in the connection's task, which bears the name.
+                    tracing::warn!(%piece, %error, repeated, "a piece can't be read for a peer");
+                }
                 false
             }
             Err(_) => false,
@@ -337,6 +379,8 @@ impl Swarm {
 
     /// Enters the engine and carries out what comes of it.
     fn drive_inner(&self, event: impl FnOnce(&mut Inner, Time)) {
+        // For what the engine says in it.
+        let _named = self.span.enter();
         let now = self.clock.now();
         let mut inner = self.inner.lock();
         if inner.closed {
@@ -405,16 +449,30 @@ impl Swarm {
 
     fn stored(&self, piece: PieceIndex, outcome: Result<Stored, Error>) {
         self.drive_inner(|inner, now| match outcome {
-            Ok(Stored::New | Stored::Already) => {
-                inner.storage_error = None;
+            Ok(stored @ (Stored::New | Stored::Already)) => {
+                if stored == Stored::New {
+                    self.counters.verified.increment();
+                }
+                if inner.storage_error.take().is_some() {
+                    tracing::info!("pieces can be stored again");
+                }
                 inner.engine.stored(now, piece);
             }
             Ok(Stored::Mismatch) => {
-                tracing::warn!(%piece, "a piece came with a wrong hash");
+                self.counters.failed.increment();
+                if let Some(repeated) = self.log.wrong_hash.admit(now) {
+                    tracing::warn!(%piece, repeated, "a piece came with a wrong hash");
+                }
                 inner.engine.mismatched(now, piece);
             }
             Err(error) => {
-                tracing::error!(%piece, %error, "a piece can't be stored");
+                self.counters.storage_errors.increment();
+                // Once for each time that it begins: a full disk fails for every piece that comes.
+                if inner.storage_error.is_none() {
+                    tracing::error!(%piece, %error, "a piece can't be stored; it is tried again until it can: free some space, or check the disk");
+                } else {
+                    tracing::debug!(%piece, %error, "a piece can't be stored");
+                }
                 inner.storage_error = Some(error.to_string());
                 inner.engine.not_stored(now, piece);
             }

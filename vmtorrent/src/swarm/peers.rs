@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::connection::{self, Opened};
 use super::engine::Abilities;
@@ -47,6 +48,10 @@ impl Swarm {
                 return;
             }
             if inner.links.len() >= MAX_PEERS {
+                if dialled.is_none() {
+                    self.counters.refused.increment();
+                    tracing::debug!(%address, "a peer was not let in: there are {MAX_PEERS} already");
+                }
                 return lost(inner);
             }
             let twin = inner
@@ -91,6 +96,7 @@ impl Swarm {
             let key = inner
                 .engine
                 .connected(now, address, connect_time, abilities);
+            tracing::debug!(peer = key.0, %address, dialled = dialled.is_some(), "connected");
             let link = Link {
                 outgoing: sender,
                 task: None,
@@ -101,7 +107,7 @@ impl Swarm {
             inner.links.insert(key, link);
             let task = self
                 .runtime
-                .spawn(connection::run(swarm, key, stream, receiver));
+                .spawn(connection::run(swarm, key, stream, receiver).in_current_span());
             if let Some(link) = inner.links.get_mut(&key) {
                 link.task = Some(task.abort_handle());
             }
@@ -120,21 +126,24 @@ impl Swarm {
                 inner.book.next(now)
             };
             let Some(address) = address else { return };
+            self.counters.dials.increment();
             // Only a weak handle: whoever is being dialled must not keep a closed swarm's store locked.
             let (me, info_hash, our_id) = (self.me.clone(), self.image.info_hash(), self.peer_id);
-            self.runtime.spawn(async move {
+            let dial = async move {
                 let dialled = connection::dial(address, info_hash, our_id).await;
                 let Some(swarm) = me.upgrade() else { return };
                 match dialled {
                     Ok(opened) => swarm.attach(opened, Some(address)),
                     Err(error) => {
+                        swarm.counters.dial_failures.increment();
                         tracing::debug!(%address, %error, "peer not reached");
                         let now = swarm.clock.now();
                         swarm.inner.lock().book.lost(now, address);
                     }
                 }
                 swarm.news.notify_one();
-            });
+            };
+            self.runtime.spawn(dial.instrument(self.span.clone()));
         }
     }
 }

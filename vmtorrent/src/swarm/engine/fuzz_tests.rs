@@ -377,9 +377,12 @@ fn completes(rig: &mut Rig) -> bool {
                     });
                 }
                 Output::Store(piece, data) => {
-                    let right = crate::test_image::sha1(&data) == *rig.image.piece_hash(piece);
-                    assert!(right, "an honest peer alone gave piece {piece} wrong");
-                    rig.engine.stored(rig.now, piece);
+                    // Blocks that others gave before may have spoilt it: then it comes again, whole.
+                    if crate::test_image::sha1(&data) == *rig.image.piece_hash(piece) {
+                        rig.engine.stored(rig.now, piece);
+                    } else {
+                        rig.engine.mismatched(rig.now, piece);
+                    }
                 }
                 _ => {}
             }
