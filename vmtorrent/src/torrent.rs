@@ -204,7 +204,7 @@ fn transfer_stats(
         TransferStats {
             uploaded: traffic.uploaded,
             downloaded: traffic.fetched.iter().sum(),
-            left: total.saturating_sub(pristine.present_bytes()),
+            left: Some(total.saturating_sub(pristine.present_bytes())),
             peers: swarm.upgrade().map_or(0, |s| s.peer_count() as u32),
         }
     }
