@@ -68,6 +68,8 @@ async fn start(args: LaunchArgs, mount: &MountPoint) -> Result<(Session, Applian
         download_limit: args.download_limit,
         upload_limit: args.upload_limit,
         discovery: !args.no_discovery,
+        local_discovery: !args.network.no_lsd,
+        max_connections: args.network.max_connections.into(),
     })
     .await?;
     let state = match args.state {

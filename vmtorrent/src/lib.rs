@@ -13,6 +13,7 @@ mod http;
 pub mod image;
 mod launch;
 mod lock_file;
+mod lsd;
 mod options;
 mod overlay;
 pub mod picker;

@@ -10,7 +10,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::appliance::{Appliance, ApplianceParts};
@@ -19,11 +18,12 @@ use crate::directories;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpClient;
 use crate::image::{Image, InfoHash, Source};
+use crate::lsd::LocalDiscovery;
 use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
 use crate::overlay::StateDirectory;
 use crate::pristine::Pristine;
 use crate::seed::Seed;
-use crate::swarm::{Limiter, SwarmConfig, answer, greet};
+use crate::swarm::{ACCEPT_PAUSE, Door, Limiter, PeersFile, Places, SwarmConfig, answer, greet};
 use crate::torrent::{Torrent, TorrentConfig};
 use crate::tracker::{TrackerConfig, TrackerServer, TrackerServerHandle, TrackerServerOptions};
 
@@ -58,11 +58,14 @@ pub(crate) struct Shared {
     clock: SystemClock,
     download: Arc<Mutex<Limiter>>,
     upload: Arc<Mutex<Limiter>>,
+    places: Arc<Places>,
     torrents: Mutex<HashMap<InfoHash, Weak<Torrent>>>,
     /// Held while a torrent is opened, so that two launches of one image share it.
     opening: tokio::sync::Mutex<()>,
     own_tracker: Mutex<Option<(Url, TrackerServerHandle)>>,
     http: HttpClient,
+    /// Looks for peers on the local network, unless it is off.
+    local: Option<LocalDiscovery>,
     // Last, so that everything above is gone before its tasks are.
     runtime: OwnRuntime,
 }
@@ -81,8 +84,6 @@ impl Drop for OwnRuntime {
     }
 }
 
-/// Handshakes with strangers that are under way at once.
-const MAX_GREETINGS: usize = 64;
 /// Worker threads: the work is in the kernel, in hashing and on the disk, which have threads of their own.
 const WORKERS: usize = 2;
 const MAX_BLOCKING_THREADS: usize = 64;
@@ -119,17 +120,22 @@ impl Session {
         let address = listener
             .local_addr()
             .map_err(|e| Error::io("asking for the listener's address", e))?;
+        let clock = SystemClock::start();
+        let local = (options.discovery && options.local_discovery)
+            .then(|| LocalDiscovery::new(&handle, clock, address, rand::random()));
         let shared = Arc::new(Shared {
             cache,
             listen: address,
             peer_id: new_peer_id(),
-            clock: SystemClock::start(),
+            clock,
             download: Arc::new(Mutex::new(Limiter::new(options.download_limit))),
             upload: Arc::new(Mutex::new(Limiter::new(options.upload_limit))),
+            places: Places::new(options.max_connections),
             torrents: Mutex::new(HashMap::new()),
             opening: tokio::sync::Mutex::new(()),
             own_tracker: Mutex::new(None),
             http: HttpClient::new()?,
+            local,
             runtime,
             options,
         });
@@ -294,7 +300,22 @@ impl Shared {
         if pristine.is_follower() {
             tracing::info!(leader = ?opened.leader, "another process holds the cache entry: its pieces come over loopback");
         }
-        Ok(self.start_torrent(Arc::new(pristine), opened.leader, true, None))
+        // A private image's peers come from its trackers only (BEP 27).
+        let remembers = self.options.discovery && !pristine.image().is_private();
+        let peers = if remembers {
+            let name = pristine.image().info_hash().to_string();
+            let file = PeersFile::new(&self.cache.join(name));
+            let read = self.blocking(move || Ok((file.read(), file))).await?;
+            Some(read)
+        } else {
+            None
+        };
+        let leads = !pristine.is_follower();
+        let torrent = self.start_torrent(Arc::new(pristine), opened.leader, true, None);
+        if let Some((known, file)) = peers {
+            torrent.remember_peers(&known, leads.then_some(file));
+        }
+        Ok(torrent)
     }
 
     async fn seed(self: Arc<Self>, image: Image, data: PathBuf) -> Result<Seed> {
@@ -350,9 +371,12 @@ impl Shared {
                 fill: Fill::None,
                 download: self.download.clone(),
                 upload: self.upload.clone(),
+                places: self.places.clone(),
                 seed: rand::random(),
             },
             tracker,
+            // A private image's peers come from its trackers only (BEP 27).
+            local: self.local.clone().filter(|_| !image.is_private()),
             leader,
             writable,
         });
@@ -486,30 +510,28 @@ fn new_peer_id() -> [u8; 20] {
 }
 
 async fn accept(listener: TcpListener, shared: Weak<Shared>) {
-    let greetings = Arc::new(Semaphore::new(MAX_GREETINGS));
+    let door = Arc::new(Door::default());
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: give others time to close some.
                 tracing::warn!(%error, "accepting a peer failed");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        let Ok(permit) = greetings.clone().try_acquire_owned() else {
-            tracing::debug!(%address, "too many peers shake hands at once");
-            continue;
-        };
-        let handle = shared.handle().clone();
-        handle.spawn(async move {
-            let _permit = permit;
+        let (handle, now) = (shared.handle().clone(), shared.clock.now());
+        let greeting = async move {
             if let Err(error) = shared.welcome(stream).await {
                 tracing::debug!(%address, %error, "a peer was not let in");
             }
-        });
+        };
+        if !door.greet(&handle, now, address.ip(), greeting) {
+            tracing::debug!(%address, "it connects too often");
+        }
     }
 }

@@ -15,19 +15,24 @@ use tokio::task::AbortHandle;
 
 use crate::events::Event;
 use crate::image::Image;
+use crate::lsd::{LocalDiscovery, Registration};
 use crate::options::Fill;
 use crate::pristine::Pristine;
 use crate::stats::Stats;
-use crate::swarm::{Swarm, SwarmConfig};
+use crate::swarm::{MAX_REMEMBERED, PeersFile, Swarm, SwarmConfig};
 use crate::tracker::{TrackerClient, TrackerConfig, TrackerHandle, TransferStats};
 
 /// How often what was stored is made durable.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
+/// How often the peers that are worth it are noted for a later run.
+const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
 /// What a torrent is started with.
 pub(crate) struct TorrentConfig {
     pub(crate) swarm: SwarmConfig,
     pub(crate) tracker: Option<TrackerConfig>,
+    /// Where peers on the local network are looked for.
+    pub(crate) local: Option<LocalDiscovery>,
     /// The process that holds the cache already, if there is one.
     pub(crate) leader: Option<SocketAddr>,
     /// Whether the store is ours to sync.
@@ -40,7 +45,10 @@ pub(crate) struct Torrent {
     pristine: Arc<Pristine>,
     swarm: Arc<Swarm>,
     tracker: Mutex<Option<TrackerHandle>>,
+    local: Mutex<Option<Registration>>,
     tasks: Vec<AbortHandle>,
+    /// Where peers are noted, if they are, and by which task.
+    remembered: Mutex<Option<(Arc<Mutex<PeersFile>>, AbortHandle)>>,
     fills: Mutex<HashMap<u64, Fill>>,
     next_user: Mutex<u64>,
     events: broadcast::Sender<Event>,
@@ -58,6 +66,12 @@ impl Torrent {
         }
         let (events, _) = broadcast::channel(256);
         let mut tasks = Vec::new();
+        let local = config.local.map(|local| {
+            let (sender, receiver) = mpsc::channel(64);
+            let found = take_peers(Arc::downgrade(&swarm), receiver);
+            tasks.push(runtime.spawn(found).abort_handle());
+            local.register(image.info_hash(), sender)
+        });
         let tracker = config.tracker.map(|tracker| {
             let (sender, receiver) = mpsc::channel(256);
             let stats = transfer_stats(&swarm, &pristine);
@@ -83,7 +97,9 @@ impl Torrent {
                 pristine,
                 swarm,
                 tracker: Mutex::new(tracker),
+                local: Mutex::new(local),
                 tasks,
+                remembered: Mutex::new(None),
                 fills: Mutex::new(HashMap::new()),
                 next_user: Mutex::new(0),
                 events,
@@ -106,6 +122,17 @@ impl Torrent {
 
     pub(crate) fn events(&self) -> &broadcast::Sender<Event> {
         &self.events
+    }
+
+    /// Takes up the peers that an earlier run knew, and notes those of this run in `file` for a later one.
+    pub(crate) fn remember_peers(&self, known: &[SocketAddr], file: Option<PeersFile>) {
+        self.swarm.remember(known);
+        if let Some(file) = file {
+            let file = Arc::new(Mutex::new(file));
+            let task = note_peers(Arc::downgrade(&self.swarm), file.clone());
+            let task = self.runtime.spawn(task).abort_handle();
+            *self.remembered.lock() = Some((file, task));
+        }
     }
 
     /// Somebody uses the torrent with a policy of filling; the most eager one holds.
@@ -170,9 +197,15 @@ impl Torrent {
 
     /// Tells the tracker that we go, and makes the pristine copy durable. To be called by the last user.
     pub(crate) async fn end(&self) {
+        drop(self.local.lock().take());
         let tracker = self.tracker.lock().take();
         if let Some(tracker) = tracker {
             tracker.stop().await;
+        }
+        let remembered = self.remembered.lock().take();
+        if let Some((file, task)) = remembered {
+            task.abort();
+            note(&self.swarm, file).await;
         }
         self.swarm.close();
         let pristine = self.pristine.clone();
@@ -188,6 +221,9 @@ impl Drop for Torrent {
     fn drop(&mut self) {
         self.swarm.close();
         for task in &self.tasks {
+            task.abort();
+        }
+        if let Some((_, task)) = self.remembered.get_mut() {
             task.abort();
         }
     }
@@ -210,7 +246,7 @@ fn transfer_stats(
     }
 }
 
-/// Hands what the tracker finds to the swarm.
+/// Hands what a tracker or the local network finds to the swarm.
 async fn take_peers(swarm: Weak<Swarm>, mut found: mpsc::Receiver<SocketAddr>) {
     while let Some(address) = found.recv().await {
         let Some(swarm) = swarm.upgrade() else { return };
@@ -253,5 +289,22 @@ async fn sync_often(pristine: Arc<Pristine>) {
         if let Ok(Err(error)) = synced {
             tracing::warn!(%error, "the pristine copy was not made durable; trying again later");
         }
+    }
+}
+
+async fn note_peers(swarm: Weak<Swarm>, file: Arc<Mutex<PeersFile>>) {
+    loop {
+        tokio::time::sleep(REMEMBER_EVERY).await;
+        let Some(swarm) = swarm.upgrade() else { return };
+        note(&swarm, file.clone()).await;
+    }
+}
+
+/// Notes the peers that are worth it. What goes wrong costs the next run some time, no more.
+async fn note(swarm: &Swarm, file: Arc<Mutex<PeersFile>>) {
+    let peers = swarm.worth_remembering(MAX_REMEMBERED);
+    let write = move || file.lock().write(&peers);
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+        tracing::debug!(%error, "the peers were not noted for the next run");
     }
 }

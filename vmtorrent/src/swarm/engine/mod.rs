@@ -531,3 +531,5 @@ impl Engine {
 mod network;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_keepalive;
