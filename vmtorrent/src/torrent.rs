@@ -24,8 +24,9 @@ use crate::tracker::{TrackerClient, TrackerConfig, TrackerHandle, TransferStats}
 
 /// How often what was stored is made durable.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
-/// How often the peers that are worth it are noted for a later run.
-const REMEMBER_EVERY: Duration = Duration::from_secs(10);
+/// When the peers that are worth it are noted for a later run: soon, and then more and more seldom.
+const FIRST_NOTE: Duration = Duration::from_secs(1);
+const NOTE_EVERY: Duration = Duration::from_secs(60);
 
 /// What a torrent is started with.
 pub(crate) struct TorrentConfig {
@@ -293,8 +294,10 @@ async fn sync_often(pristine: Arc<Pristine>) {
 }
 
 async fn note_peers(swarm: Weak<Swarm>, file: Arc<Mutex<PeersFile>>) {
+    let mut pause = FIRST_NOTE;
     loop {
-        tokio::time::sleep(REMEMBER_EVERY).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(NOTE_EVERY);
         let Some(swarm) = swarm.upgrade() else { return };
         note(&swarm, file.clone()).await;
     }

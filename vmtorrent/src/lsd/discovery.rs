@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,8 +18,11 @@ use super::sockets::GroupSocket;
 use crate::clock::{SystemClock, Time};
 use crate::image::InfoHash;
 
-/// How often the interfaces are looked at.
-const LOOK: Duration = Duration::from_secs(30);
+/// How often the interfaces are looked at: soon after a change, since they may just be coming up, then more seldom.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+const LAST_LOOK: Duration = Duration::from_secs(30);
+/// An interface that comes back within that time is not new.
+const REMEMBERED: Duration = Duration::from_secs(60);
 /// Pause after an error of a socket, so that one that persists is no loop.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest announce that is read, bytes.
@@ -98,7 +101,7 @@ impl LocalDiscovery {
         state.images.insert(image, Listener { id, found });
         state.schedule.add(shared.clock.now(), image);
         if state.task.is_none() {
-            let task = shared.runtime.spawn(run(Arc::downgrade(shared)));
+            let task = shared.runtime.spawn(run(shared.clone()));
             state.task = Some(task.abort_handle());
         }
         drop(state);
@@ -136,15 +139,36 @@ struct Network {
     v4: Option<GroupSocket>,
     v6: Option<GroupSocket>,
     interfaces: Vec<Interface>,
-    looked: Option<Time>,
+    /// When something was announced over each.
+    announced: HashMap<Interface, Time>,
+    look_due: Time,
+    look_pause: Duration,
 }
 
 impl Network {
-    /// Looks at the interfaces again; true when there is one that was not there before.
-    fn look(&mut self, now: Time) -> bool {
-        self.looked = Some(now);
+    fn new(now: Time) -> Self {
+        Self {
+            v4: None,
+            v6: None,
+            interfaces: Vec::new(),
+            announced: HashMap::new(),
+            look_due: now,
+            look_pause: FIRST_LOOK,
+        }
+    }
+
+    /// Looks at the interfaces if it is time to.
+    fn look(&mut self, now: Time) {
+        if now < self.look_due {
+            return;
+        }
         let interfaces = Interface::all();
-        let news = interfaces.iter().any(|i| !self.interfaces.contains(i));
+        self.look_pause = if interfaces == self.interfaces {
+            (self.look_pause * 2).min(LAST_LOOK)
+        } else {
+            FIRST_LOOK
+        };
+        self.look_due = now + self.look_pause;
         self.interfaces = interfaces;
         for (socket, v6) in [(&mut self.v4, false), (&mut self.v6, true)] {
             if socket.is_none() && self.interfaces.iter().any(|i| i.ip.is_ipv6() == v6) {
@@ -154,11 +178,24 @@ impl Network {
                 socket.join(&self.interfaces);
             }
         }
-        news
     }
 
-    fn announce(&self, shared: &Shared, images: &[InfoHash]) {
-        let outlets = outlets(&self.interfaces, shared.listener);
+    /// Where to announce.
+    fn outlets(&self, shared: &Shared) -> Vec<Interface> {
+        outlets(&self.interfaces, shared.listener)
+    }
+
+    /// Those over which nothing was announced lately.
+    fn new_outlets(&mut self, now: Time, shared: &Shared) -> Vec<Interface> {
+        let here = &self.interfaces;
+        self.announced
+            .retain(|i, then| here.contains(i) || now.since(*then) < REMEMBERED);
+        let mut outlets = self.outlets(shared);
+        outlets.retain(|o| !self.announced.contains_key(o));
+        outlets
+    }
+
+    fn announce(&mut self, now: Time, shared: &Shared, images: &[InfoHash], outlets: &[Interface]) {
         for images in images.chunks(MAX_IMAGES) {
             let search = Search {
                 port: shared.listener.port(),
@@ -167,48 +204,48 @@ impl Network {
             };
             for socket in self.v4.iter().chain(&self.v6) {
                 let datagram = search.encode(socket.group());
-                for outlet in &outlets {
+                for outlet in outlets {
                     socket.send(outlet, datagram.as_bytes());
                 }
             }
         }
+        if !images.is_empty() {
+            self.announced.extend(outlets.iter().map(|o| (*o, now)));
+        }
     }
 }
 
-async fn run(shared: Weak<Shared>) {
-    let mut network = Network {
-        v4: None,
-        v6: None,
-        interfaces: Vec::new(),
-        looked: None,
-    };
+/// Ends when the last registration is gone.
+async fn run(shared: Arc<Shared>) {
+    let mut network = Network::new(shared.clock.now());
     let (mut buffer4, mut buffer6) = ([0; MAX_DATAGRAM], [0; MAX_DATAGRAM]);
     loop {
-        let Some(strong) = shared.upgrade() else {
-            return;
+        let now = shared.clock.now();
+        network.look(now);
+        let new = network.new_outlets(now, &shared);
+        let (due, all, next) = {
+            let mut state = shared.state.lock();
+            let due = state.schedule.take_due(now);
+            let all = match new.is_empty() {
+                true => Vec::new(),
+                false => state.schedule.take_all(now),
+            };
+            (due, all, state.schedule.next_due())
         };
-        let now = strong.clock.now();
-        let news = network.looked.is_none_or(|then| now.since(then) >= LOOK) && network.look(now);
-        let (images, due) = {
-            let mut state = strong.state.lock();
-            if news {
-                state.schedule.network_changed(now);
-            }
-            (state.schedule.take_due(now), state.schedule.next_due())
-        };
-        if !images.is_empty() {
-            network.announce(&strong, &images);
-        }
-        let look = network.looked.unwrap_or(now) + LOOK;
-        let wake = strong.clock.instant(due.map_or(look, |due| due.min(look)));
+        let mut known = network.outlets(&shared);
+        known.retain(|outlet| !new.contains(outlet));
+        network.announce(now, &shared, &due, &known);
+        network.announce(now, &shared, &all, &new);
+        let wake = next.map_or(network.look_due, |next| next.min(network.look_due));
+        let wake = shared.clock.instant(wake);
         let heard = tokio::select! {
             heard = receive(network.v4.as_ref(), &mut buffer4) => heard.map(|(n, from)| (&buffer4[..n], from)),
             heard = receive(network.v6.as_ref(), &mut buffer6) => heard.map(|(n, from)| (&buffer6[..n], from)),
             () = tokio::time::sleep_until(wake.into()) => None,
-            () = strong.news.notified() => None,
+            () = shared.news.notified() => None,
         };
         if let Some((datagram, from)) = heard {
-            strong.heard(&network.interfaces, datagram, from);
+            shared.heard(&network.interfaces, datagram, from);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Invariant: an image is announced at most once a minute and at least each six minutes, however many neighbours come.
+//! Invariant: on one network an image is announced at most once a minute and at least each six minutes, however many
+//! neighbours come.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -85,11 +86,16 @@ impl Schedule {
         }
     }
 
-    /// There is a network that was not there before.
-    pub(super) fn network_changed(&mut self, now: Time) {
+    /// There is a network on which nothing was announced in the last minute: gives what to announce there. It counts
+    /// as announced on all.
+    pub(super) fn take_all(&mut self, now: Time) -> Vec<InfoHash> {
         for entry in self.images.values_mut() {
-            entry.hasten(now);
+            entry.last = Some(now);
+            entry.due = entry.due.max(now + MIN_INTERVAL);
         }
+        let mut all: Vec<InfoHash> = self.images.keys().copied().collect();
+        all.sort_unstable();
+        all
     }
 }
 
@@ -139,13 +145,23 @@ mod tests {
     }
 
     #[test]
-    fn many_newcomers_and_networks_bring_one_announce_a_minute_at_most() {
+    fn many_newcomers_bring_one_announce_a_minute_at_most() {
         let times = announces(600, |schedule, second| {
-            schedule.heard(at(second), &IMAGE, neighbour(second as u16));
-            schedule.network_changed(at(second));
+            schedule.heard(at(second), &IMAGE, neighbour(second as u16 / 3));
         });
         assert!(times.windows(2).all(|p| p[1] - p[0] >= 60), "{times:?}");
         assert_eq!(times.len(), 10);
+    }
+
+    #[test]
+    fn what_was_announced_on_a_new_network_is_not_said_again_within_a_minute() {
+        let mut schedule = Schedule::new(1);
+        schedule.add(at(0), IMAGE);
+        assert_eq!(schedule.take_due(at(0)), [IMAGE]);
+        assert_eq!(schedule.take_all(at(50)), [IMAGE]);
+        schedule.heard(at(51), &IMAGE, neighbour(1));
+        assert_eq!(schedule.take_due(at(109)), []);
+        assert_eq!(schedule.take_due(at(110)), [IMAGE]);
     }
 
     #[test]
