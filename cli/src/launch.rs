@@ -81,6 +81,8 @@ async fn start(
         download_limit: args.download_limit,
         upload_limit: args.upload_limit,
         discovery: !args.no_discovery,
+        local_discovery: !args.network.no_lsd,
+        max_connections: args.network.max_connections.into(),
     })
     .await?;
     let metrics = match args.metrics {

@@ -47,6 +47,8 @@ async fn start(args: &SeedArgs, output: &Output) -> Result<(Session, Seed), Fail
     let session = Session::start(SessionOptions {
         listen: args.listen.unwrap_or(defaults.listen),
         upload_limit: args.upload_limit,
+        local_discovery: !args.network.no_lsd,
+        max_connections: args.network.max_connections.into(),
         ..defaults
     })
     .await?;

@@ -14,6 +14,7 @@ pub mod image;
 mod launch;
 mod lock_file;
 mod log_limit;
+mod lsd;
 mod metrics;
 mod options;
 mod overlay;

@@ -10,7 +10,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::appliance::{Appliance, ApplianceParts};
@@ -20,12 +19,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpClient;
 use crate::image::{Image, InfoHash, Source};
 use crate::log_limit::LogLimit;
+use crate::lsd::LocalDiscovery;
 use crate::metrics::{ApplianceEntry, MetricsServer, SessionCounters};
 use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
 use crate::overlay::StateDirectory;
 use crate::pristine::Pristine;
 use crate::seed::Seed;
-use crate::swarm::{Limiter, SwarmConfig, answer, greet};
+use crate::swarm::{ACCEPT_PAUSE, Door, Limiter, PeersFile, Places, SwarmConfig, answer, greet};
 use crate::torrent::{Torrent, TorrentConfig};
 use crate::tracker::{TrackerConfig, TrackerServer, TrackerServerHandle, TrackerServerOptions};
 
@@ -60,6 +60,7 @@ pub(crate) struct Shared {
     clock: SystemClock,
     download: Arc<Mutex<Limiter>>,
     upload: Arc<Mutex<Limiter>>,
+    places: Arc<Places>,
     torrents: Mutex<HashMap<InfoHash, Weak<Torrent>>>,
     /// Held while a torrent is opened, so that two launches of one image share it.
     opening: tokio::sync::Mutex<()>,
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     /// For as long as their counters live.
     pub(crate) appliances: Mutex<Vec<ApplianceEntry>>,
     http: HttpClient,
+    /// Looks for peers on the local network, unless it is off.
+    local: Option<LocalDiscovery>,
     // Last, so that everything above is gone before its tasks are.
     runtime: OwnRuntime,
 }
@@ -87,8 +90,6 @@ impl Drop for OwnRuntime {
     }
 }
 
-/// Handshakes with strangers that are under way at once.
-const MAX_GREETINGS: usize = 64;
 /// Worker threads: the work is in the kernel, in hashing and on the disk, which have threads of their own.
 const WORKERS: usize = 2;
 const MAX_BLOCKING_THREADS: usize = 64;
@@ -125,13 +126,17 @@ impl Session {
         let address = listener
             .local_addr()
             .map_err(|e| Error::io("asking for the listener's address", e))?;
+        let clock = SystemClock::start();
+        let local = (options.discovery && options.local_discovery)
+            .then(|| LocalDiscovery::new(&handle, clock, address, rand::random()));
         let shared = Arc::new(Shared {
             cache,
             listen: address,
             peer_id: new_peer_id(),
-            clock: SystemClock::start(),
+            clock,
             download: Arc::new(Mutex::new(Limiter::new(options.download_limit))),
             upload: Arc::new(Mutex::new(Limiter::new(options.upload_limit))),
+            places: Places::new(options.max_connections),
             torrents: Mutex::new(HashMap::new()),
             opening: tokio::sync::Mutex::new(()),
             own_tracker: Mutex::new(None),
@@ -139,6 +144,7 @@ impl Session {
             counters: SessionCounters::default(),
             appliances: Mutex::new(Vec::new()),
             http: HttpClient::new()?,
+            local,
             runtime,
             options,
         });
@@ -313,7 +319,22 @@ impl Shared {
         if pristine.is_follower() {
             tracing::info!(image = pristine.image().name(), leader = ?opened.leader, "another process holds the cache entry: its pieces come over loopback");
         }
-        Ok(self.start_torrent(Arc::new(pristine), opened.leader, true, None))
+        // A private image's peers come from its trackers only (BEP 27).
+        let remembers = self.options.discovery && !pristine.image().is_private();
+        let peers = if remembers {
+            let name = pristine.image().info_hash().to_string();
+            let file = PeersFile::new(&self.cache.join(name));
+            let read = self.blocking(move || Ok((file.read(), file))).await?;
+            Some(read)
+        } else {
+            None
+        };
+        let leads = !pristine.is_follower();
+        let torrent = self.start_torrent(Arc::new(pristine), opened.leader, true, None);
+        if let Some((known, file)) = peers {
+            torrent.remember_peers(&known, leads.then_some(file));
+        }
+        Ok(torrent)
     }
 
     async fn seed(self: Arc<Self>, image: Image, data: PathBuf) -> Result<Seed> {
@@ -375,11 +396,14 @@ impl Shared {
                 fill: Fill::None,
                 download: self.download.clone(),
                 upload: self.upload.clone(),
+                places: self.places.clone(),
                 seed: rand::random(),
                 // Of the highest level, so that every line that is logged at all bears the name.
                 span: tracing::error_span!("swarm", image = image.name()),
             },
             tracker,
+            // A private image's peers come from its trackers only (BEP 27).
+            local: self.local.clone().filter(|_| !image.is_private()),
             leader,
             writable,
         });
@@ -518,7 +542,7 @@ fn new_peer_id() -> [u8; 20] {
 }
 
 async fn accept(listener: TcpListener, shared: Weak<Shared>) {
-    let greetings = Arc::new(Semaphore::new(MAX_GREETINGS));
+    let door = Arc::new(Door::default());
     let failures = LogLimit::default();
     let clock = SystemClock::start();
     loop {
@@ -529,24 +553,23 @@ async fn accept(listener: TcpListener, shared: Weak<Shared>) {
                 if let Some(repeated) = failures.admit(clock.now()) {
                     tracing::warn!(%error, repeated, "accepting a peer failed: raise the limit of open files, if that is the cause");
                 }
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        let Ok(permit) = greetings.clone().try_acquire_owned() else {
-            shared.counters.refused_busy.increment();
-            tracing::debug!(%address, "too many peers shake hands at once");
-            continue;
-        };
-        let handle = shared.handle().clone();
-        handle.spawn(async move {
-            let _permit = permit;
-            if let Err(error) = shared.welcome(stream).await {
+        let (handle, now) = (shared.handle().clone(), shared.clock.now());
+        let host = shared.clone();
+        let greeting = async move {
+            if let Err(error) = host.welcome(stream).await {
                 tracing::debug!(%address, %error, "a peer was not let in");
             }
-        });
+        };
+        if !door.greet(&handle, now, address.ip(), greeting) {
+            shared.counters.refused_busy.increment();
+            tracing::debug!(%address, "it connects too often");
+        }
     }
 }

@@ -454,3 +454,5 @@ mod hostile_tests;
 mod network;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_keepalive;
