@@ -60,16 +60,18 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
 
 async fn start(args: LaunchArgs, mount: &MountPoint) -> Result<(Session, Appliance), Failure> {
     let read_timeout = args.read_timeout();
-    let source: Source = args.source.parse()?;
-    let image = source.load().await?;
+    let metadata_timeout = args.metadata_timeout();
+    let source = args.source.parse::<Source>()?.with_peers(&args.peers);
     let session = Session::start(SessionOptions {
         listen: args.listen.unwrap_or(SessionOptions::default().listen),
         cache: args.cache,
         download_limit: args.download_limit,
         upload_limit: args.upload_limit,
         discovery: !args.no_discovery,
+        metadata_timeout,
     })
     .await?;
+    let image = session.load(&source).await?;
     let state = match args.state {
         _ if args.ephemeral => State::Ephemeral,
         Some(directory) => State::Directory(directory),

@@ -41,6 +41,9 @@ pub struct SessionOptions {
     pub upload_limit: Option<u64>,
     /// Whether trackers are asked for peers.
     pub discovery: bool,
+    /// How long peers are asked for the description of an image that a magnet link names; `None`: for ever.
+    /// Default 60 s.
+    pub metadata_timeout: Option<Duration>,
 }
 
 impl Default for SessionOptions {
@@ -51,6 +54,7 @@ impl Default for SessionOptions {
             download_limit: None,
             upload_limit: None,
             discovery: true,
+            metadata_timeout: Some(Duration::from_secs(60)),
         }
     }
 }

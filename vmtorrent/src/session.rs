@@ -1,6 +1,8 @@
 //! Invariant: a session owns one runtime, one listener, one cache and the limits; all that it started
 //! ends with it.
 
+mod magnet;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 use url::Url;
 
+use self::magnet::Magnets;
 use crate::appliance::{Appliance, ApplianceParts};
 use crate::clock::SystemClock;
 use crate::directories;
@@ -62,6 +65,8 @@ pub(crate) struct Shared {
     /// Held while a torrent is opened, so that two launches of one image share it.
     opening: tokio::sync::Mutex<()>,
     own_tracker: Mutex<Option<(Url, TrackerServerHandle)>>,
+    /// Images whose description is being fetched, or was: see [`magnet`].
+    magnets: Mutex<Magnets>,
     http: HttpClient,
     // Last, so that everything above is gone before its tasks are.
     runtime: OwnRuntime,
@@ -129,6 +134,7 @@ impl Session {
             torrents: Mutex::new(HashMap::new()),
             opening: tokio::sync::Mutex::new(()),
             own_tracker: Mutex::new(None),
+            magnets: Mutex::default(),
             http: HttpClient::new()?,
             runtime,
             options,
@@ -142,12 +148,20 @@ impl Session {
         self.shared.listen
     }
 
-    /// Loads a .torrent file. [`Source::load`] does the same on the caller's tokio runtime; this works
-    /// from any executor.
+    /// Loads an image's description. For a .torrent file [`Source::load`] does the same on the caller's tokio
+    /// runtime; this works from any executor.
+    ///
+    /// With a magnet link it is in the cache after an earlier launch; else peers are asked for it, those that the
+    /// link names and those that its trackers know.
     ///
     /// # Errors
-    /// Those of [`Source::load`].
+    /// Those of [`Source::load`]; for a magnet link [`ErrorKind::TimedOut`] when no peer gave it within
+    /// [`metadata_timeout`](SessionOptions::metadata_timeout), and [`ErrorKind::InvalidInput`] when there is
+    /// nobody to ask.
     pub async fn load(&self, source: &Source) -> Result<Image> {
+        if let Source::Magnet(magnet) = source {
+            return self.shared.load_magnet(magnet.clone()).await;
+        }
         let source = source.clone();
         self.run(async move { source.load().await }).await
     }
@@ -206,6 +220,7 @@ impl Session {
             for torrent in torrents {
                 torrent.end().await;
             }
+            shared.forget_magnets().await;
             let tracker = shared.own_tracker.lock().take();
             if let Some((_, tracker)) = tracker {
                 tracker.stop().await;
@@ -246,8 +261,8 @@ impl Shared {
     async fn launch(self: Arc<Self>, image: Image, options: ApplianceOptions) -> Result<Appliance> {
         let image = Arc::new(image);
         let state = self.open_state(&image, &options).await?;
-        let torrent = self.open_cached(image).await?;
-        for peer in &options.peers {
+        let torrent = self.open_cached(image.clone()).await?;
+        for peer in options.peers.iter().chain(image.peers()) {
             torrent.swarm().add_address(*peer, true);
         }
         let parts = ApplianceParts {
@@ -267,7 +282,8 @@ impl Shared {
         let state = options.state.clone();
         let image = image.clone();
         let cache = self.cache.clone();
-        let peers: Vec<String> = options.peers.iter().map(ToString::to_string).collect();
+        let named = options.peers.iter().chain(image.peers());
+        let peers: Vec<String> = named.map(ToString::to_string).collect();
         self.blocking(move || {
             let state = match state {
                 State::Ephemeral => StateDirectory::ephemeral(None, &image)?,
@@ -340,6 +356,7 @@ impl Shared {
             http: self.http.clone(),
             seed: rand::random(),
         });
+        let known = self.take_known(image.info_hash());
         let torrent = Torrent::start(TorrentConfig {
             swarm: SwarmConfig {
                 pristine,
@@ -353,9 +370,13 @@ impl Shared {
                 seed: rand::random(),
             },
             tracker,
+            announcer: known.announcer,
             leader,
             writable,
         });
+        for peer in known.peers {
+            torrent.swarm().add_address(peer, false);
+        }
         let mut torrents = self.torrents.lock();
         torrents.retain(|_, t| t.strong_count() > 0);
         torrents.insert(image.info_hash(), Arc::downgrade(&torrent));
@@ -415,6 +436,11 @@ impl Shared {
     async fn welcome(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let handshake = greet(&mut stream).await?;
         let Some(torrent) = self.torrent(handshake.info_hash) else {
+            if self.awaits(handshake.info_hash) {
+                answer(&mut stream, handshake.info_hash, self.peer_id).await?;
+                self.arrived(stream, handshake);
+                return Ok(());
+            }
             return Err(std::io::Error::other(
                 "it asks for an image that is not here",
             ));

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 
+use crate::announcer::Announcer;
 use crate::events::Event;
 use crate::image::Image;
 use crate::options::Fill;
@@ -28,6 +29,8 @@ const SYNC_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct TorrentConfig {
     pub(crate) swarm: SwarmConfig,
     pub(crate) tracker: Option<TrackerConfig>,
+    /// One that announces the image already: it goes on, and none is started.
+    pub(crate) announcer: Option<Announcer>,
     /// The process that holds the cache already, if there is one.
     pub(crate) leader: Option<SocketAddr>,
     /// Whether the store is ours to sync.
@@ -58,10 +61,17 @@ impl Torrent {
         }
         let (events, _) = broadcast::channel(256);
         let mut tasks = Vec::new();
-        let tracker = config.tracker.map(|tracker| {
-            let (sender, receiver) = mpsc::channel(256);
-            let stats = transfer_stats(&swarm, &pristine);
-            let handle = TrackerClient::spawn(&runtime, tracker, stats, sender);
+        let stats = || transfer_stats(&swarm, &pristine);
+        let announced = match (config.announcer, config.tracker) {
+            (Some(announcer), _) => Some(announcer.take_over(stats())),
+            (None, Some(tracker)) => {
+                let (sender, receiver) = mpsc::channel(256);
+                let handle = TrackerClient::spawn(&runtime, tracker, stats(), sender);
+                Some((handle, receiver))
+            }
+            (None, None) => None,
+        };
+        let tracker = announced.map(|(handle, receiver)| {
             tasks.push(
                 runtime
                     .spawn(take_peers(Arc::downgrade(&swarm), receiver))

@@ -10,6 +10,7 @@ mod addresses;
 mod connection;
 mod engine;
 mod limiter;
+mod metadata;
 mod path;
 mod peers;
 mod upload;
@@ -19,6 +20,7 @@ mod wire;
 pub(crate) use connection::{answer, greet};
 pub(crate) use engine::Traffic;
 pub(crate) use limiter::Limiter;
+pub(crate) use metadata::{MetadataJob, fetch_metadata};
 pub(crate) use wire::PeerHandshake;
 
 use std::collections::HashMap;

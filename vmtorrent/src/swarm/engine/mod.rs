@@ -4,6 +4,7 @@
 //! comes out as [`Output`]s, in order. A driver carries them out; a simulator could as well.
 
 mod incoming;
+mod metadata;
 mod peer;
 mod requests;
 
@@ -17,8 +18,9 @@ use parking_lot::Mutex;
 
 use self::peer::Peer;
 use super::limiter::Limiter;
+use super::metadata::MetadataServe;
 use super::upload::UploadQueue;
-use super::wire::{ExtendedHello, WireMessage, WireRequest};
+use super::wire::{ExtendedHello, UT_METADATA, WireMessage, WireRequest};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::image::{BlockIndex, Image, PieceClass, PieceIndex};
@@ -74,6 +76,7 @@ pub(crate) struct Engine {
     peers: BTreeMap<PeerKey, Peer>,
     next_key: usize,
     uploads: UploadQueue,
+    metadata: MetadataServe,
     /// What we tell others that we have: also zeros and duplicates.
     have: Bitfield,
     assembly: HashMap<PieceIndex, Assembly>,
@@ -150,6 +153,7 @@ impl Engine {
             peers: BTreeMap::new(),
             next_key: 0,
             uploads: UploadQueue::default(),
+            metadata: MetadataServe::new(image.info_bytes().clone()),
             have,
             assembly: HashMap::new(),
             duplicates,
@@ -222,6 +226,8 @@ impl Engine {
                 client: Some(concat!("libvmtorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
                 request_queue: Some(UploadQueue::MAX_REQUESTS as u32),
                 listen_port: Some(self.listen_port).filter(|p| *p != 0),
+                metadata_size: Some(self.metadata.size()),
+                ut_metadata: Some(UT_METADATA),
             };
             self.send(now, key, WireMessage::ExtendedHello(hello));
         }
@@ -237,6 +243,7 @@ impl Engine {
         self.peers.remove(&key);
         self.picker.remove_peer(key);
         self.uploads.remove(key);
+        self.metadata.remove(key);
         self.schedule(now);
         self.pump_uploads(now);
     }
@@ -280,7 +287,9 @@ impl Engine {
                 if let Some(limit) = hello.request_queue {
                     peer.request_limit = (limit as usize).clamp(1, 2000);
                 }
+                self.metadata.hello(now, key, hello.ut_metadata);
             }
+            WireMessage::Metadata { message, .. } => self.on_metadata(now, key, message),
         }
     }
 
@@ -422,6 +431,7 @@ impl Engine {
             self.keep_house(now);
         }
         self.schedule(now);
+        self.pump_metadata(now);
         self.pump_uploads(now);
     }
 
