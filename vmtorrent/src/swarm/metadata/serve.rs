@@ -221,7 +221,7 @@ mod tests {
             assert_eq!(total_size as usize, info.len());
             copy.extend_from_slice(&data);
         }
-        assert_eq!(copy, info);
+        assert!(copy == info);
         assert_eq!(serve.next(at(0)), ServeNext::Nothing);
     }
 
