@@ -30,8 +30,12 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
     let shares_terminal = !command.is_empty() && io::stdout().is_terminal();
     let mut output = Output::new(args.json, shares_terminal, line);
     let mount = MountPoint::choose(args.mount.as_deref())?;
+    let source = args.source.parse::<Source>()?.with_peers(&args.peers);
+    if matches!(source, Source::Magnet(_)) {
+        output.work("asking peers for the image's description");
+    }
     let (session, appliance) = tokio::select! {
-        started = start(args, &mount) => started?,
+        started = start(args, &source, &mount) => started?,
         caught = signals.next() => return Ok(caught.exit_code()),
     };
 
@@ -58,10 +62,13 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
     })
 }
 
-async fn start(args: LaunchArgs, mount: &MountPoint) -> Result<(Session, Appliance), Failure> {
+async fn start(
+    args: LaunchArgs,
+    source: &Source,
+    mount: &MountPoint,
+) -> Result<(Session, Appliance), Failure> {
     let read_timeout = args.read_timeout();
     let metadata_timeout = args.metadata_timeout();
-    let source = args.source.parse::<Source>()?.with_peers(&args.peers);
     let session = Session::start(SessionOptions {
         listen: args.listen.unwrap_or(SessionOptions::default().listen),
         cache: args.cache,
@@ -71,7 +78,7 @@ async fn start(args: LaunchArgs, mount: &MountPoint) -> Result<(Session, Applian
         metadata_timeout,
     })
     .await?;
-    let image = session.load(&source).await?;
+    let image = session.load(source).await?;
     let state = match args.state {
         _ if args.ephemeral => State::Ephemeral,
         Some(directory) => State::Directory(directory),

@@ -358,15 +358,30 @@ mod tests {
             ("magnet:?dn=x".to_owned(), "xt is missing"),
             ("magnet:?xt=urn:sha1:x".to_owned(), "xt is missing"),
             ("magnet:?xt=urn:btih:00".to_owned(), "40 hexadecimal digits"),
-            (format!("magnet:?xt=urn:btih:{}é", &HEX[2..]), "copy the whole link"),
+            (
+                format!("magnet:?xt=urn:btih:{}é", &HEX[2..]),
+                "copy the whole link",
+            ),
             (format!("magnet:?xt=urn:btih:{}", "0".repeat(32)), "base32"),
             (format!("magnet:?xt=urn:btmh:1220{HEX}"), "v2"),
-            (format!("magnet:?xt=urn:btih:{HEX}&xt=urn:btih:{other}"), "two images"),
+            (
+                format!("magnet:?xt=urn:btih:{HEX}&xt=urn:btih:{other}"),
+                "two images",
+            ),
             (format!("magnet:?xt=urn:btih:{HEX}&x.pe=127.1:80"), "x.pe"),
             (format!("magnet:?xt=urn:btih:{HEX}&x.pe=::1:80"), "x.pe"),
-            (format!("magnet:?xt=urn:btih:{HEX}&x.pe=192.0.2.7:0"), "x.pe"),
-            (format!("magnet:?xt=urn:btih:{HEX}&x.pe=host"), "192.0.2.7:6881"),
-            (format!("magnet:?xt=urn:btih:{HEX}&dn={}", "x".repeat(MAX_LENGTH)), "longer"),
+            (
+                format!("magnet:?xt=urn:btih:{HEX}&x.pe=192.0.2.7:0"),
+                "x.pe",
+            ),
+            (
+                format!("magnet:?xt=urn:btih:{HEX}&x.pe=host"),
+                "192.0.2.7:6881",
+            ),
+            (
+                format!("magnet:?xt=urn:btih:{HEX}&dn={}", "x".repeat(MAX_LENGTH)),
+                "longer",
+            ),
         ] {
             let e = parse(&text).unwrap_err();
             assert_eq!(e.kind(), ErrorKind::InvalidInput);

@@ -84,7 +84,8 @@ impl Image {
     /// hash must have been checked.
     pub(crate) fn from_info(info: &[u8], magnet: &Magnet) -> Result<Self> {
         // What is to become a value of the file must be one.
-        Node::parse(info).map_err(|e| refuse(format_args!("no info dictionary: {e}; {REFETCH}")))?;
+        Node::parse(info)
+            .map_err(|e| refuse(format_args!("no info dictionary: {e}; {REFETCH}")))?;
         let torrent = Encoder::encode(|d| {
             if let Some(first) = magnet.trackers().first() {
                 d.string("announce").string(first.as_str());

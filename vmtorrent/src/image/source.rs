@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use url::Url;
 
-use super::{Image, Magnet};
 use super::metainfo::MAX_TORRENT_BYTES;
+use super::{Image, Magnet};
 use crate::http::HttpClient;
 use crate::{Error, ErrorKind, Result};
 
@@ -58,7 +58,9 @@ impl Source {
             Self::Magnet(_) => {
                 return Err(Error::new(
                     ErrorKind::InvalidInput,
-                    format!("{self} leads to peers, and asking them takes a session: call Session::load instead"),
+                    format!(
+                        "{self} leads to peers, and asking them takes a session: call Session::load instead"
+                    ),
                 ));
             }
         };

@@ -85,7 +85,10 @@ fn what_is_neither_is_refused_with_the_remedy() {
 
 #[test]
 fn a_magnet_link_is_read_but_needs_a_session() {
-    let link = format!("magnet:?xt=urn:btih:{}&tr=http://t.example/secret", "07".repeat(20));
+    let link = format!(
+        "magnet:?xt=urn:btih:{}&tr=http://t.example/secret",
+        "07".repeat(20)
+    );
     let source: Source = link.parse().unwrap();
     let Source::Magnet(magnet) = &source else {
         panic!("{source:?}");

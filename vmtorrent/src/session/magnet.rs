@@ -113,8 +113,12 @@ impl Shared {
         }
         let info = self.search(&magnet, named.clone()).await?;
         self.blocking(move || {
-            let image = Image::from_info(&info, &magnet)
-                .map_err(|e| Error::new(e.kind(), format!("{}: {}", Source::Magnet(magnet.clone()), e.context())))?;
+            let image = Image::from_info(&info, &magnet).map_err(|e| {
+                Error::new(
+                    e.kind(),
+                    format!("{}: {}", Source::Magnet(magnet.clone()), e.context()),
+                )
+            })?;
             Ok(image.reached_by(&magnet, &named))
         })
         .await
@@ -147,7 +151,7 @@ impl Shared {
         let tiers: Vec<Vec<Url>> = trackers.map(|t| vec![t.clone()]).collect();
         if named.is_empty() && tiers.is_empty() {
             let text = format!(
-                "the link of image {info_hash} leads to nobody: it names no peer that can be reached, and no \
+                "the magnet link of {info_hash} leads to nobody: it names no peer that can be reached, and no \
                  tracker that may be asked; name a peer with --peer, or pass the .torrent file"
             );
             return Err(Error::new(ErrorKind::InvalidInput, text));

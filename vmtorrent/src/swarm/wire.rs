@@ -195,12 +195,12 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
         (ID_EXTENDED, Some(&UT_METADATA)) => {
             let message = MetadataMessage::decode(&whole.slice(6..))
                 .map_err(|reason| WireError::Malformed { id, reason })?;
-            return Ok(message.map_or(WireMessage::Unknown(id), |message| {
-                WireMessage::Metadata {
+            return Ok(
+                message.map_or(WireMessage::Unknown(id), |message| WireMessage::Metadata {
                     extension: UT_METADATA,
                     message,
-                }
-            }));
+                }),
+            );
         }
         (ID_EXTENDED, _) => return Ok(WireMessage::Unknown(id)),
         (0..=8, _) => {}

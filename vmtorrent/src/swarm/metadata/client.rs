@@ -332,7 +332,8 @@ impl Client {
             FetchEnd::WrongHash => (Outcome::Wrong, None),
         };
         self.report.note(link.address, outcome);
-        self.helpers.retain(|a| *a != link.address || outcome == Outcome::Slow);
+        self.helpers
+            .retain(|a| *a != link.address || outcome == Outcome::Slow);
         match (link.dialled, rest) {
             (false, _) => {}
             (true, Some(pause)) => self.book.rest(now, link.address, pause),
@@ -407,7 +408,10 @@ async fn read(
             return Ok(());
         }
         if let Some(error) = broken {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string()));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                error.to_string(),
+            ));
         }
     }
 }

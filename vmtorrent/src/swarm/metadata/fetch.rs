@@ -229,7 +229,11 @@ impl MetadataFetch {
             return;
         }
         let contributors = assembly.contributors();
-        tracing::debug!(size = group.size, ?contributors, "metadata with a wrong hash");
+        tracing::debug!(
+            size = group.size,
+            ?contributors,
+            "metadata with a wrong hash"
+        );
         if let (1, Some(liar)) = (contributors.len(), contributors.first()) {
             self.end(now, *liar, FetchEnd::WrongHash);
         } else {
@@ -316,7 +320,10 @@ impl MetadataFetch {
         };
         let Some(group) = self.group(key, offer).filter(|_| reason.is_none()) else {
             let reason = reason.unwrap_or("metadata before its hello").to_owned();
-            if let Some(assembly) = self.group(key, offer).and_then(|g| self.assemblies.get_mut(&g)) {
+            if let Some(assembly) = self
+                .group(key, offer)
+                .and_then(|g| self.assemblies.get_mut(&g))
+            {
                 // Its other requests are released with the connection.
                 assembly.release(piece);
             }

@@ -124,7 +124,14 @@ impl Net {
             }
             Script::Unasked => {
                 self.say(key, hello(Some(size)));
-                self.say(key, data(size / METADATA_PIECE, size, vec![0; (size % METADATA_PIECE) as usize]));
+                self.say(
+                    key,
+                    data(
+                        size / METADATA_PIECE,
+                        size,
+                        vec![0; (size % METADATA_PIECE) as usize],
+                    ),
+                );
             }
             Script::Chatters => {
                 for piece in 0..=MAX_CHATTER {
@@ -286,12 +293,20 @@ const PIECES: u32 = 21;
 
 #[test]
 fn one_peer_gives_all_and_each_piece_is_asked_for_once() {
-    for length in [1, METADATA_PIECE as usize, METADATA_PIECE as usize + 1, LENGTH] {
+    for length in [
+        1,
+        METADATA_PIECE as usize,
+        METADATA_PIECE as usize + 1,
+        LENGTH,
+    ] {
         let mut net = Net::new(length);
         net.add(Script::Honest);
         net.run(Duration::from_secs(5));
         assert!(net.is_right());
-        assert_eq!(net.requests, length.div_ceil(METADATA_PIECE as usize) as u32);
+        assert_eq!(
+            net.requests,
+            length.div_ceil(METADATA_PIECE as usize) as u32
+        );
     }
 }
 
@@ -343,8 +358,16 @@ fn each_kind_of_bad_peer_is_left_for_its_reason_and_holds_up_nobody() {
         let honest = net.add(Script::Honest);
         net.run(Duration::from_secs(30));
         assert!(net.is_right(), "{script:?}");
-        assert!(!net.ends.contains_key(&honest), "{script:?}: {:?}", net.ends);
-        assert!(net.elapsed() < Duration::from_secs(2), "{script:?}: {:?}", net.elapsed());
+        assert!(
+            !net.ends.contains_key(&honest),
+            "{script:?}: {:?}",
+            net.ends
+        );
+        assert!(
+            net.elapsed() < Duration::from_secs(2),
+            "{script:?}: {:?}",
+            net.elapsed()
+        );
     }
 }
 
@@ -356,7 +379,11 @@ fn a_liar_among_several_contributors_is_told_from_the_others() {
         let honest = [net.add(Script::Honest), net.add(Script::Honest)];
         net.run(Duration::from_secs(30));
         assert!(net.is_right());
-        assert!(honest.iter().all(|k| !net.ends.contains_key(k)), "{:?}", net.ends);
+        assert!(
+            honest.iter().all(|k| !net.ends.contains_key(k)),
+            "{:?}",
+            net.ends
+        );
         assert!(net.elapsed() < Duration::from_secs(1));
         // Nobody else is there: now it gives all of a copy, and is known by it.
         for key in honest {
@@ -371,9 +398,7 @@ fn a_liar_among_several_contributors_is_told_from_the_others() {
 #[test]
 fn liars_in_the_majority_with_one_wrong_length_do_not_win() {
     let mut net = Net::new(LENGTH);
-    let liars: Vec<PeerKey> = (0..6)
-        .map(|_| net.add(Script::WrongSize(50_000)))
-        .collect();
+    let liars: Vec<PeerKey> = (0..6).map(|_| net.add(Script::WrongSize(50_000))).collect();
     net.add(Script::HangsUp(3));
     net.run(Duration::from_secs(60));
     assert!(net.result.is_none());
@@ -405,7 +430,11 @@ fn a_slow_peer_does_not_hold_back_the_last_piece() {
     net.add(Script::Honest);
     net.run(Duration::from_secs(30));
     assert!(net.is_right());
-    assert!(net.elapsed() < Duration::from_secs(2), "{:?}", net.elapsed());
+    assert!(
+        net.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        net.elapsed()
+    );
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(crate) struct MetadataServe {
     peers: BTreeMap<PeerKey, Asker>,
     /// Peers whose queue is not empty, in the order of their turns.
     turns: VecDeque<PeerKey>,
+    /// Bytes of blocks that had been sent when the last message went out.
+    blocks_before: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl MetadataServe {
             info,
             peers: BTreeMap::new(),
             turns: VecDeque::new(),
+            blocks_before: None,
         }
     }
 
@@ -168,6 +171,16 @@ impl MetadataServe {
         Some((key, message, bytes))
     }
 
+    /// Whether blocks went out since the last message; `blocks`: bytes of blocks sent so far.
+    pub(crate) fn has_turn(&self, blocks: u64) -> bool {
+        self.blocks_before != Some(blocks)
+    }
+
+    /// A message goes out.
+    pub(crate) fn took_turn(&mut self, blocks: u64) {
+        self.blocks_before = Some(blocks);
+    }
+
     /// One whole copy with its overhead.
     fn burst(&self) -> f64 {
         let overhead = f64::from(piece_count(self.size())) * f64::from(OVERHEAD);
@@ -270,7 +283,10 @@ mod tests {
             }
             drain(&mut serve, at(0));
         }
-        assert!(matches!(serve.next(at(0)), ServeNext::Nothing | ServeNext::At(_)));
+        assert!(matches!(
+            serve.next(at(0)),
+            ServeNext::Nothing | ServeNext::At(_)
+        ));
         for piece in 0..8 {
             serve.request(PeerKey(1), piece);
             serve.request(PeerKey(2), piece);
