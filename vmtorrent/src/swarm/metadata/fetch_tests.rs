@@ -221,7 +221,7 @@ impl Net {
         let answer = match script {
             Script::Silent => return,
             Script::Garbage | Script::WrongSize(_) => data(piece, size, garbage),
-            Script::Spoils(every) if piece % every == 0 => data(piece, size, garbage),
+            Script::Spoils(every) if piece.is_multiple_of(every) => data(piece, size, garbage),
             Script::WrongTotal => data(piece, size + 1, right()),
             Script::Short => data(piece, size, right()[..length as usize - 1].to_vec()),
             Script::Rejects => reject,

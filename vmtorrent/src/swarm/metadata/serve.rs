@@ -194,7 +194,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn info(length: usize) -> Bytes {
-        (0..length).map(|i| (i * 31 >> 3) as u8).collect()
+        (0..length).map(|i| (i ^ (i >> 9)) as u8).collect()
     }
 
     fn at(ms: u64) -> Time {
