@@ -8,6 +8,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vmtorrent::image::{Image, Magnet, PublishOptions, Source, publish};
@@ -270,27 +271,68 @@ async fn an_image_is_launched_by_its_link_and_later_without_any_peer() {
     assert!(refused.to_string().contains("leads to nobody"), "{refused}");
 }
 
+/// A tracker that knows one peer, and notes the `event` of each announce.
+fn scripted_tracker(peer: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let events: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = events.clone();
+    let mut body = b"d8:intervali60e5:peers6:\x7f\0\0\x01".to_vec();
+    body.extend_from_slice(&peer.port().to_be_bytes());
+    body.push(b'e');
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte) {
+                    Ok(1) => request.push(byte[0]),
+                    _ => break,
+                }
+            }
+            let line = String::from_utf8_lossy(&request).into_owned();
+            let event = line
+                .split(['?', '&', ' '])
+                .find_map(|p| p.strip_prefix("event="));
+            noted
+                .lock()
+                .unwrap()
+                .push(event.unwrap_or("none").to_owned());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+        }
+    });
+    (address, events)
+}
+
 #[tokio::test]
-async fn peers_come_from_the_links_tracker_which_the_launch_goes_on_with() {
+async fn a_links_tracker_finds_peers_and_sees_one_start_and_one_end() {
     let scratch = tempfile::tempdir().unwrap();
     let data = content(5 << 20, 2);
     let image = published(scratch.path(), &data);
     let origin = session(&scratch.path().join("unused")).await;
-    let tracker = origin
-        .serve_tracker(SocketAddr::from(([127, 0, 0, 1], 0)))
-        .await
-        .unwrap();
     let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
 
-    let mut magnet = image.magnet();
-    magnet.add_tracker(format!("http://{tracker}/announce").parse().unwrap());
-    let host = session(&scratch.path().join("cache")).await;
-    let found = host.load(&magnet.clone().into()).await.unwrap();
-    assert_is(&found, &image);
-    assert_eq!(found.trackers().concat(), magnet.trackers());
-    let state = scratch.path().join("state");
-    assert!(first_bytes(&host, found, &state).await == data[..5000]);
-    host.shutdown().await.unwrap();
+    for launched in [true, false] {
+        let (tracker, events) = scripted_tracker(origin.listen_address());
+        let mut magnet = image.magnet();
+        magnet.add_tracker(format!("http://{tracker}/announce").parse().unwrap());
+        let host = session(&scratch.path().join(format!("cache-{launched}"))).await;
+        let found = host.load(&magnet.clone().into()).await.unwrap();
+        assert_is(&found, &image);
+        assert_eq!(found.trackers().concat(), magnet.trackers());
+        if launched {
+            let state = scratch.path().join("state");
+            assert!(first_bytes(&host, found, &state).await == data[..5000]);
+        }
+        host.shutdown().await.unwrap();
+        let mut told = events.lock().unwrap().clone();
+        told.retain(|event| event != "none");
+        assert_eq!(told, ["started", "stopped"], "launched: {launched}");
+    }
     seed.shutdown().await.unwrap();
     origin.shutdown().await.unwrap();
 }
