@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use vmtorrent::Fill;
 
+use crate::log::{LogFilter, LogFormat};
 use crate::units;
 
 const UNITS: &str = "\
@@ -15,7 +16,7 @@ SIZE  bytes; suffixes K, M, G (also Ki, Mi, Gi) are powers of 1024: 64K
 RATE  bytes per second; suffixes K, M, G are powers of 1000, Ki, Mi, Gi powers of 1024;
       or bits per second: 500kbit, 100mbit, 1gbit
 
-Messages for people go to stderr. RUST_LOG sets the level of the log (default: warn).
+Messages for people and the log go to stderr. Without --log, RUST_LOG sets what is logged (default: warn).
 Exit status: 0 done, 1 failed, 2 wrong usage.";
 
 const LAUNCH: &str = "\
@@ -39,6 +40,18 @@ ready, then progress each second, then done.";
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
+    /// What is logged: error, warn, info, debug, trace or off, or a filter by module
+    #[arg(long, global = true, value_name = "FILTER", value_parser = LogFilter::parse)]
+    pub log: Option<LogFilter>,
+    /// How the log looks
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t
+    )]
+    pub log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,6 +109,9 @@ pub struct SeedArgs {
     /// Most that is sent to all peers together
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub upload_limit: Option<u64>,
+    /// Serve figures for monitoring (Prometheus) at http://IP:PORT/metrics
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    pub metrics: Option<SocketAddr>,
     /// Print events on stdout, one JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -117,6 +133,9 @@ pub struct LaunchArgs {
     /// Empty directory where the image appears [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub mount: Option<PathBuf>,
+    /// Let other users open the image too, for a VMM that runs as another user
+    #[arg(long)]
+    pub allow_other: bool,
     /// Address on which peers connect; port 0 takes a free one [default: 0.0.0.0:0]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
     pub listen: Option<SocketAddr>,
@@ -141,6 +160,9 @@ pub struct LaunchArgs {
     /// Ask no tracker for peers
     #[arg(long)]
     pub no_discovery: bool,
+    /// Serve figures for monitoring (Prometheus) at http://IP:PORT/metrics
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    pub metrics: Option<SocketAddr>,
     /// Print events on stdout, one JSON object a line; the VMM's stdout goes to stderr
     #[arg(long)]
     pub json: bool,

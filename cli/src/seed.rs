@@ -8,7 +8,7 @@ use vmtorrent::{Seed, Session, SessionOptions};
 
 use crate::args::SeedArgs;
 use crate::failure::Failure;
-use crate::output::{LiveLine, Output, Ready, View};
+use crate::output::{LiveLine, Output, Ready, View, metrics_url};
 use crate::signals::Signals;
 use crate::ticks;
 
@@ -56,6 +56,10 @@ async fn start(args: &SeedArgs, output: &Output) -> Result<(Session, Seed), Fail
         Some(address) => Some(session.serve_tracker(address).await?),
         None => None,
     };
+    let metrics = match args.metrics {
+        Some(address) => Some(session.serve_metrics(address).await?),
+        None => None,
+    };
     let seed = session.seed(image, &args.data).await?;
 
     let listen = session.listen_address();
@@ -71,6 +75,7 @@ async fn start(args: &SeedArgs, output: &Output) -> Result<(Session, Seed), Fail
     let ready = Ready::Seed {
         listen,
         tracker,
+        metrics: metrics.map(metrics_url),
         info_hash,
         image_bytes: image.geometry().total_length(),
         magnet: magnet.to_string(),

@@ -222,24 +222,11 @@ impl Daemon {
         self.latest("done")
     }
 
-    /// Kills it (SIGKILL) and takes its mounts away.
+    /// Kills it (SIGKILL); its mounts stay until it is dropped.
     ///
     /// # Panics
     /// If it has ended before.
-    pub fn kill_9(mut self) {
-        assert!(
-            self.child.try_wait().unwrap().is_none(),
-            "it has ended by itself: {}",
-            self.told()
-        );
-        self.clean_up();
-    }
-
-    /// Kills it (SIGKILL) and leaves its dead mount, as a real kill does: the next launch there has to take it away.
-    ///
-    /// # Panics
-    /// If it has ended before.
-    pub fn kill_9_and_leave_the_mount(mut self) {
+    pub fn kill(&mut self) {
         assert!(
             self.child.try_wait().unwrap().is_none(),
             "it has ended by itself: {}",
@@ -247,6 +234,22 @@ impl Daemon {
         );
         let _ = self.child.kill();
         self.status = self.child.wait().ok();
+    }
+
+    /// Kills it (SIGKILL) and takes its mounts away.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn kill_9(mut self) {
+        self.kill();
+    }
+
+    /// Kills it (SIGKILL) and leaves its dead mount, as a real kill does: the next launch there has to take it away.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn kill_9_and_leave_the_mount(mut self) {
+        self.kill();
         self.leaves_mount = true;
     }
 

@@ -94,6 +94,13 @@ impl Launch {
         self
     }
 
+    /// Adds an option without a value.
+    #[must_use]
+    pub fn flag(mut self, name: &str) -> Self {
+        self.command.arg(name);
+        self
+    }
+
     /// Uses another host's cache.
     #[must_use]
     pub fn cache(mut self, cache: PathBuf) -> Self {

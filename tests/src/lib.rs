@@ -11,9 +11,12 @@ pub mod appliance;
 mod binary;
 mod daemon;
 mod host;
+pub mod memory;
 mod random;
 mod reference;
 mod requirement;
+mod scrape;
+pub mod scripted_peer;
 
 pub use binary::{command, publish};
 pub use daemon::{Daemon, seed, unmount};
@@ -21,3 +24,4 @@ pub use host::{Host, Launch};
 pub use random::Random;
 pub use reference::{PIECE, Reference, assert_same, first_difference};
 pub use requirement::{fuse, require};
+pub use scrape::{Family, Labels, Scrape, http, scrape};

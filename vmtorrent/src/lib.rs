@@ -14,6 +14,8 @@ mod http;
 pub mod image;
 mod launch;
 mod lock_file;
+mod log_limit;
+mod metrics;
 mod options;
 mod overlay;
 pub mod picker;

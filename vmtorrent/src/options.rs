@@ -66,6 +66,9 @@ pub struct ApplianceOptions {
     pub state: State,
     /// Where the volume is mounted (an existing, empty directory); `None`: nowhere, use the calls.
     pub mount: Option<PathBuf>,
+    /// Lets other users into the mount, within the limits of the permission bits: for a VMM that runs as
+    /// a user of its own. Who is not root needs `user_allow_other` in `/etc/fuse.conf` for that. Default: no.
+    pub allow_other: bool,
     /// Peers to connect to, beside those that trackers name.
     pub peers: Vec<SocketAddr>,
     /// What is fetched that no read asked for.
@@ -79,6 +82,7 @@ impl Default for ApplianceOptions {
         Self {
             state: State::Default,
             mount: None,
+            allow_other: false,
             peers: Vec::new(),
             fill: Fill::Idle,
             read_timeout: Some(Duration::from_secs(60)),

@@ -22,6 +22,8 @@ use crate::directories;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpClient;
 use crate::image::{Image, InfoHash, Source};
+use crate::log_limit::LogLimit;
+use crate::metrics::{ApplianceEntry, MetricsServer, SessionCounters};
 use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
 use crate::overlay::StateDirectory;
 use crate::pristine::Pristine;
@@ -67,6 +69,10 @@ pub(crate) struct Shared {
     own_tracker: Mutex<Option<(Url, TrackerServerHandle)>>,
     /// Images whose description is being fetched, or was: see [`magnet`].
     magnets: Mutex<Magnets>,
+    pub(crate) metrics_server: Mutex<Option<MetricsServer>>,
+    pub(crate) counters: SessionCounters,
+    /// For as long as their counters live.
+    pub(crate) appliances: Mutex<Vec<ApplianceEntry>>,
     http: HttpClient,
     // Last, so that everything above is gone before its tasks are.
     runtime: OwnRuntime,
@@ -135,10 +141,14 @@ impl Session {
             opening: tokio::sync::Mutex::new(()),
             own_tracker: Mutex::new(None),
             magnets: Mutex::default(),
+            metrics_server: Mutex::new(None),
+            counters: SessionCounters::default(),
+            appliances: Mutex::new(Vec::new()),
             http: HttpClient::new()?,
             runtime,
             options,
         });
+        tracing::info!(listen = %address, cache = %shared.cache.display(), "a session has started");
         handle.spawn(accept(listener, Arc::downgrade(&shared)));
         Ok(Self { shared })
     }
@@ -225,9 +235,18 @@ impl Session {
             if let Some((_, tracker)) = tracker {
                 tracker.stop().await;
             }
+            let metrics = shared.metrics_server.lock().take();
+            if let Some(metrics) = metrics {
+                metrics.stop().await;
+            }
+            tracing::info!(listen = %shared.listen, "a session has ended");
             Ok(())
         })
         .await
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     async fn run<T: Send + 'static>(
@@ -308,7 +327,7 @@ impl Shared {
             .await?;
         let pristine = opened.pristine;
         if pristine.is_follower() {
-            tracing::info!(leader = ?opened.leader, "another process holds the cache entry: its pieces come over loopback");
+            tracing::info!(image = pristine.image().name(), leader = ?opened.leader, "another process holds the cache entry: its pieces come over loopback");
         }
         Ok(self.start_torrent(Arc::new(pristine), opened.leader, true, None))
     }
@@ -328,6 +347,12 @@ impl Shared {
         let own = self.own_tracker.lock().as_ref().map(|(url, _)| url.clone());
         let torrent = self.start_torrent(Arc::new(pristine), None, false, own);
         Ok(Seed::new(self.clone(), torrent))
+    }
+
+    /// The images that are launched or seeded now.
+    pub(crate) fn torrents(&self) -> Vec<Arc<Torrent>> {
+        let torrents = self.torrents.lock();
+        torrents.values().filter_map(Weak::upgrade).collect()
     }
 
     fn torrent(&self, info_hash: InfoHash) -> Option<Arc<Torrent>> {
@@ -368,6 +393,8 @@ impl Shared {
                 download: self.download.clone(),
                 upload: self.upload.clone(),
                 seed: rand::random(),
+                // Of the highest level, so that every line that is logged at all bears the name.
+                span: tracing::error_span!("image", name = image.name()),
             },
             tracker,
             announcer: known.announcer,
@@ -394,6 +421,7 @@ impl Shared {
         };
         let server = TrackerServer::bind(address, options)?;
         let bound = server.local_addr();
+        tracing::info!(address = %bound, "a tracker has started");
         let reachable = on_this_host(bound);
         let url = Url::parse(&format!("http://{reachable}/announce"))
             .map_err(|e| Error::with_source(ErrorKind::InvalidInput, "the tracker's address", e))?;
@@ -434,18 +462,22 @@ impl Shared {
 
     /// Answers a peer that connected: whichever of our torrents it names.
     async fn welcome(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        let handshake = greet(&mut stream).await?;
+        let failed = |_: &std::io::Error| self.counters.refused_handshake.increment();
+        let handshake = greet(&mut stream).await.inspect_err(failed)?;
         let Some(torrent) = self.torrent(handshake.info_hash) else {
             if self.awaits(handshake.info_hash) {
                 answer(&mut stream, handshake.info_hash, self.peer_id).await?;
                 self.arrived(stream, handshake);
                 return Ok(());
             }
+            self.counters.refused_unknown.increment();
             return Err(std::io::Error::other(
                 "it asks for an image that is not here",
             ));
         };
-        answer(&mut stream, handshake.info_hash, self.peer_id).await?;
+        answer(&mut stream, handshake.info_hash, self.peer_id)
+            .await
+            .inspect_err(failed)?;
         torrent.swarm().accept(stream, handshake);
         Ok(())
     }
@@ -513,12 +545,16 @@ fn new_peer_id() -> [u8; 20] {
 
 async fn accept(listener: TcpListener, shared: Weak<Shared>) {
     let greetings = Arc::new(Semaphore::new(MAX_GREETINGS));
+    let failures = LogLimit::default();
+    let clock = SystemClock::start();
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: give others time to close some.
-                tracing::warn!(%error, "accepting a peer failed");
+                if let Some(repeated) = failures.admit(clock.now()) {
+                    tracing::warn!(%error, repeated, "accepting a peer failed: raise the limit of open files, if that is the cause");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -527,6 +563,7 @@ async fn accept(listener: TcpListener, shared: Weak<Shared>) {
             return;
         };
         let Ok(permit) = greetings.clone().try_acquire_owned() else {
+            shared.counters.refused_busy.increment();
             tracing::debug!(%address, "too many peers shake hands at once");
             continue;
         };

@@ -12,10 +12,12 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
+use tracing::{Instrument, Span};
 
 use crate::announcer::Announcer;
 use crate::events::Event;
 use crate::image::Image;
+use crate::metrics::{HighWater, ImageFigures, Labels};
 use crate::options::Fill;
 use crate::pristine::Pristine;
 use crate::stats::Stats;
@@ -48,6 +50,9 @@ pub(crate) struct Torrent {
     next_user: Mutex<u64>,
     events: broadcast::Sender<Event>,
     runtime: Handle,
+    /// Names the image in the log.
+    span: Span,
+    fetched_shown: HighWater,
 }
 
 impl Torrent {
@@ -55,6 +60,15 @@ impl Torrent {
         let runtime = config.swarm.runtime.clone();
         let pristine = config.swarm.pristine.clone();
         let image = pristine.image().clone();
+        let span = config.swarm.span.clone();
+        // The tasks that are started here take the name with them.
+        let _named = span.enter();
+        tracing::info!(
+            info_hash = %image.info_hash(),
+            bytes = image.geometry().total_length(),
+            present = pristine.present_bytes(),
+            "in the swarm"
+        );
         let swarm = Swarm::start(config.swarm);
         if let Some(leader) = config.leader {
             swarm.add_address(leader, true);
@@ -80,13 +94,11 @@ impl Torrent {
             handle
         });
         Arc::new_cyclic(|me: &Weak<Self>| {
-            tasks.push(
-                runtime
-                    .spawn(watch(me.clone(), swarm.clone()))
-                    .abort_handle(),
-            );
+            let watch = watch(me.clone(), swarm.clone()).in_current_span();
+            tasks.push(runtime.spawn(watch).abort_handle());
             if config.writable {
-                tasks.push(runtime.spawn(sync_often(pristine.clone())).abort_handle());
+                let sync = sync_often(pristine.clone()).in_current_span();
+                tasks.push(runtime.spawn(sync).abort_handle());
             }
             Self {
                 image,
@@ -98,6 +110,8 @@ impl Torrent {
                 next_user: Mutex::new(0),
                 events,
                 runtime,
+                span: span.clone(),
+                fetched_shown: HighWater::default(),
             }
         })
     }
@@ -178,8 +192,51 @@ impl Torrent {
         }
     }
 
+    /// Names the image in the log.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// What monitoring is told of the image.
+    pub(crate) fn figures(&self) -> ImageFigures {
+        let traffic = self.swarm.traffic();
+        let tracker = self.tracker.lock();
+        let announces = tracker.as_ref().map(|t| t.counts());
+        let counters = self.swarm.counters();
+        ImageFigures {
+            labels: self.labels(),
+            total_bytes: self.image.geometry().total_length(),
+            present_bytes: self.pristine.present_bytes(),
+            fetched_bytes: self.fetched_shown.raise(traffic.fetched),
+            wasted_bytes: traffic.wasted,
+            uploaded_bytes: traffic.uploaded,
+            peers: self.swarm.peers(),
+            storage_failing: self.swarm.storage_error().is_some(),
+            announces_answered: announces.map_or(0, |a| a.answered.get()),
+            announces_failed: announces.map_or(0, |a| a.failed.get()),
+            pieces_verified: counters.verified.get(),
+            pieces_failed: counters.failed.get(),
+            pieces_damaged: counters.damaged.get(),
+            storage_errors: counters.storage_errors.get(),
+            dials: counters.dials.get(),
+            dial_failures: counters.dial_failures.get(),
+            refused: counters.refused.get(),
+        }
+    }
+
+    /// What names the image to monitoring.
+    pub(crate) fn labels(&self) -> Labels {
+        Labels::none()
+            .with("image", self.image.name())
+            .with("info_hash", &self.image.info_hash().to_string())
+    }
+
     /// Tells the tracker that we go, and makes the pristine copy durable. To be called by the last user.
     pub(crate) async fn end(&self) {
+        self.leave_swarm().instrument(self.span.clone()).await;
+    }
+
+    async fn leave_swarm(&self) {
         let tracker = self.tracker.lock().take();
         if let Some(tracker) = tracker {
             tracker.stop().await;
@@ -236,6 +293,7 @@ async fn watch(torrent: Weak<Torrent>, swarm: Arc<Swarm>) {
         tokio::select! {
             () = swarm.wait_complete(), if !complete => {
                 complete = true;
+                tracing::info!("the image is complete");
                 let Some(torrent) = torrent.upgrade() else { return };
                 if let Some(tracker) = torrent.tracker.lock().as_ref() {
                     tracker.completed();
@@ -256,12 +314,21 @@ async fn watch(torrent: Weak<Torrent>, swarm: Arc<Swarm>) {
 }
 
 async fn sync_often(pristine: Arc<Pristine>) {
+    let mut failing = false;
     loop {
         tokio::time::sleep(SYNC_EVERY).await;
         let pristine = pristine.clone();
         let synced = tokio::task::spawn_blocking(move || pristine.sync()).await;
-        if let Ok(Err(error)) = synced {
-            tracing::warn!(%error, "the pristine copy was not made durable; trying again later");
+        match synced {
+            Ok(Err(error)) if !failing => {
+                failing = true;
+                tracing::warn!(%error, "the pristine copy was not made durable; trying again every {SYNC_EVERY:?}");
+            }
+            Ok(Ok(())) if failing => {
+                failing = false;
+                tracing::info!("the pristine copy is made durable again");
+            }
+            _ => {}
         }
     }
 }

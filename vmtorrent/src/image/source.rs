@@ -153,11 +153,15 @@ async fn download(url: &Url) -> Result<Bytes> {
     }
 }
 
-/// A URL without its password, for messages.
+/// A URL without what may be a secret, for messages: password, query and fragment.
 fn shown(url: &Url) -> Url {
     let mut url = url.clone();
     // Only URLs that can't have a password refuse.
     let _ = url.set_password(None);
+    if url.query().is_some() {
+        url.set_query(Some("..."));
+    }
+    url.set_fragment(None);
     url
 }
 
@@ -239,7 +243,10 @@ impl TryFrom<Url> for Source {
         }
         Err(Error::new(
             ErrorKind::InvalidInput,
-            format!("{url} cannot be loaded; pass a .torrent file or its http(s) URL"),
+            format!(
+                "{} cannot be loaded; pass a .torrent file or its http(s) URL",
+                shown(&url)
+            ),
         ))
     }
 }

@@ -197,3 +197,21 @@ fn a_server_that_is_not_there_is_an_error_with_the_url() {
     assert_eq!(e.kind(), ErrorKind::Network);
     assert!(e.to_string().contains(&url), "{e}");
 }
+
+#[test]
+fn what_may_be_a_secret_in_a_url_is_not_shown() {
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let url = format!("http://user:secret1@{address}/a.torrent?passkey=secret2#secret3");
+    let source: Source = url.parse().unwrap();
+    assert_eq!(
+        source.to_string(),
+        format!("http://user@{address}/a.torrent?...")
+    );
+    let e = load(source).unwrap_err();
+    assert!(!e.to_string().contains("secret"), "{e}");
+    let e = Source::try_from(Url::parse("ftp://u:secret1@h/a?secret2").unwrap()).unwrap_err();
+    assert!(!e.to_string().contains("secret"), "{e}");
+}

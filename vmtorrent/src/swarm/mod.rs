@@ -7,34 +7,41 @@
 //! so each peer sees them in order. Nothing waits while it holds the lock.
 
 mod addresses;
+mod bans;
 mod connection;
+mod counters;
 mod engine;
 mod limiter;
 mod metadata;
 mod path;
 mod peers;
+mod receiver;
 mod upload;
 mod wait;
 mod wire;
 
 pub(crate) use connection::{answer, greet};
+pub(crate) use counters::{PeerCounts, SwarmCounters};
 pub(crate) use engine::Traffic;
 pub(crate) use limiter::Limiter;
 pub(crate) use metadata::{MetadataJob, fetch_metadata};
 pub(crate) use wire::PeerHandshake;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tracing::Span;
 
 use self::addresses::AddressBook;
+use self::bans::Bans;
 use self::connection::{Opened, Outgoing};
 use self::engine::{DisconnectReason, Engine, EngineConfig, Output};
 use self::wait::Wait;
@@ -42,6 +49,7 @@ use self::wire::{WireMessage, WireRequest};
 use crate::clock::{SystemClock, Time};
 use crate::error::Error;
 use crate::image::{Image, PieceIndex};
+use crate::log_limit::LogLimit;
 use crate::options::Fill;
 use crate::picker::PeerKey;
 use crate::pristine::{PieceState, Pristine, ReadOutcome, Stored, TryRead};
@@ -58,6 +66,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) upload: Arc<Mutex<Limiter>>,
     /// Decides ties.
     pub(crate) seed: u64,
+    /// Names the image in the log.
+    pub(crate) span: Span,
 }
 
 /// A swarm on tokio.
@@ -71,14 +81,29 @@ pub(crate) struct Swarm {
     /// Something is due earlier than the timer knows, or there is somebody to dial.
     news: Notify,
     completed: Notify,
+    counters: SwarmCounters,
+    /// Names the image in the log.
+    span: Span,
+    log: LogLimits,
     me: Weak<Swarm>,
+}
+
+/// What a peer or a disk could make us say again and again.
+#[derive(Default)]
+struct LogLimits {
+    wrong_hash: LogLimit,
+    damaged: LogLimit,
+    unreadable: LogLimit,
 }
 
 struct Inner {
     engine: Engine,
     links: HashMap<PeerKey, Link>,
     book: AddressBook,
+    bans: Bans,
     waits: HashMap<PieceIndex, Vec<Arc<Wait>>>,
+    /// Peers that leave unread what we send, to be left once the outputs at hand are carried out.
+    stalled: Vec<PeerKey>,
     timer_due: Time,
     tasks: Vec<AbortHandle>,
     closed: bool,
@@ -87,13 +112,16 @@ struct Inner {
 }
 
 struct Link {
-    outgoing: mpsc::UnboundedSender<Outgoing>,
+    outgoing: mpsc::Sender<Outgoing>,
     task: Option<AbortHandle>,
     /// The address that we dialled, if it was us.
     dialled: Option<SocketAddr>,
+    host: IpAddr,
     peer_id: [u8; 20],
 }
 
+/// What may wait to be written to a peer: HAVEs for minutes, or a flood of requests that are all rejected.
+const MAX_OUTGOING: usize = 16_384;
 /// How long a peer that has everything is left alone once we have it too.
 const SEED_REST: Duration = Duration::from_secs(600);
 
@@ -127,7 +155,9 @@ impl Swarm {
             engine,
             links: HashMap::new(),
             book: AddressBook::default(),
+            bans: Bans::default(),
             waits: HashMap::new(),
+            stalled: Vec::new(),
             timer_due: now,
             tasks: Vec::new(),
             closed: false,
@@ -142,6 +172,9 @@ impl Swarm {
             inner: Mutex::new(inner),
             news: Notify::new(),
             completed: Notify::new(),
+            counters: SwarmCounters::default(),
+            span: config.span,
+            log: LogLimits::default(),
             me: me.clone(),
         });
         let timer = runtime.spawn(keep_time(Arc::downgrade(&swarm)));
@@ -159,6 +192,21 @@ impl Swarm {
 
     pub(crate) fn peer_count(&self) -> usize {
         self.inner.lock().engine.peer_count()
+    }
+
+    /// Connected peers, by who opened the connection.
+    pub(crate) fn peers(&self) -> PeerCounts {
+        let inner = self.inner.lock();
+        let links = inner.links.values();
+        let outgoing = links.filter(|l| l.dialled.is_some()).count();
+        PeerCounts {
+            incoming: (inner.links.len() - outgoing) as u64,
+            outgoing: outgoing as u64,
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &SwarmCounters {
+        &self.counters
     }
 
     /// Whether nothing is left to fetch.
@@ -220,7 +268,10 @@ impl Swarm {
             // Somebody else found it out before, and it is here again.
             return;
         }
-        tracing::warn!(%piece, "a stored piece is damaged; it is fetched again when it is needed");
+        self.counters.damaged.increment();
+        if let Some(repeated) = self.log.damaged.admit(self.clock.now()) {
+            tracing::warn!(parent: &self.span, %piece, repeated, "a stored piece is damaged; it is fetched again when it is needed: check the disk");
+        }
         self.drive_inner(|inner, now| {
             inner.engine.damaged(now, piece);
             // Peers that we had no use for any more are needed again.
@@ -281,12 +332,7 @@ impl Swarm {
     /// A connection's task has ended.
     fn closed(&self, key: PeerKey) {
         self.drive_inner(|inner, now| {
-            if let Some(link) = inner.links.remove(&key) {
-                if let Some(address) = link.dialled {
-                    inner.book.lost(now, address);
-                }
-                inner.engine.disconnected(now, key);
-            }
+            inner.leave(now, key);
         });
         self.news.notify_one();
     }
@@ -319,7 +365,9 @@ impl Swarm {
                 false
             }
             Ok(Err(error)) => {
-                tracing::warn!(%piece, %error, "a piece can't be read for a peer");
+                if let Some(repeated) = self.log.unreadable.admit(self.clock.now()) {
+                    tracing::warn!(parent: &self.span, %piece, %error, repeated, "a piece can't be read for a peer");
+                }
                 false
             }
             Err(_) => false,
@@ -332,14 +380,26 @@ impl Swarm {
 
     /// Enters the engine and carries out what comes of it.
     fn drive_inner(&self, event: impl FnOnce(&mut Inner, Time)) {
+        // For what the engine says in it.
+        let _named = self.span.enter();
         let now = self.clock.now();
         let mut inner = self.inner.lock();
         if inner.closed {
             return;
         }
         event(&mut inner, now);
-        for output in inner.engine.take_outputs() {
-            self.carry_out(&mut inner, now, output);
+        loop {
+            for output in inner.engine.take_outputs() {
+                self.carry_out(&mut inner, now, output);
+            }
+            let Some(key) = inner.stalled.pop() else {
+                break;
+            };
+            tracing::debug!(
+                peer = key.0,
+                "the peer does not read what it is sent; closing the connection"
+            );
+            inner.leave(now, key);
         }
         let due = inner.engine.next_timeout(now);
         if due < inner.timer_due {
@@ -357,6 +417,9 @@ impl Swarm {
                 if let Some(link) = inner.links.remove(&key) {
                     if let Some(task) = link.task {
                         task.abort();
+                    }
+                    if reason == DisconnectReason::BadData {
+                        inner.bans.lied(now, link.host);
                     }
                     match (link.dialled, reason) {
                         (Some(address), DisconnectReason::BadData) => {
@@ -387,16 +450,30 @@ impl Swarm {
 
     fn stored(&self, piece: PieceIndex, outcome: Result<Stored, Error>) {
         self.drive_inner(|inner, now| match outcome {
-            Ok(Stored::New | Stored::Already) => {
-                inner.storage_error = None;
+            Ok(stored @ (Stored::New | Stored::Already)) => {
+                if stored == Stored::New {
+                    self.counters.verified.increment();
+                }
+                if inner.storage_error.take().is_some() {
+                    tracing::info!("pieces can be stored again");
+                }
                 inner.engine.stored(now, piece);
             }
             Ok(Stored::Mismatch) => {
-                tracing::warn!(%piece, "a piece came with a wrong hash");
+                self.counters.failed.increment();
+                if let Some(repeated) = self.log.wrong_hash.admit(now) {
+                    tracing::warn!(%piece, repeated, "a piece came with a wrong hash");
+                }
                 inner.engine.mismatched(now, piece);
             }
             Err(error) => {
-                tracing::error!(%piece, %error, "a piece can't be stored");
+                self.counters.storage_errors.increment();
+                // Once for each time that it begins: a full disk fails for every piece that comes.
+                if inner.storage_error.is_none() {
+                    tracing::error!(%piece, %error, "a piece can't be stored; it is tried again until it can: free some space, or check the disk");
+                } else {
+                    tracing::debug!(%piece, %error, "a piece can't be stored");
+                }
                 inner.storage_error = Some(error.to_string());
                 inner.engine.not_stored(now, piece);
             }
@@ -406,10 +483,26 @@ impl Swarm {
 
 impl Inner {
     fn send(&mut self, key: PeerKey, item: Outgoing) {
-        if let Some(link) = self.links.get(&key) {
-            // The task may have ended already; it reports that itself.
-            let _ = link.outgoing.send(item);
+        if let Some(link) = self.links.get(&key)
+            && let Err(TrySendError::Full(_)) = link.outgoing.try_send(item)
+        {
+            self.stalled.push(key);
         }
+        // If the task has ended already, it reports that itself.
+    }
+
+    /// Forgets a connection that was lost, or that is given up.
+    fn leave(&mut self, now: Time, key: PeerKey) {
+        let Some(link) = self.links.remove(&key) else {
+            return;
+        };
+        if let Some(task) = link.task {
+            task.abort();
+        }
+        if let Some(address) = link.dialled {
+            self.book.lost(now, address);
+        }
+        self.engine.disconnected(now, key);
     }
 
     fn ready(&mut self, piece: PieceIndex) {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::connection::{self, Opened};
-use super::{Inner, Link, Swarm};
+use super::engine::Abilities;
+use super::{Inner, Link, MAX_OUTGOING, Swarm};
 
 const MAX_PEERS: usize = 100;
 const MAX_DIALLING: usize = 16;
@@ -41,13 +42,22 @@ impl Swarm {
                 return;
             }
             let Some(address) = address else { return };
+            if dialled.is_none() && inner.bans.is_banned(now, address.ip()) {
+                tracing::debug!(%address, "not let in: the host sent wrong data before");
+                return;
+            }
             if inner.links.len() >= MAX_PEERS {
+                if dialled.is_none() {
+                    self.counters.refused.increment();
+                    tracing::debug!(%address, "a peer was not let in: there are {MAX_PEERS} already");
+                }
                 return lost(inner);
             }
             let twin = inner
                 .links
                 .iter()
-                .find(|(_, l)| l.peer_id == their_id)
+                // A peer id is known to everybody who was connected: from elsewhere it may be a stranger's.
+                .find(|(_, l)| l.peer_id == their_id && l.host == address.ip())
                 .map(|(k, _)| *k);
             if let Some(twin) = twin {
                 // Both dialled at once: both sides keep the one that the greater peer id opened. A peer
@@ -77,14 +87,20 @@ impl Swarm {
             if let Some(address) = dialled {
                 inner.book.connected(now, address);
             }
-            let (sender, receiver) = mpsc::unbounded_channel();
+            let (sender, receiver) = mpsc::channel(MAX_OUTGOING);
+            let abilities = Abilities {
+                extended: handshake.extended,
+                fast: handshake.fast,
+            };
             let key = inner
                 .engine
-                .connected(now, address, connect_time, handshake.extended);
+                .connected(now, address, connect_time, abilities);
+            tracing::debug!(peer = key.0, %address, dialled = dialled.is_some(), "connected");
             let link = Link {
                 outgoing: sender,
                 task: None,
                 dialled,
+                host: address.ip(),
                 peer_id: their_id,
             };
             inner.links.insert(key, link);
@@ -109,6 +125,7 @@ impl Swarm {
                 inner.book.next(now)
             };
             let Some(address) = address else { return };
+            self.counters.dials.increment();
             // Only a weak handle: whoever is being dialled must not keep a closed swarm's store locked.
             let (me, info_hash, our_id) = (self.me.clone(), self.image.info_hash(), self.peer_id);
             self.runtime.spawn(async move {
@@ -117,7 +134,8 @@ impl Swarm {
                 match dialled {
                     Ok(opened) => swarm.attach(opened, Some(address)),
                     Err(error) => {
-                        tracing::debug!(%address, %error, "peer not reached");
+                        swarm.counters.dial_failures.increment();
+                        tracing::debug!(parent: &swarm.span, %address, %error, "peer not reached");
                         let now = swarm.clock.now();
                         swarm.inner.lock().book.lost(now, address);
                     }

@@ -1,12 +1,14 @@
 //! Invariant: a tracker that was told `started` is told `stopped`, if it can be reached within a few seconds.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 use url::Url;
 
 use super::Event;
@@ -15,6 +17,7 @@ use super::schedule::{Action, Schedule};
 use crate::clock::SystemClock;
 use crate::http::HttpClient;
 use crate::image::InfoHash;
+use crate::metrics::Counter;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a tracker may take to answer.
@@ -71,7 +74,9 @@ impl TrackerClient {
         peers: mpsc::Sender<SocketAddr>,
     ) -> TrackerHandle {
         let (wishes, received) = watch::channel(Wishes::default());
+        let counts = Arc::<AnnounceCounts>::default();
         let worker = Worker {
+            counts: counts.clone(),
             schedule: Schedule::new(&config.tiers, config.seed),
             config,
             stats,
@@ -79,8 +84,12 @@ impl TrackerClient {
             clock: SystemClock::start(),
             requests_seen: 0,
         };
-        let task = runtime.spawn(worker.run(received));
-        TrackerHandle { wishes, task }
+        let task = runtime.spawn(worker.run(received).in_current_span());
+        TrackerHandle {
+            wishes,
+            task,
+            counts,
+        }
     }
 }
 
@@ -89,6 +98,14 @@ impl TrackerClient {
 pub struct TrackerHandle {
     wishes: watch::Sender<Wishes>,
     task: JoinHandle<()>,
+    counts: Arc<AnnounceCounts>,
+}
+
+/// How announces ended so far.
+#[derive(Debug, Default)]
+pub(crate) struct AnnounceCounts {
+    pub(crate) answered: Counter,
+    pub(crate) failed: Counter,
 }
 
 impl TrackerHandle {
@@ -102,6 +119,10 @@ impl TrackerHandle {
     pub fn announce_now(&self) {
         self.wishes
             .send_modify(|w| w.requests = w.requests.wrapping_add(1));
+    }
+
+    pub(crate) fn counts(&self) -> &AnnounceCounts {
+        &self.counts
     }
 
     /// Tells the trackers that the peer leaves; takes at most three seconds.
@@ -121,6 +142,7 @@ struct Wishes {
 }
 
 struct Worker<S> {
+    counts: Arc<AnnounceCounts>,
     config: TrackerConfig,
     schedule: Schedule,
     stats: S,
@@ -226,10 +248,12 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
         let host = url.host_str().unwrap_or_default();
         match answer {
             Err(e) => {
+                self.counts.failed.increment();
                 tracing::debug!("tracker {host}: {e}");
                 self.schedule.failed(tracker, now);
             }
             Ok(answer) => {
+                self.counts.answered.increment();
                 tracing::debug!("tracker {host}: {} peers", answer.peers.len());
                 let stats = (self.stats)();
                 let lonely = answer.peers.is_empty() && stats.peers == 0 && stats.left > 0;

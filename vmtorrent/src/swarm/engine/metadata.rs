@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::Bitfield;
     use crate::options::Fill;
-    use crate::swarm::engine::{EngineConfig, Output};
+    use crate::swarm::engine::{Abilities, EngineConfig, Output};
     use crate::swarm::limiter::Limiter;
     use crate::swarm::wire::{ExtendedHello, WireMessage, WireRequest};
 
@@ -89,7 +89,11 @@ mod tests {
         };
         let mut engine = Engine::new(Time::default(), config);
         let address = ([127, 0, 0, 1], 1).into();
-        let key = engine.connected(Time::default(), address, None, true);
+        let abilities = Abilities {
+            extended: true,
+            fast: true,
+        };
+        let key = engine.connected(Time::default(), address, None, abilities);
         let hello = engine.take_outputs().into_iter().find_map(|o| match o {
             Output::Send(_, WireMessage::ExtendedHello(hello)) => Some(hello),
             _ => None,

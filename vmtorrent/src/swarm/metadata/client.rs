@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use sha1::{Digest, Sha1};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
@@ -22,7 +22,9 @@ use crate::image::{InfoHash, MAX_PIECES};
 use crate::picker::PeerKey;
 use crate::swarm::addresses::AddressBook;
 use crate::swarm::connection::{Opened, dial};
-use crate::swarm::wire::{Decoder, PIECE_MESSAGE_LENGTH, PeerHandshake, WireMessage, encode};
+use crate::swarm::engine::Abilities;
+use crate::swarm::receiver::Receiver;
+use crate::swarm::wire::{Decoder, PeerHandshake, WireMessage, encode};
 use crate::{Error, ErrorKind, Result};
 
 /// What is to be fetched, and from where.
@@ -270,7 +272,11 @@ impl Client {
             self.book.connected(now, address);
         }
         self.report.note(address, Outcome::Answered);
-        let key = self.fetch.connected(now, handshake.extended);
+        let abilities = Abilities {
+            extended: handshake.extended,
+            fast: handshake.fast,
+        };
+        let key = self.fetch.connected(now, abilities);
         let (outgoing, to_send) = mpsc::unbounded_channel();
         let task = self
             .tasks
@@ -384,34 +390,17 @@ async fn converse(
     let _ = events.send(Event::Ended(key, broken)).await;
 }
 
-async fn read(
-    key: PeerKey,
-    mut reader: OwnedReadHalf,
-    events: &mpsc::Sender<Event>,
-) -> io::Result<()> {
+async fn read(key: PeerKey, reader: OwnedReadHalf, events: &mpsc::Sender<Event>) -> io::Result<()> {
     // How many pieces there are is not known yet.
-    let decoder = Decoder::new(MAX_PIECES as u32);
-    let mut buffer = BytesMut::with_capacity(2 * PIECE_MESSAGE_LENGTH);
+    let mut receiver = Receiver::new(reader, Decoder::new(MAX_PIECES as u32));
     loop {
-        if reader.read_buf(&mut buffer).await? == 0 {
-            return Ok(());
-        }
         let mut messages = Vec::new();
-        let broken = loop {
-            match decoder.decode(&mut buffer) {
-                Ok(Some(message)) => messages.push(message),
-                Ok(None) => break None,
-                Err(error) => break Some(error),
-            }
-        };
+        let received = receiver.receive(&mut messages).await;
         if !messages.is_empty() && events.send(Event::Said(key, messages)).await.is_err() {
             return Ok(());
         }
-        if let Some(error) = broken {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                error.to_string(),
-            ));
+        if !received? {
+            return Ok(());
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{METADATA_PIECE, MetadataMessage, piece_length};
 use crate::clock::Time;
 use crate::image::MAX_TORRENT_BYTES;
 use crate::picker::PeerKey;
+use crate::swarm::engine::Abilities;
 use crate::swarm::wire::{ExtendedHello, UT_METADATA, WireMessage};
 
 /// Something for the driver to do.
@@ -140,8 +141,8 @@ impl MetadataFetch {
             .sum()
     }
 
-    /// A connection is open and the handshakes are exchanged; `extended`: the peer knows BEP 10.
-    pub(super) fn connected(&mut self, now: Time, extended: bool) -> PeerKey {
+    /// A connection is open and the handshakes are exchanged.
+    pub(super) fn connected(&mut self, now: Time, abilities: Abilities) -> PeerKey {
         let key = PeerKey(self.next_key);
         self.next_key += 1;
         let peer = FetchPeer {
@@ -155,7 +156,12 @@ impl MetadataFetch {
             answered_at: now,
         };
         self.peers.insert(key, peer);
-        if extended {
+        if abilities.fast {
+            // What we have must be said, and before everything else (BEP 6).
+            let nothing = WireMessage::HaveNone;
+            self.outputs.push(FetchOutput::Send(key, nothing));
+        }
+        if abilities.extended {
             let hello = ExtendedHello {
                 client: Some(concat!("libvmtorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
                 listen_port: Some(self.listen_port).filter(|p| *p != 0),

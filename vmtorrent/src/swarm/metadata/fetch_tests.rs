@@ -60,6 +60,8 @@ struct Peer {
     answered: u32,
     waiting: usize,
     spoke_at: Time,
+    /// It was sent something.
+    heard: bool,
 }
 
 struct Net {
@@ -96,12 +98,17 @@ impl Net {
     }
 
     fn add(&mut self, script: Script) -> PeerKey {
-        let key = self.fetch.connected(self.now, script != Script::Plain);
+        let abilities = Abilities {
+            extended: script != Script::Plain,
+            fast: self.peers.len() % 2 == 1,
+        };
+        let key = self.fetch.connected(self.now, abilities);
         let peer = Peer {
             script,
             answered: 0,
             waiting: 0,
             spoke_at: self.now,
+            heard: false,
         };
         self.peers.insert(key, peer);
         let size = self.info.len() as u32;
@@ -169,7 +176,9 @@ impl Net {
                 FetchOutput::Send(key, WireMessage::ExtendedHello(hello)) => {
                     assert_eq!(hello.ut_metadata, Some(UT_METADATA));
                     assert_eq!(hello.metadata_size, None);
-                    assert!(self.peers.contains_key(&key) || self.peers.len() == key.0);
+                    let heard =
+                        std::mem::replace(&mut self.peers.get_mut(&key).unwrap().heard, true);
+                    assert_eq!(heard, key.0 % 2 == 1, "BEP 6 wants to hear what we have");
                 }
                 FetchOutput::Send(key, WireMessage::Metadata { extension, message }) => {
                     assert_eq!(extension, THEIRS);
@@ -178,6 +187,11 @@ impl Net {
                     };
                     self.requests += 1;
                     self.asked(key, piece);
+                }
+                FetchOutput::Send(key, WireMessage::HaveNone) => {
+                    assert!(!self.peers[&key].heard, "not the first message");
+                    assert_eq!(key.0 % 2, 1, "the peer does not know it");
+                    self.peers.get_mut(&key).unwrap().heard = true;
                 }
                 FetchOutput::Send(_, other) => panic!("{other:?}"),
                 FetchOutput::Disconnect(key, why) => {
