@@ -132,7 +132,7 @@ pub struct NetworkArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct LaunchArgs {
-    /// The .torrent file, or its http(s) URL
+    /// The .torrent file, its http(s) URL, or a magnet link (in quotes)
     pub source: String,
     /// Directory of the downloaded copies [default: below the XDG cache directory]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -161,6 +161,9 @@ pub struct LaunchArgs {
     /// Seconds that a read waits for missing data before it fails; 0: for ever
     #[arg(long, value_name = "SECS", default_value_t = 60)]
     read_timeout: u64,
+    /// Seconds that peers are asked for the description of the image of a magnet link; 0: for ever
+    #[arg(long, value_name = "SECS", default_value_t = 60)]
+    metadata_timeout: u64,
     /// Most that is taken from all peers together
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub download_limit: Option<u64>,
@@ -187,6 +190,11 @@ impl LaunchArgs {
     /// How long a read waits; `None`: for ever.
     pub fn read_timeout(&self) -> Option<Duration> {
         (self.read_timeout > 0).then(|| Duration::from_secs(self.read_timeout))
+    }
+
+    /// How long peers are asked for an image's description; `None`: for ever.
+    pub fn metadata_timeout(&self) -> Option<Duration> {
+        (self.metadata_timeout > 0).then(|| Duration::from_secs(self.metadata_timeout))
     }
 }
 

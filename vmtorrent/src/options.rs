@@ -48,6 +48,9 @@ pub struct SessionOptions {
     /// Connections to peers at once, of all images together; at least one. Default 200. One address gets at most half
     /// of them by connecting to us (programs of this host are not counted so).
     pub max_connections: usize,
+    /// How long peers are asked for the description of an image that a magnet link names; `None`: for ever.
+    /// Default 60 s.
+    pub metadata_timeout: Option<Duration>,
 }
 
 impl Default for SessionOptions {
@@ -60,6 +63,7 @@ impl Default for SessionOptions {
             discovery: true,
             local_discovery: true,
             max_connections: 200,
+            metadata_timeout: Some(Duration::from_secs(60)),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Invariant: a session owns one runtime, one listener, one cache and the limits; all that it started
 //! ends with it.
 
+mod magnet;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Handle, Runtime};
 use url::Url;
 
+use self::magnet::Magnets;
 use crate::appliance::{Appliance, ApplianceParts};
 use crate::clock::SystemClock;
 use crate::directories;
@@ -65,6 +68,8 @@ pub(crate) struct Shared {
     /// Held while a torrent is opened, so that two launches of one image share it.
     opening: tokio::sync::Mutex<()>,
     own_tracker: Mutex<Option<(Url, TrackerServerHandle)>>,
+    /// Images whose description is being fetched, or was: see [`magnet`].
+    magnets: Mutex<Magnets>,
     pub(crate) metrics_server: Mutex<Option<MetricsServer>>,
     pub(crate) counters: SessionCounters,
     /// For as long as their counters live.
@@ -140,6 +145,7 @@ impl Session {
             torrents: Mutex::new(HashMap::new()),
             opening: tokio::sync::Mutex::new(()),
             own_tracker: Mutex::new(None),
+            magnets: Mutex::default(),
             metrics_server: Mutex::new(None),
             counters: SessionCounters::default(),
             appliances: Mutex::new(Vec::new()),
@@ -158,12 +164,20 @@ impl Session {
         self.shared.listen
     }
 
-    /// Loads a .torrent file. [`Source::load`] does the same on the caller's tokio runtime; this works
-    /// from any executor.
+    /// Loads an image's description. For a .torrent file [`Source::load`] does the same on the caller's tokio
+    /// runtime; this works from any executor.
+    ///
+    /// With a magnet link it is in the cache after an earlier launch; else peers are asked for it, those that the
+    /// link names and those that its trackers know.
     ///
     /// # Errors
-    /// Those of [`Source::load`].
+    /// Those of [`Source::load`]; for a magnet link [`ErrorKind::TimedOut`] when no peer gave it within
+    /// [`metadata_timeout`](SessionOptions::metadata_timeout), and [`ErrorKind::InvalidInput`] when there is
+    /// nobody to ask.
     pub async fn load(&self, source: &Source) -> Result<Image> {
+        if let Source::Magnet(magnet) = source {
+            return self.shared.load_magnet(magnet.clone()).await;
+        }
         let source = source.clone();
         self.run(async move { source.load().await }).await
     }
@@ -222,6 +236,7 @@ impl Session {
             for torrent in torrents {
                 torrent.end().await;
             }
+            shared.forget_magnets().await;
             let tracker = shared.own_tracker.lock().take();
             if let Some((_, tracker)) = tracker {
                 tracker.stop().await;
@@ -271,8 +286,8 @@ impl Shared {
     async fn launch(self: Arc<Self>, image: Image, options: ApplianceOptions) -> Result<Appliance> {
         let image = Arc::new(image);
         let state = self.open_state(&image, &options).await?;
-        let torrent = self.open_cached(image).await?;
-        for peer in &options.peers {
+        let torrent = self.open_cached(image.clone()).await?;
+        for peer in options.peers.iter().chain(image.peers()) {
             torrent.swarm().add_address(*peer, true);
         }
         let parts = ApplianceParts {
@@ -292,7 +307,8 @@ impl Shared {
         let state = options.state.clone();
         let image = image.clone();
         let cache = self.cache.clone();
-        let peers: Vec<String> = options.peers.iter().map(ToString::to_string).collect();
+        let named = options.peers.iter().chain(image.peers());
+        let peers: Vec<String> = named.map(ToString::to_string).collect();
         self.blocking(move || {
             let state = match state {
                 State::Ephemeral => StateDirectory::ephemeral(None, &image)?,
@@ -386,6 +402,7 @@ impl Shared {
             http: self.http.clone(),
             seed: rand::random(),
         });
+        let known = self.take_known(image.info_hash());
         let torrent = Torrent::start(TorrentConfig {
             swarm: SwarmConfig {
                 pristine,
@@ -404,9 +421,13 @@ impl Shared {
             tracker,
             // A private image's peers come from its trackers only (BEP 27).
             local: self.local.clone().filter(|_| !image.is_private()),
+            announcer: known.announcer,
             leader,
             writable,
         });
+        for peer in known.peers {
+            torrent.swarm().add_address(peer, false);
+        }
         let mut torrents = self.torrents.lock();
         torrents.retain(|_, t| t.strong_count() > 0);
         torrents.insert(image.info_hash(), Arc::downgrade(&torrent));
@@ -468,6 +489,11 @@ impl Shared {
         let failed = |_: &std::io::Error| self.counters.refused_handshake.increment();
         let handshake = greet(&mut stream).await.inspect_err(failed)?;
         let Some(torrent) = self.torrent(handshake.info_hash) else {
+            if self.awaits(handshake.info_hash) {
+                answer(&mut stream, handshake.info_hash, self.peer_id).await?;
+                self.arrived(stream, handshake);
+                return Ok(());
+            }
             self.counters.refused_unknown.increment();
             return Err(std::io::Error::other(
                 "it asks for an image that is not here",

@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 use tracing::{Instrument, Span};
 
+use crate::announcer::Announcer;
 use crate::events::Event;
 use crate::image::Image;
 use crate::lsd::{LocalDiscovery, Registration};
@@ -36,6 +37,8 @@ pub(crate) struct TorrentConfig {
     pub(crate) tracker: Option<TrackerConfig>,
     /// Where peers on the local network are looked for.
     pub(crate) local: Option<LocalDiscovery>,
+    /// One that announces the image already: it goes on, and none is started.
+    pub(crate) announcer: Option<Announcer>,
     /// The process that holds the cache already, if there is one.
     pub(crate) leader: Option<SocketAddr>,
     /// Whether the store is ours to sync.
@@ -87,10 +90,17 @@ impl Torrent {
             tasks.push(runtime.spawn(found).abort_handle());
             local.register(image.info_hash(), sender)
         });
-        let tracker = config.tracker.map(|tracker| {
-            let (sender, receiver) = mpsc::channel(256);
-            let stats = transfer_stats(&swarm, &pristine);
-            let handle = TrackerClient::spawn(&runtime, tracker, stats, sender);
+        let stats = || transfer_stats(&swarm, &pristine);
+        let announced = match (config.announcer, config.tracker) {
+            (Some(announcer), _) => Some(announcer.take_over(stats())),
+            (None, Some(tracker)) => {
+                let (sender, receiver) = mpsc::channel(256);
+                let handle = TrackerClient::spawn(&runtime, tracker, stats(), sender);
+                Some((handle, receiver))
+            }
+            (None, None) => None,
+        };
+        let tracker = announced.map(|(handle, receiver)| {
             tasks.push(
                 runtime
                     .spawn(take_peers(Arc::downgrade(&swarm), receiver))

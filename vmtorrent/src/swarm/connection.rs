@@ -160,7 +160,9 @@ async fn write(
             }
         }
         // Messages are small and may be a demand read's: they go before the blocks that wait.
-        while let Ok(item) = outgoing.try_recv() {
+        while buffer.len() < WRITE_BATCH
+            && let Ok(item) = outgoing.try_recv()
+        {
             sort(key, item, &mut buffer, &mut waiting);
         }
         while buffer.len() < WRITE_BATCH {
