@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Daemon;
+use crate::{Daemon, Node};
 
 /// The directories of one simulated host.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Host {
         command
             .arg("launch")
             .arg(torrent)
-            .args(["--json", "--listen", "127.0.0.1:0"])
+            .arg("--json")
             .arg("--mount")
             .arg(self.mount())
             .arg("--state")
@@ -60,6 +60,7 @@ impl Host {
             cache: self.cache(),
             discovery: false,
             vmm: Vec::new(),
+            node: None,
         }
     }
 }
@@ -72,6 +73,7 @@ pub struct Launch {
     cache: PathBuf,
     discovery: bool,
     vmm: Vec<String>,
+    node: Option<Node>,
 }
 
 impl Launch {
@@ -108,6 +110,14 @@ impl Launch {
         self
     }
 
+    /// Runs on a host of a test network, and logs its decisions.
+    #[must_use]
+    pub fn on(mut self, node: &Node) -> Self {
+        self.command.env("RUST_LOG", crate::LOG);
+        self.node = Some(node.clone());
+        self
+    }
+
     /// Starts this VMM.
     #[must_use]
     pub fn vmm(mut self, words: &[&str]) -> Self {
@@ -120,6 +130,9 @@ impl Launch {
     /// # Panics
     /// If it can't be started.
     pub fn spawn(mut self) -> Daemon {
+        let listen = self.node.as_ref().map(|node| node.at(0));
+        let listen = listen.as_deref().unwrap_or("127.0.0.1:0");
+        self.command.args(["--listen", listen]);
         self.command.arg("--cache").arg(self.cache);
         if !self.discovery {
             self.command.arg("--no-discovery");
@@ -127,7 +140,11 @@ impl Launch {
         if !self.vmm.is_empty() {
             self.command.arg("--").args(self.vmm);
         }
-        Daemon::spawn(self.command, &[&self.mount])
+        let start = || Daemon::spawn(self.command, &[&self.mount]);
+        match &self.node {
+            Some(node) => node.run(start),
+            None => start(),
+        }
     }
 
     /// Starts it and waits until the image can be opened.
