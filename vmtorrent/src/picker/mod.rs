@@ -197,6 +197,15 @@ impl Picker {
         true
     }
 
+    /// A peer turned out not to have a piece, or not to give it: it counts as not having it.
+    pub fn lose_have(&mut self, peer: PeerKey, piece: PieceIndex) {
+        if let Some(mut field) = self.peers.get(&peer).cloned()
+            && field.set(piece, false)
+        {
+            self.set_field(peer, field);
+        }
+    }
+
     /// What a peer has.
     pub fn field(&self, peer: PeerKey) -> Option<&Bitfield> {
         self.peers.get(&peer)
@@ -218,6 +227,11 @@ impl Picker {
         if self.has(peer, piece) {
             self.confined.insert(piece, peer);
         }
+    }
+
+    /// A piece may be asked of anybody again; gives whom it was confined to.
+    pub fn unconfine(&mut self, piece: PieceIndex) -> Option<PeerKey> {
+        self.confined.remove(&piece)
     }
 
     /// Whether `peer` may be asked for `piece`.

@@ -106,7 +106,7 @@ pub(super) async fn run(
     swarm: Arc<Swarm>,
     key: PeerKey,
     stream: TcpStream,
-    outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    outgoing: mpsc::Receiver<Outgoing>,
 ) {
     let (reader, writer) = stream.into_split();
     let result = tokio::select! {
@@ -151,7 +151,7 @@ async fn write(
     swarm: &Arc<Swarm>,
     key: PeerKey,
     mut writer: OwnedWriteHalf,
-    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    mut outgoing: mpsc::Receiver<Outgoing>,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(WRITE_BATCH + PIECE_MESSAGE_LENGTH);
     let mut waiting: VecDeque<WireRequest> = VecDeque::new();

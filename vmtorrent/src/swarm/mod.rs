@@ -29,6 +29,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -77,6 +78,8 @@ struct Inner {
     links: HashMap<PeerKey, Link>,
     book: AddressBook,
     waits: HashMap<PieceIndex, Vec<Arc<Wait>>>,
+    /// Peers that leave unread what we send, to be left once the outputs at hand are carried out.
+    stalled: Vec<PeerKey>,
     timer_due: Time,
     tasks: Vec<AbortHandle>,
     closed: bool,
@@ -85,13 +88,15 @@ struct Inner {
 }
 
 struct Link {
-    outgoing: mpsc::UnboundedSender<Outgoing>,
+    outgoing: mpsc::Sender<Outgoing>,
     task: Option<AbortHandle>,
     /// The address that we dialled, if it was us.
     dialled: Option<SocketAddr>,
     peer_id: [u8; 20],
 }
 
+/// What may wait to be written to a peer: HAVEs for minutes, or a flood of requests that are all rejected.
+const MAX_OUTGOING: usize = 16_384;
 /// How long a peer that has everything is left alone once we have it too.
 const SEED_REST: Duration = Duration::from_secs(600);
 
@@ -126,6 +131,7 @@ impl Swarm {
             links: HashMap::new(),
             book: AddressBook::default(),
             waits: HashMap::new(),
+            stalled: Vec::new(),
             timer_due: now,
             tasks: Vec::new(),
             closed: false,
@@ -279,12 +285,7 @@ impl Swarm {
     /// A connection's task has ended.
     fn closed(&self, key: PeerKey) {
         self.drive_inner(|inner, now| {
-            if let Some(link) = inner.links.remove(&key) {
-                if let Some(address) = link.dialled {
-                    inner.book.lost(now, address);
-                }
-                inner.engine.disconnected(now, key);
-            }
+            inner.leave(now, key);
         });
         self.news.notify_one();
     }
@@ -336,8 +337,18 @@ impl Swarm {
             return;
         }
         event(&mut inner, now);
-        for output in inner.engine.take_outputs() {
-            self.carry_out(&mut inner, now, output);
+        loop {
+            for output in inner.engine.take_outputs() {
+                self.carry_out(&mut inner, now, output);
+            }
+            let Some(key) = inner.stalled.pop() else {
+                break;
+            };
+            tracing::debug!(
+                peer = key.0,
+                "the peer does not read what it is sent; closing the connection"
+            );
+            inner.leave(now, key);
         }
         let due = inner.engine.next_timeout(now);
         if due < inner.timer_due {
@@ -404,10 +415,26 @@ impl Swarm {
 
 impl Inner {
     fn send(&mut self, key: PeerKey, item: Outgoing) {
-        if let Some(link) = self.links.get(&key) {
-            // The task may have ended already; it reports that itself.
-            let _ = link.outgoing.send(item);
+        if let Some(link) = self.links.get(&key)
+            && let Err(TrySendError::Full(_)) = link.outgoing.try_send(item)
+        {
+            self.stalled.push(key);
         }
+        // If the task has ended already, it reports that itself.
+    }
+
+    /// Forgets a connection that was lost, or that is given up.
+    fn leave(&mut self, now: Time, key: PeerKey) {
+        let Some(link) = self.links.remove(&key) else {
+            return;
+        };
+        if let Some(task) = link.task {
+            task.abort();
+        }
+        if let Some(address) = link.dialled {
+            self.book.lost(now, address);
+        }
+        self.engine.disconnected(now, key);
     }
 
     fn ready(&mut self, piece: PieceIndex) {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::connection::{self, Opened};
-use super::{Inner, Link, Swarm};
+use super::engine::Abilities;
+use super::{Inner, Link, MAX_OUTGOING, Swarm};
 
 const MAX_PEERS: usize = 100;
 const MAX_DIALLING: usize = 16;
@@ -77,10 +78,14 @@ impl Swarm {
             if let Some(address) = dialled {
                 inner.book.connected(now, address);
             }
-            let (sender, receiver) = mpsc::unbounded_channel();
+            let (sender, receiver) = mpsc::channel(MAX_OUTGOING);
+            let abilities = Abilities {
+                extended: handshake.extended,
+                fast: handshake.fast,
+            };
             let key = inner
                 .engine
-                .connected(now, address, connect_time, handshake.extended);
+                .connected(now, address, connect_time, abilities);
             let link = Link {
                 outgoing: sender,
                 task: None,

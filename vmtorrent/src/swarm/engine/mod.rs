@@ -3,6 +3,7 @@
 //! Invariant: no I/O, no clock, no randomness of its own. Every call takes `now`; what is to be done
 //! comes out as [`Output`]s, in order. A driver carries them out; a simulator could as well.
 
+mod evidence;
 mod incoming;
 mod peer;
 mod requests;
@@ -15,6 +16,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use self::evidence::Evidence;
+pub(crate) use self::peer::Abilities;
 use self::peer::Peer;
 use super::limiter::Limiter;
 use super::upload::UploadQueue;
@@ -77,6 +80,7 @@ pub(crate) struct Engine {
     /// What we tell others that we have: also zeros and duplicates.
     have: Bitfield,
     assembly: HashMap<PieceIndex, Assembly>,
+    evidence: Evidence,
     duplicates: HashMap<PieceIndex, Vec<PieceIndex>>,
     fill: Fill,
     last_demand: Option<Time>,
@@ -94,9 +98,22 @@ pub(crate) struct Engine {
 /// A piece whose blocks are coming in.
 struct Assembly {
     data: BytesMut,
-    contributors: Vec<PeerKey>,
+    /// The whole, while it is being checked and stored.
+    kept: Bytes,
+    /// Who sent each block.
+    givers: Vec<Option<PeerKey>>,
     /// Bytes received, by band.
     received: [u64; 4],
+}
+
+impl Assembly {
+    /// Everybody who sent a block, once.
+    fn contributors(&self) -> Vec<PeerKey> {
+        let mut keys: Vec<PeerKey> = self.givers.iter().copied().flatten().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
 }
 
 /// What an engine starts from.
@@ -122,7 +139,6 @@ const IDLE_PAUSE: Duration = Duration::from_millis(100);
 /// How long nothing is requested after a piece could not be stored, at first and at the most.
 const STORAGE_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_STORAGE_PAUSE: Duration = Duration::from_secs(10);
-const MAX_STRIKES: u32 = 3;
 /// Longest block that a peer may ask for.
 const MAX_REQUEST: u32 = 128 << 10;
 
@@ -152,6 +168,7 @@ impl Engine {
             uploads: UploadQueue::default(),
             have,
             assembly: HashMap::new(),
+            evidence: Evidence::default(),
             duplicates,
             fill,
             last_demand: None,
@@ -203,21 +220,25 @@ impl Engine {
         now: Time,
         address: SocketAddr,
         connect_time: Option<Duration>,
-        extended: bool,
+        abilities: Abilities,
     ) -> PeerKey {
         let key = PeerKey(self.next_key);
         self.next_key += 1;
-        let mut peer = Peer::new(now, address, connect_time);
+        let mut peer = Peer::new(now, address, connect_time, abilities.fast);
         // Unchoked at once: the first request then costs one round trip less.
         peer.we_choke = false;
         self.peers.insert(key, peer);
         self.picker.add_peer(key);
-        // The BITFIELD must be the first message (BEP 3).
-        if self.have.count_ones() > 0 {
+        // What we have must be the first message (BEP 3); with the fast extension it must be said (BEP 6).
+        if abilities.fast && self.have.is_full() {
+            self.send(now, key, WireMessage::HaveAll);
+        } else if abilities.fast && self.have.count_ones() == 0 {
+            self.send(now, key, WireMessage::HaveNone);
+        } else if self.have.count_ones() > 0 {
             let bits = Bytes::from(self.have.to_wire());
             self.send(now, key, WireMessage::Bitfield(bits));
         }
-        if extended {
+        if abilities.extended {
             let hello = ExtendedHello {
                 client: Some(concat!("libvmtorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
                 request_queue: Some(UploadQueue::MAX_REQUESTS as u32),
@@ -251,9 +272,12 @@ impl Engine {
             WireMessage::KeepAlive | WireMessage::Unknown(_) => {}
             WireMessage::Choke => {
                 peer.chokes_us = true;
-                peer.drop_all_requests();
-                self.picker.release(key);
-                self.schedule(now);
+                // With the fast extension each request is still answered, if only by a reject.
+                if !peer.fast {
+                    peer.drop_all_requests();
+                    self.picker.release(key);
+                    self.schedule(now);
+                }
             }
             WireMessage::Unchoke => {
                 peer.chokes_us = false;
@@ -270,9 +294,12 @@ impl Engine {
             WireMessage::Have(piece) => self.on_have(now, key, PieceIndex(piece)),
             WireMessage::Bitfield(bits) => self.on_bitfield(now, key, &bits),
             WireMessage::Request(request) => self.on_request(now, key, request),
-            WireMessage::Cancel(request) => {
-                self.uploads.cancel(key, request);
-            }
+            WireMessage::Cancel(request) => self.on_cancel(now, key, request),
+            WireMessage::HaveAll
+            | WireMessage::HaveNone
+            | WireMessage::Suggest(_)
+            | WireMessage::Reject(_)
+            | WireMessage::AllowedFast(_) => self.on_fast(now, key, &message),
             WireMessage::Piece { piece, begin, data } => {
                 self.on_block(now, key, piece, begin, &data);
             }
@@ -288,7 +315,7 @@ impl Engine {
     pub(crate) fn block_sent(&mut self, now: Time, key: PeerKey, request: WireRequest, sent: bool) {
         self.uploads.sent(key, u64::from(request.length));
         if !sent {
-            self.refuse(now, key, PieceIndex(request.piece));
+            self.refuse(now, key, request);
             return;
         }
         self.traffic.uploaded += u64::from(request.length);
@@ -301,7 +328,14 @@ impl Engine {
     /// A piece was verified and stored.
     pub(crate) fn stored(&mut self, now: Time, piece: PieceIndex) {
         if let Some(assembly) = self.assembly.remove(&piece) {
-            for key in assembly.contributors {
+            for (key, lied) in self.evidence.judge(piece, &assembly.kept) {
+                if lied {
+                    self.disconnect(now, key, DisconnectReason::BadData);
+                } else if let Some(peer) = self.peers.get_mut(&key) {
+                    peer.strikes = peer.strikes.saturating_sub(1);
+                }
+            }
+            for key in assembly.contributors() {
                 if let Some(peer) = self.peers.get_mut(&key) {
                     peer.strikes = 0;
                 }
@@ -322,25 +356,32 @@ impl Engine {
 
     /// The hash of a piece was wrong.
     pub(crate) fn mismatched(&mut self, now: Time, piece: PieceIndex) {
-        let contributors = self.forget_assembly(piece);
-        let alone = contributors.len() == 1;
-        for key in &contributors {
-            let Some(peer) = self.peers.get_mut(key) else {
-                continue;
-            };
-            peer.strikes += 1;
-            if alone || peer.strikes >= MAX_STRIKES {
-                self.disconnect(now, *key, DisconnectReason::BadData);
+        let Some(assembly) = self.forget_assembly(piece) else {
+            return;
+        };
+        let contributors = assembly.contributors();
+        if let [liar] = contributors[..] {
+            self.disconnect(now, liar, DisconnectReason::BadData);
+        } else {
+            for key in &contributors {
+                if let Some(peer) = self.peers.get_mut(key) {
+                    peer.strikes += 1;
+                }
             }
-        }
-        // Several gave it: one of those with the fewest strikes gives all of it, and is known by that.
-        let strikes = |key: &PeerKey| self.peers.get(key).map(|p| p.strikes);
-        let next = contributors
-            .iter()
-            .filter(|k| strikes(k).is_some())
-            .min_by_key(|k| strikes(k));
-        if let Some(next) = next.copied() {
-            self.picker.confine(piece, next);
+            // Several gave it. One alone gives all of it now, one that is not suspect if there is any; if the piece is
+            // right then, comparing the two tells who lied.
+            self.evidence.keep(piece, assembly.kept, assembly.givers);
+            let block = self.image.geometry().nominal_block_length();
+            let alone = self
+                .peers
+                .iter()
+                .filter(|(key, p)| !p.chokes_us && !p.snubbed && self.picker.has(**key, piece))
+                .min_by_key(|(_, p)| (p.strikes, p.path.expected(block)))
+                .map(|(key, _)| *key);
+            self.picker.unconfine(piece);
+            if let Some(alone) = alone {
+                self.picker.confine(piece, alone);
+            }
         }
         self.picker.lost(piece);
         self.schedule(now);
@@ -447,6 +488,7 @@ impl Engine {
                 .map(|(block, _)| *block)
                 .collect();
             let unanswered_since = peer.unanswered_since;
+            self.forget_old_answers(now, key);
             for block in late {
                 self.cancel(now, key, block);
                 self.picker.give_up(key, block);
