@@ -22,7 +22,7 @@ pub struct Daemon {
     leaves_mount: bool,
     /// What a test that fails is told first.
     name: String,
-    log_file: Option<PathBuf>,
+    log_file: Option<(PathBuf, &'static [&'static str])>,
 }
 
 /// What it has printed so far.
@@ -91,9 +91,10 @@ impl Daemon {
         }
     }
 
-    /// Names a file to which it logs instead of stderr: a test that fails shows its end.
-    pub fn also_logs_to(&mut self, file: &Path) {
-        self.log_file = Some(file.to_owned());
+    /// Names a file to which it logs instead of stderr: a test that fails shows its last lines that hold one of
+    /// these words.
+    pub fn logs_to(&mut self, file: &Path, words: &'static [&'static str]) {
+        self.log_file = Some((file.to_owned(), words));
     }
 
     /// The process id.
@@ -340,8 +341,12 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // What went wrong may stand on either side of a connection.
-            let log = self.log_file.as_ref().map(std::fs::read_to_string);
-            let log = log.and_then(Result::ok).unwrap_or_default();
+            let mut log = String::new();
+            if let Some((file, words)) = &self.log_file {
+                log = std::fs::read_to_string(file).unwrap_or_default();
+                let chosen = |line: &&str| words.iter().any(|word| line.contains(word));
+                log = log.lines().filter(chosen).collect::<Vec<_>>().join("\n");
+            }
             let told = self.told();
             eprintln!("--- {}: {}\n{}", self.name, tail(&told), tail(&log));
         }

@@ -28,10 +28,6 @@ impl Client for Aria2 {
         false
     }
 
-    fn encrypts(&self) -> bool {
-        true
-    }
-
     fn start(&self, node: &Node, job: &Job) -> Foreign {
         let log = job.state.join("aria2.log");
         let mut command = Command::new("aria2c");
@@ -60,7 +56,7 @@ impl Client for Aria2 {
         std::fs::write(&list, job.sources.join("\n")).unwrap();
         command.arg(format!("--input-file={}", list.display()));
         let mut daemon = node.run(|| Daemon::spawn(command, &[]));
-        daemon.also_logs_to(&log);
+        daemon.logs_to(&log, &[" From: ", " To: ", "Bt", "Peer", "Tracker", "ERROR"]);
 
         let count = job.sources.len();
         let ask = move || progress(count);

@@ -28,10 +28,6 @@ impl Client for Librqbit {
         true
     }
 
-    fn encrypts(&self) -> bool {
-        false
-    }
-
     fn start(&self, node: &Node, job: &Job) -> Foreign {
         assert!(!job.encrypted_only, "it knows no encryption");
         let mut command = Command::new(&self.binary);

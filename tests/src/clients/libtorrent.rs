@@ -30,10 +30,6 @@ impl Client for Libtorrent {
         true
     }
 
-    fn encrypts(&self) -> bool {
-        true
-    }
-
     fn make_torrent(&self, path: &Path, torrent: &Path) {
         let made = python()
             .arg(script())

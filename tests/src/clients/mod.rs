@@ -32,7 +32,7 @@ pub struct Job {
     pub peers: Vec<String>,
     /// Bytes per second.
     pub upload_limit: Option<u64>,
-    /// Talk to nobody in the clear, where [`Client::encrypts`].
+    /// Talk to nobody in the clear, where the client knows encryption (MSE) at all.
     pub encrypted_only: bool,
 }
 
@@ -61,9 +61,6 @@ pub trait Client: Sync {
 
     /// Whether it can be told the address of a peer; others need a tracker.
     fn dials(&self) -> bool;
-
-    /// Whether it knows encryption (MSE), and can be made to insist on it.
-    fn encrypts(&self) -> bool;
 
     /// Makes a .torrent file of what lies at `path`. One that can't gets ours.
     ///

@@ -29,10 +29,6 @@ impl Client for Transmission {
         false
     }
 
-    fn encrypts(&self) -> bool {
-        true
-    }
-
     fn start(&self, node: &Node, job: &Job) -> Foreign {
         let ip = node.ip();
         let settings = json!({
@@ -49,6 +45,7 @@ impl Client for Transmission {
             "peer-port-random-on-start": false,
             "pex-enabled": false,
             "port-forwarding-enabled": false,
+            "rename-partial-files": false,
             "rpc-authentication-required": false,
             "rpc-bind-address": ip,
             "rpc-host-whitelist-enabled": false,
