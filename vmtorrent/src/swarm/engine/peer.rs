@@ -16,6 +16,8 @@ pub(super) struct Outstanding {
     /// From when on the block counts as late: twice what was expected when it was asked for.
     pub(super) late_at: Time,
     pub(super) bytes: u32,
+    /// That it is late was noted.
+    late: bool,
     /// Which of our requests this was.
     order: u64,
     /// It was asked for below the demand band, so demand may push it out.
@@ -67,6 +69,8 @@ pub(super) struct Peer {
     pub(super) answered: u64,
     /// It left requests unanswered for long: it gets one at a time until it delivers.
     pub(super) snubbed: bool,
+    /// Blocks of demand that were late since it last delivered one.
+    lates: u32,
     pub(super) last_received: Time,
     /// When the first of the requests went out that nothing has answered since.
     pub(super) unanswered_since: Option<Time>,
@@ -81,6 +85,7 @@ impl Peer {
     const DEFAULT_REQUEST_LIMIT: usize = 250;
     /// Requests taken back that are remembered; a block that comes of another counts as unsolicited.
     const MAX_TAKEN_BACK: usize = 2048;
+    const MAX_DOUBLINGS: u32 = 6;
     const MAX_ALLOWED_FAST: usize = 64;
     /// Blocks that nobody asked for which are borne beside a sixteenth of the others.
     const MAX_UNSOLICITED: u64 = 256;
@@ -109,6 +114,7 @@ impl Peer {
             unsolicited: 0,
             answered: 0,
             snubbed: false,
+            lates: 0,
             last_received: now,
             unanswered_since: None,
             last_sent: now,
@@ -161,10 +167,23 @@ impl Peer {
             .max(in_flight.min(self.path.pipe()))
     }
 
-    /// How soon a demand block would be here.
+    /// How soon a demand block would be here. What is known of a peer that lets us wait is out of date: each block that
+    /// is late doubles what is expected, until one comes.
     pub(super) fn expected_demand(&self, bytes: u32) -> Duration {
-        self.path
-            .expected_behind(self.queued_before_demand(), bytes)
+        let expected = self
+            .path
+            .expected_behind(self.queued_before_demand(), bytes);
+        expected * (1 << self.lates.min(Self::MAX_DOUBLINGS))
+    }
+
+    /// Whether a block is late by now.
+    pub(super) fn is_late(&mut self, now: Time, block: BlockIndex) -> Option<bool> {
+        let o = self.outstanding.get_mut(&block)?;
+        let late = now >= o.late_at;
+        if late && !std::mem::replace(&mut o.late, true) {
+            self.lates += 1;
+        }
+        Some(late)
     }
 
     /// Bytes to take back so that a demand request finds nothing queued before it.
@@ -200,6 +219,7 @@ impl Peer {
             mark,
             late_at,
             bytes,
+            late: false,
             order: self.requests_made,
             gives_way,
         };
@@ -235,6 +255,7 @@ impl Peer {
             return false;
         }
         self.answered += 1;
+        self.lates = 0;
         self.snubbed = false;
         true
     }

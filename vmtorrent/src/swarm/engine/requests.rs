@@ -158,23 +158,24 @@ impl Engine {
             let Some(peer) = self.peers.get_mut(&key) else {
                 continue;
             };
-            let Some(outstanding) = peer.outstanding.get(&block) else {
-                self.settle_late(now, key, block);
-                continue;
-            };
-            if now < outstanding.late_at {
-                continue;
+            match peer.is_late(now, block) {
+                None => self.settle_late(now, key, block),
+                Some(false) => {}
+                Some(true) => self.ask_again(now, block),
             }
-            if self.picker.unconfine(block.piece).is_some() {
-                tracing::debug!(piece = %block.piece, "the peer that was to give all of it is late");
-            }
-            let bytes = self.image.geometry().block_length(block);
-            let other = self.soonest(now, block, bytes, |k| self.picker.may_ask_twice(k, block));
-            if let Some(other) = other
-                && self.may_download(now)
-            {
-                self.request(now, other, block);
-            }
+        }
+    }
+
+    fn ask_again(&mut self, now: Time, block: BlockIndex) {
+        if self.picker.unconfine(block.piece).is_some() {
+            tracing::debug!(piece = %block.piece, "the peer that was to give all of it is late");
+        }
+        let bytes = self.image.geometry().block_length(block);
+        let other = self.soonest(now, block, bytes, |k| self.picker.may_ask_twice(k, block));
+        if let Some(other) = other
+            && self.may_download(now)
+        {
+            self.request(now, other, block);
         }
     }
 

@@ -108,6 +108,24 @@ fn a_block_that_never_comes_is_asked_for_elsewhere() {
 }
 
 #[test]
+fn a_peer_that_never_answers_costs_the_first_reads_a_re_request_and_later_ones_nothing() {
+    let mut net = Net::new(image(60, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let good = net.node(100.0, true, Fill::None);
+    let mute = net.node(100.0, true, Fill::None);
+    net.nodes[mute].mute = true;
+    net.link(leech, mute);
+    net.link(leech, good);
+    net.run_for(200);
+    let waits: Vec<f64> = (0..40)
+        .map(|piece| net.timed_demand(leech, piece))
+        .collect();
+    assert!(waits.iter().all(|w| *w < 400.0), "{waits:?}");
+    let slow = waits.iter().filter(|w| **w > 60.0).count();
+    assert!(slow <= 3, "{slow} of 40 reads paid for it: {waits:?}");
+}
+
+#[test]
 fn a_liar_is_found_and_the_piece_is_fetched_from_another() {
     let mut net = Net::new(image(40, PIECE), 20);
     let leech = net.node(100.0, false, Fill::None);
@@ -157,6 +175,23 @@ fn a_peer_that_says_nothing_more_is_left_after_a_minute() {
     assert!(net.nodes[leech].disconnects.is_empty());
     net.run_for(5_000);
     assert_eq!(net.nodes[leech].disconnects, [DisconnectReason::Silent]);
+}
+
+#[test]
+fn an_idle_connection_is_kept_alive_and_one_that_says_nothing_is_not() {
+    let mut net = Net::new(image(60, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let seed = net.node(100.0, true, Fill::None);
+    net.link(leech, seed);
+    net.run_for(3_600_000);
+    assert!(net.nodes[leech].disconnects.is_empty());
+    assert_eq!(net.nodes[seed].links.len(), 1);
+    let dead = net.node(100.0, true, Fill::None);
+    net.link(leech, dead);
+    net.nodes[dead].links.clear();
+    net.run_for(200_000);
+    assert_eq!(net.nodes[leech].disconnects, [DisconnectReason::Silent]);
+    assert_eq!(net.nodes[seed].links.len(), 1);
 }
 
 #[test]
