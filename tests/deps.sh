@@ -27,6 +27,9 @@ test)
     cargo fmt --version >/dev/null 2>&1 || missing+=(rustfmt-web)
     cargo clippy --version >/dev/null 2>&1 || missing+=(rust-web-clippy)
     /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
+    need transmission-daemon transmission-daemon
+    need aria2c aria2
+    need ip iproute2
     ;;
 *)
     echo "use: $0 demo|test" >&2

@@ -42,7 +42,9 @@ pub(crate) fn post(
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let body = body.to_string();
-    let extra = header.map_or(String::new(), |(name, value)| format!("{name}: {value}\r\n"));
+    let extra = header.map_or(String::new(), |(name, value)| {
+        format!("{name}: {value}\r\n")
+    });
     // HTTP/1.0: the answer is never chunked and ends with the connection.
     let request = format!(
         "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\n\

@@ -56,7 +56,10 @@ impl Client for Aria2 {
         std::fs::write(&list, job.sources.join("\n")).unwrap();
         command.arg(format!("--input-file={}", list.display()));
         let mut daemon = node.run(|| Daemon::spawn(command, &[]));
-        daemon.logs_to(&log, &[" From: ", " To: ", "Bt", "Peer", "Tracker", "ERROR"]);
+        daemon.logs_to(
+            &log,
+            &[" From: ", " To: ", "Bt", "Peer", "Tracker", "ERROR"],
+        );
 
         let count = job.sources.len();
         let ask = move || progress(count);

@@ -42,7 +42,9 @@ impl Client for Libtorrent {
 
     fn start(&self, node: &Node, job: &Job) -> Foreign {
         let mut command = python();
-        command.arg(script()).args(["run", "--listen", &node.at(PORT)]);
+        command
+            .arg(script())
+            .args(["run", "--listen", &node.at(PORT)]);
         for peer in &job.peers {
             command.args(["--peer", peer]);
         }

@@ -5,16 +5,16 @@
 
 mod aria2;
 mod foreign;
-mod libtorrent;
 mod librqbit;
+mod libtorrent;
 mod transmission;
 
 use std::path::{Path, PathBuf};
 
 pub use aria2::Aria2;
 pub use foreign::{Foreign, Progress};
-pub use libtorrent::Libtorrent;
 pub use librqbit::Librqbit;
+pub use libtorrent::Libtorrent;
 pub use transmission::Transmission;
 
 use crate::Node;
@@ -40,7 +40,10 @@ impl Job {
     /// Serves what `directory` holds of a source and fetches the rest.
     pub fn new(sources: &[&Path], directory: &Path, state: &Path) -> Self {
         Self {
-            sources: sources.iter().map(|s| s.to_str().unwrap().to_owned()).collect(),
+            sources: sources
+                .iter()
+                .map(|s| s.to_str().unwrap().to_owned())
+                .collect(),
             directory: directory.to_owned(),
             state: state.to_owned(),
             ..Self::default()

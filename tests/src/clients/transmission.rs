@@ -58,7 +58,10 @@ impl Client for Transmission {
         });
         std::fs::write(job.state.join("settings.json"), settings.to_string()).unwrap();
         let mut command = Command::new("transmission-daemon");
-        command.arg("--foreground").arg("--config-dir").arg(&job.state);
+        command
+            .arg("--foreground")
+            .arg("--config-dir")
+            .arg(&job.state);
         let daemon = node.run(|| Daemon::spawn(command, &[]));
 
         let control = Control {
