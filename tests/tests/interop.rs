@@ -265,36 +265,48 @@ fn demand_reads_are_answered_by_client(client: &dyn Client) {
     peer.stop();
 }
 
-/// The client and we begin with nothing at a slow seed, and give each other pieces.
+/// The client has one half of the image and we have the other; there is nobody else, and both become complete.
 fn client_and_we_exchange(client: &dyn Client) {
-    // Long enough for a choker's round of ten seconds.
-    const SEED_RATE: u64 = 1_200_000;
-    let Some(scene) = Scene::new(client, 16 << 20) else {
+    const PIECES: usize = 256;
+    let Some(scene) = Scene::new(client, PIECES * PIECE) else {
         return;
     };
+    let torrent = scene.publish("disk.img", &[]);
+    let half = PIECES * PIECE / 2;
     let node = scene.network.host();
-    let torrent = scene.publish_tracked("disk.img", &node);
-    let source = scene.seed_tracked(&node, &torrent, &["--upload-limit", &SEED_RATE.to_string()]);
     let host = Host::new(scene.dir.path(), "host");
-    let launch = host.launch(&torrent).on(&scene.network.host());
-    let launch = launch.discovery().fill("full").start();
-    let copies = scene.directory("copies");
-    let job = scene.job(&[&torrent], &copies);
-    let peer = client.start(&scene.network.host(), &job);
+    let source = seed_on(&scene.network.host(), &torrent, &scene.published(), &[]);
+    let launch = host.launch(&torrent).on(&node).fill("none");
+    let launch = launch.peer(&source.listen()).start();
+    let disk = File::open(shown(&launch).join("disk.img")).unwrap();
+    disk.read_exact_at(&mut vec![0; half], half as u64).unwrap();
+    drop(disk);
+    let ours = number(&launch.stop(), "fetched_bytes");
+    assert_eq!(ours, scene.image.distinct_bytes() / 2);
+    source.stop();
 
-    peer.wait_complete();
+    let copies = scene.directory("copies");
+    let copy = File::create(copies.join("disk.img")).unwrap();
+    copy.write_all_at(&scene.image.bytes()[..half], 0).unwrap();
+    copy.set_len(2 * half as u64).unwrap();
+    drop(copy);
+    let peer = client.start(&scene.network.host(), &scene.job(&[&torrent], &copies));
+    peer.wait("its half", |p| p.total > 0 && p.present >= half as u64);
+    assert!(peer.progress().present < 2 * half as u64);
+
+    let launch = host.launch(&torrent).on(&node).fill("full");
+    let launch = launch.peer(peer.listen()).start();
     wait_complete(&launch);
+    peer.wait_complete();
     scene.assert_image(&shown(&launch), OURS);
     let theirs = peer.progress().uploaded;
     peer.stop();
     scene.assert_image(&copies, client.name());
     let done = launch.stop();
-    source.stop();
-    assert!(
-        number(&done, "uploaded_bytes") > 0,
-        "we gave nothing: {done}"
-    );
-    assert!(theirs > 0, "{} gave nothing: {done}", client.name());
+    let other_half = scene.image.distinct_bytes() - ours;
+    assert_eq!(number(&done, "fetched_bytes"), other_half, "{done}");
+    assert!(number(&done, "uploaded_bytes") >= ours, "{done}");
+    assert!(theirs >= other_half, "it says that it gave {theirs} bytes");
 }
 
 /// The client starts from a magnet link: it gets the metadata from us, then the data.
