@@ -35,6 +35,9 @@ test)
         [ -e $unit ] || [ "$(id -u)" != 0 ] || { mkdir -p ${unit%/*} && ln -s /dev/null $unit; }
     fi
     /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
+    need transmission-daemon transmission-daemon
+    need aria2c aria2
+    need ip iproute2
     ;;
 *)
     echo "use: $0 demo|test" >&2

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Daemon;
+use crate::{Daemon, Node};
 
 /// The directories of one simulated host.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Host {
         command
             .arg("launch")
             .arg(torrent)
-            .args(["--json", "--listen", listen])
+            .arg("--json")
             .arg("--mount")
             .arg(self.mount())
             .arg("--state")
@@ -65,6 +65,8 @@ impl Host {
             discovery: false,
             local_discovery: false,
             vmm: Vec::new(),
+            node: None,
+            listen: listen.to_owned(),
         }
     }
 }
@@ -78,6 +80,8 @@ pub struct Launch {
     discovery: bool,
     local_discovery: bool,
     vmm: Vec<String>,
+    node: Option<Node>,
+    listen: String,
 }
 
 impl Launch {
@@ -128,6 +132,14 @@ impl Launch {
         self.discovery()
     }
 
+    /// Runs on a host of a test network, and logs its decisions.
+    #[must_use]
+    pub fn on(mut self, node: &Node) -> Self {
+        self.command.env("RUST_LOG", crate::LOG);
+        self.node = Some(node.clone());
+        self
+    }
+
     /// Starts this VMM.
     #[must_use]
     pub fn vmm(mut self, words: &[&str]) -> Self {
@@ -140,6 +152,9 @@ impl Launch {
     /// # Panics
     /// If it can't be started.
     pub fn spawn(mut self) -> Daemon {
+        let listen = self.node.as_ref().map(|node| node.at(0));
+        let listen = listen.unwrap_or(self.listen);
+        self.command.args(["--listen", &listen]);
         self.command.arg("--cache").arg(self.cache);
         if !self.discovery {
             self.command.arg("--no-discovery");
@@ -151,7 +166,11 @@ impl Launch {
         if !self.vmm.is_empty() {
             self.command.arg("--").args(self.vmm);
         }
-        Daemon::spawn(self.command, &[&self.mount])
+        let start = || Daemon::spawn(self.command, &[&self.mount]);
+        match &self.node {
+            Some(node) => node.run(start),
+            None => start(),
+        }
     }
 
     /// Starts it and waits until the image can be opened.
