@@ -43,6 +43,8 @@ def demand(scope, images):
     line = (lab.hosts[1].received() - received) * 8 / seconds / 1e6
     kept = (launch.present_pieces() - pieces_before) * PIECE * 8 / seconds / 1e6
     done = launch.end()
+    lab.close()
+    drops = sum(counter["dropped"] for counter in lab.counters)
     p50, p99 = percentile(times, 50), percentile(times, 99)
     busy = line > 0.85 * mbit
     yield Result(
@@ -52,8 +54,9 @@ def demand(scope, images):
         "<= 40, 80 ms",
         p50 <= 40 and p99 <= 80 and busy,
         f"{len(times)} reads, least {min(times):.1f}, most {max(times):.1f} ms; line {line:.1f} Mbit/s"
-        f"{'' if busy else ' (NOT SATURATED)'}, stored {kept:.1f}; {done['wasted_bytes'] / 1e6:.2f} MB in vain",
-        {"p50": p50, "p99": p99, "line_mbit": line, "stored_mbit": kept, "times": times},
+        f"{'' if busy else ' (NOT SATURATED)'}, stored {kept:.1f},"
+        f" {drops} frames dropped; {done['wasted_bytes'] / 1e6:.2f} MB in vain",
+        {"p50": p50, "p99": p99, "line_mbit": line, "stored_mbit": kept, "drops": drops, "times": times},
     )
 
 

@@ -76,8 +76,8 @@ class Scope:
         return path
 
     def lab(self, *links):
-        lab = Lab(self.options.binaries / "switch", links)
-        self.stack.callback(lab.__exit__)
+        lab = Lab(self.options.binaries / "switch", links, congestion=self.options.congestion)
+        self.stack.callback(lab.close)
         return lab
 
     # The command.
