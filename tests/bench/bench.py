@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -54,7 +55,7 @@ def lab(scope, _images):
     found, right = [], True
     for mbit, rtt_ms in ((100, 1), (100, 20)):
         rtt, rate = probe(scope, scope.lab(Link(mbit, rtt_ms), Link(mbit, rtt_ms)), 50, 4)
-        right &= rtt_ms <= rtt <= rtt_ms * 1.1 + 0.5 and 0.85 * mbit <= rate <= mbit
+        right &= rtt_ms <= rtt <= rtt_ms * 1.1 + 0.5 and 0.85 * mbit <= rate <= 1.03 * mbit
         found.append({"mbit": mbit, "rtt_ms": rtt_ms, "rtt": rtt, "rate": rate})
     yield Result(
         "lab",
@@ -69,11 +70,11 @@ def lab(scope, _images):
 
 def pick(scope, _images):
     """The core's own benchmark of the picker; its worst case of the large image."""
-    cargo = os.environ.get("CARGO", "cargo")
-    need(cargo)
+    cargo = shlex.split(os.environ.get("CARGO", "cargo"))
+    need(cargo[0])
     note("pick")
     found = subprocess.run(
-        [cargo, "bench", "-q", "-p", "vmtorrent", "--bench", "picker"],
+        [*cargo, "bench", "-q", "-p", "vmtorrent", "--bench", "picker"],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if found.returncode:
@@ -122,10 +123,10 @@ def self_test(options, work):
         rtt, rate = probe(scope, lab, 20, 1)
         pids = [host.holder.pid for host in lab.hosts] + [lab.switch.pid]
     problems = []
-    # A busy machine makes it slower, nothing makes it faster.
+    # A busy machine makes it slower, nothing faster but the moment at which the clock is read.
     if not 9.9 <= rtt <= 30:
         problems.append(f"the round trip was {rtt:.1f} ms, 10 ms were set")
-    if not 20 <= rate <= 50:
+    if not 20 <= rate <= 53:
         problems.append(f"the goodput was {rate:.1f} Mbit/s, 50 were set")
     frames = {(c["port"], c["direction"]): c["frames"] for c in lab.counters}
     if not frames or not all(frames.values()):
@@ -232,6 +233,8 @@ def interrupted(number, _):
 
 def main():
     options = arguments()
+    # Where Debian keeps sshd, nginx and ip; not everybody's path has them.
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
     check(options)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)

@@ -1,5 +1,6 @@
 """Programs that a benchmark starts: they end with it, whatever ends it."""
 
+import contextlib
 import os
 import sys
 import time
@@ -27,6 +28,10 @@ class Child(Process):
         # All of the prefix execs, so the child's id is the program's.
         super().__init__([*prefix, *arguments], log, events)
         self.name = " ".join(Path(a).name for a in arguments[:2] if not str(a).startswith("-"))
+        # A session of its own is a scheduling group of its own on Linux, in which our niceness means nothing to others.
+        if nice := os.nice(0):
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{self.child.pid}/autogroup").write_text(str(nice))
 
     def alive(self):
         return self.child.poll() is None

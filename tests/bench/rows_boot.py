@@ -36,7 +36,7 @@ class Boots:
             try:
                 others[other] = (other(scope.inner(other.name), image, *lab.hosts), [])
             except Skip as missing:
-                note(f"{row}: without {other.name}: {missing}")
+                yield Result(row, f"beside it: {other.name}", "skipped", "-", None, str(missing))
         for run in range(scope.options.runs):
             note(f"{row}: run {run + 1}: local file")
             with scope.inner("local") as inner:
