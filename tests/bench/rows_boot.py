@@ -34,7 +34,8 @@ class Boots:
         local, ours, others = [], [], {}
         for other in ALL if scope.options.with_peers else []:
             try:
-                others[other] = (other(scope.inner(other.name), image, *lab.hosts), [])
+                inner = scope.stack.enter_context(scope.inner(other.name))
+                others[other] = (other(inner, image, *lab.hosts), [])
             except Skip as missing:
                 yield Result(row, f"beside it: {other.name}", "skipped", "-", None, str(missing))
         for run in range(scope.options.runs):

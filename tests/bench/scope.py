@@ -45,7 +45,7 @@ class Scope:
         return self.stack.__exit__(*error)
 
     def inner(self, name):
-        """A scope of its own inside this one, for a single boot for instance."""
+        """A scope of its own inside this one, for a single boot for instance; to be entered."""
         return Scope(self.options, self.directory / f"{name}.{next(self.names)}")
 
     def path(self, name):
