@@ -2,10 +2,11 @@
 """A BitTorrent peer on Debian's python3-libtorrent, for the interoperability tests.
 
     libtorrent_peer.py make PATH TORRENT
-    libtorrent_peer.py run TORRENT DIR [--peer IP:PORT]
+    libtorrent_peer.py run TORRENT DIR [--peer IP:PORT] [--lsd IP]
 
 `make` writes a v1 .torrent file of a file or a directory. `run` serves what DIR holds of the torrent, fetches the
-rest from the given peer, and goes on serving until SIGTERM. It prints one JSON event a line like `vmtorrent --json`:
+rest from the given peer, and goes on serving until SIGTERM. With `--lsd` it listens on that address and looks for peers
+on that network. It prints one JSON event a line like `vmtorrent --json`:
 ready (listen, info_hash), progress (present_bytes, image_bytes), done.
 """
 
@@ -32,12 +33,13 @@ def make(path, torrent):
         out.write(lt.bencode(made.generate()))
 
 
-def run(torrent, directory, peer):
+def run(torrent, directory, peer, lsd):
+    host = lsd or "127.0.0.1"
     session = lt.session(
         {
-            "listen_interfaces": "127.0.0.1:0",
+            "listen_interfaces": f"{host}:0",
             "enable_dht": False,
-            "enable_lsd": False,
+            "enable_lsd": bool(lsd),
             "enable_upnp": False,
             "enable_natpmp": False,
             # The peers here speak TCP; without this a connection starts with a wait for uTP.
@@ -74,7 +76,7 @@ def run(torrent, directory, peer):
         session.pop_alerts()
     tell(
         "ready",
-        listen=f"127.0.0.1:{session.listen_port()}",
+        listen=f"{host}:{session.listen_port()}",
         info_hash=str(info.info_hashes().v1),
     )
     if peer:
@@ -101,11 +103,12 @@ def main():
     runner.add_argument("torrent")
     runner.add_argument("directory")
     runner.add_argument("--peer")
+    runner.add_argument("--lsd")
     args = parser.parse_args()
     if args.command == "make":
         make(args.path, args.torrent)
     else:
-        run(args.torrent, args.directory, args.peer)
+        run(args.torrent, args.directory, args.peer, args.lsd)
 
 
 if __name__ == "__main__":

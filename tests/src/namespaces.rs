@@ -1,5 +1,6 @@
 //! Invariant: what is made here is gone when it is dropped, and nothing outside of it is touched.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,10 +50,15 @@ impl Namespaces {
 
     /// A command line that starts with `vmtorrent`, run on one of the two hosts.
     pub fn command(&self, host: usize) -> Command {
+        self.run(host, command().get_program())
+    }
+
+    /// A command line that starts with this program, run on one of the two hosts.
+    pub fn run(&self, host: usize, program: impl AsRef<OsStr>) -> Command {
         let mut inside = Command::new("nsenter");
         inside
             .arg(format!("--net=/run/netns/{}", self.names[host]))
-            .arg(command().get_program());
+            .arg(program);
         inside
     }
 }

@@ -51,10 +51,13 @@ impl Swarm {
             if let Some(twin) = twin {
                 // Both dialled at once: both sides keep the one that the greater peer id opened. A peer
                 // that dials again has lost its first connection, whatever ours looks like.
-                let twin_dialled = inner.links[&twin].dialled.is_some();
+                let other = &inner.links[&twin];
+                let twin_dialled = other.dialled.is_some();
+                let same_peer =
+                    other.host == address.ip() || other.place.activity().is_useless(now);
                 let keep_new = match (twin_dialled, dialled.is_some()) {
                     // From elsewhere it may be somebody who only says that id.
-                    (false, false) => inner.links[&twin].host == address.ip(),
+                    (false, false) => same_peer,
                     (true, true) => false,
                     (_, by_us) => (self.peer_id > their_id) == by_us,
                 };
