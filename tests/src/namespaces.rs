@@ -48,6 +48,18 @@ impl Namespaces {
         Some(namespaces)
     }
 
+    /// Takes the IPv4 addresses away; false (and it is said) where there is no IPv6 that could be used instead.
+    pub fn only_ipv6(&self) -> bool {
+        let has_ipv6 = |name: &String| {
+            ip(&["-n", name, "-4", "address", "flush", "dev", "veth0"])
+                && Command::new("ip")
+                    .args(["-n", name, "-6", "-o", "address", "show", "dev", "veth0"])
+                    .output()
+                    .is_ok_and(|output| !output.stdout.is_empty())
+        };
+        require(self.names.iter().all(has_ipv6), "IPv6")
+    }
+
     /// A command line that starts with `vmtorrent`, run on one of the two hosts.
     pub fn command(&self, host: usize) -> Command {
         self.run(host, command().get_program())

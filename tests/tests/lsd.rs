@@ -13,13 +13,17 @@ fn image(directory: &Path, seed: u64) -> Reference {
 }
 
 fn seed(network: &Namespaces, host: usize, torrent: &Path, data: &Path) -> Daemon {
+    seed_on(network, host, torrent, data, "0.0.0.0:0")
+}
+
+fn seed_on(network: &Namespaces, host: usize, torrent: &Path, data: &Path, listen: &str) -> Daemon {
     let mut command = network.command(host);
     command
         .arg("seed")
         .arg(torrent)
         .arg("--data")
         .arg(data)
-        .args(["--json", "--listen", "0.0.0.0:0"]);
+        .args(["--json", "--listen", listen]);
     let daemon = Daemon::spawn(command, &[]);
     daemon.wait_event("ready");
     daemon
@@ -84,6 +88,30 @@ fn a_seed_that_comes_later_is_found_too_and_no_lsd_keeps_silent() {
     assert_eq!(silent.latest("progress")["peers"], 0);
     hearing.stop();
     silent.stop();
+    source.stop();
+}
+
+#[test]
+fn hosts_that_have_only_ipv6_find_each_other() {
+    let Some(network) = Namespaces::new() else {
+        return;
+    };
+    if !fuse() || !network.only_ipv6() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = image(dir.path(), 76);
+    let torrent = dir.path().join("disk.torrent");
+    publish(&dir.path().join("disk.img"), &torrent, &[]);
+    let source = seed_on(&network, 0, &torrent, dir.path(), "[::]:0");
+    let host = Host::new(dir.path(), "six");
+    let launched = host
+        .launch_with(network.command(1), &torrent, "[::]:0")
+        .local_discovery()
+        .start();
+    let when = "over IPv6";
+    assert_same(&host.mount().join("disk.img"), image.bytes(), when);
+    launched.stop();
     source.stop();
 }
 

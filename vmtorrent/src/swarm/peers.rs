@@ -54,7 +54,7 @@ impl Swarm {
                 let other = &inner.links[&twin];
                 let twin_dialled = other.dialled.is_some();
                 let same_peer =
-                    other.host == address.ip() || other.place.activity().is_useless(now);
+                    other.remote.ip() == address.ip() || other.place.activity().is_useless(now);
                 let keep_new = match (twin_dialled, dialled.is_some()) {
                     // From elsewhere it may be somebody who only says that id.
                     (false, false) => same_peer,
@@ -99,7 +99,7 @@ impl Swarm {
                 task: None,
                 dialled,
                 listens: None,
-                host: address.ip(),
+                remote: address,
                 peer_id: their_id,
                 place,
             };
@@ -207,7 +207,9 @@ impl Inner {
         let (Some(port), Some(link)) = (hello.listen_port, self.links.get_mut(&key)) else {
             return;
         };
-        let address = SocketAddr::new(link.host.to_canonical(), port);
+        let mut address = link.remote;
+        address.set_ip(address.ip().to_canonical());
+        address.set_port(port);
         if link.address().is_none() && self.book.arrived(now, address) {
             link.listens = Some(address);
         }
