@@ -2,7 +2,8 @@
 """A BitTorrent peer on Debian's python3-libtorrent, for the interoperability tests.
 
     libtorrent_peer.py make PATH TORRENT
-    libtorrent_peer.py run --listen IP:PORT [--peer IP:PORT]... [--upload-limit BYTES] [--encrypted-only] DIR SOURCE...
+    libtorrent_peer.py run --listen IP:PORT [--peer IP:PORT]... [--upload-limit BYTES] [--encrypted-only] [--lsd]
+        DIR SOURCE...
 
 `make` writes a v1 .torrent file of a file or a directory. `run` serves what DIR holds of the sources (.torrent files
 or magnet links), fetches the rest, and goes on serving until SIGTERM. It prints one JSON event a line like
@@ -37,7 +38,7 @@ def settings(args):
     found = {
         "listen_interfaces": args.listen,
         "enable_dht": False,
-        "enable_lsd": False,
+        "enable_lsd": args.lsd,
         "enable_upnp": False,
         "enable_natpmp": False,
         # The peers here speak TCP; without this a connection starts with a wait for uTP.
@@ -126,6 +127,7 @@ def main():
     runner.add_argument("--peer", action="append", default=[])
     runner.add_argument("--upload-limit", type=int)
     runner.add_argument("--encrypted-only", action="store_true")
+    runner.add_argument("--lsd", action="store_true")
     runner.add_argument("directory")
     runner.add_argument("source", nargs="+")
     args = parser.parse_args()

@@ -35,7 +35,7 @@ pub(crate) use places::Places;
 pub(crate) use wire::PeerHandshake;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -129,7 +129,8 @@ struct Link {
     dialled: Option<SocketAddr>,
     /// Where it listens, if it said so and it was not us who dialled.
     listens: Option<SocketAddr>,
-    host: IpAddr,
+    /// The other end of the connection.
+    remote: SocketAddr,
     peer_id: [u8; 20],
     place: Place,
 }
