@@ -244,7 +244,7 @@ impl Torrent {
             announces_failed: announces.map_or(0, |a| a.failed.get()),
             pieces_verified: counters.verified.get(),
             pieces_failed: counters.failed.get(),
-            pieces_damaged: counters.damaged.get(),
+            pieces_damaged: self.pristine.damaged_pieces(),
             storage_errors: counters.storage_errors.get(),
             dials: counters.dials.get(),
             dial_failures: counters.dial_failures.get(),

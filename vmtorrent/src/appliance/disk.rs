@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 use tracing::Span;
 use vmtorrent_platform::{Errno, ZeroMode};
 
-use super::counters::Counters;
+use super::counters::{Counters, OPERATIONS, operation_index};
 use crate::clock::{SystemClock, Time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
@@ -40,7 +40,8 @@ pub(crate) struct DiskShared {
     pub(crate) events: broadcast::Sender<Event>,
     /// Names the appliance in the log.
     pub(crate) span: Span,
-    pub(crate) log: Arc<LogLimit>,
+    /// For each operation, so that no error hides behind one of another.
+    pub(crate) log: Arc<[LogLimit; OPERATIONS.len()]>,
 }
 
 /// A file of the image.
@@ -430,11 +431,22 @@ impl Disk {
         // An explicit parent would be missing from the JSON form of the log.
         let _named = self.config.span.enter();
         let file = self.file.path.join("/");
-        if matches!(error.kind(), ErrorKind::Closed | ErrorKind::InvalidInput) {
-            tracing::debug!(file, operation, %error, "the guest sees an error");
-        } else if let Some(repeated) = self.config.log.admit(self.config.clock.now()) {
-            // A guest asks again and again, and for many blocks at once.
-            tracing::warn!(file, operation, %error, repeated, "the guest sees an error");
+        let limit = &self.config.log[operation_index(operation)];
+        match error.kind() {
+            ErrorKind::Closed | ErrorKind::InvalidInput => {
+                tracing::debug!(file, operation, %error, "the guest sees an error");
+            }
+            kind => {
+                // A guest asks again and again, and for many blocks at once.
+                let Some(repeated) = limit.admit(self.config.clock.now()) else {
+                    return error.errno();
+                };
+                if matches!(kind, ErrorKind::TimedOut | ErrorKind::Network) {
+                    tracing::warn!(file, operation, %error, repeated, "the guest sees an error");
+                } else {
+                    tracing::error!(file, operation, %error, repeated, "the guest sees an error");
+                }
+            }
         }
         error.errno()
     }

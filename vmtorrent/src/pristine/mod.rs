@@ -42,6 +42,7 @@ use self::home::Home;
 use self::layout::Layout;
 use self::piece_states::PieceStates;
 use crate::image::{Image, PieceIndex};
+use crate::metrics::Counter;
 use crate::{Bitfield, Error, ErrorKind, Result, durable};
 
 /// Bytes that are hashed at a time.
@@ -56,6 +57,7 @@ pub(crate) struct Pristine {
     /// `None` where nothing outlives the process.
     have: Mutex<Option<HaveFile>>,
     claims: Claims,
+    damaged: Counter,
     /// Dropped last: the files lie in it.
     home: Home,
 }
@@ -162,6 +164,7 @@ impl Pristine {
             states: RwLock::new(states),
             have: Mutex::new(have),
             claims: Claims::default(),
+            damaged: Counter::default(),
             home,
         }
     }
@@ -206,6 +209,11 @@ impl Pristine {
     /// What is known of a piece.
     pub(crate) fn state(&self, piece: PieceIndex) -> PieceState {
         self.states.read().get(piece)
+    }
+
+    /// Pieces that turned out damaged so far.
+    pub(crate) fn damaged_pieces(&self) -> u64 {
+        self.damaged.get()
     }
 
     /// Bytes of the image that are there; zeros and duplicates count.
@@ -262,8 +270,10 @@ impl Pristine {
         if right {
             self.states.write().set(piece, PieceState::Verified);
         } else {
-            tracing::warn!(image = self.image.name(), %piece, "a piece on disk is damaged");
+            // The swarm, which is told of it, warns.
+            tracing::debug!(image = self.image.name(), %piece, "a piece on disk is damaged");
             self.set_with_bit(piece, PieceState::Missing)?;
+            self.damaged.increment();
         }
         Ok(right)
     }

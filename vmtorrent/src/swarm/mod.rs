@@ -285,7 +285,6 @@ impl Swarm {
             // Somebody else found it out before, and it is here again.
             return;
         }
-        self.counters.damaged.increment();
         self.drive_inner(|inner, now| {
             if let Some(repeated) = self.log.damaged.admit(now) {
                 tracing::warn!(%piece, repeated, "a stored piece is damaged; it is fetched again when it is needed: check the disk");
