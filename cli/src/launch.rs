@@ -32,8 +32,12 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
     let shares_terminal = !command.is_empty() && io::stdout().is_terminal();
     let mut output = Output::new(args.json, shares_terminal, line);
     let mount = MountPoint::choose(args.mount.as_deref())?;
+    let source = args.source.parse::<Source>()?.with_peers(&args.peers);
+    if matches!(source, Source::Magnet(_)) {
+        output.work("asking peers for the image's description");
+    }
     let (session, appliance, metrics) = tokio::select! {
-        started = start(args, &mount) => started?,
+        started = start(args, &source, &mount) => started?,
         caught = signals.next() => return Ok(caught.exit_code()),
     };
 
@@ -70,23 +74,27 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
 
 async fn start(
     args: LaunchArgs,
+    source: &Source,
     mount: &MountPoint,
 ) -> Result<(Session, Appliance, Option<SocketAddr>), Failure> {
     let read_timeout = args.read_timeout();
-    let source: Source = args.source.parse()?;
-    let image = source.load().await?;
+    let metadata_timeout = args.metadata_timeout();
     let session = Session::start(SessionOptions {
         listen: args.listen.unwrap_or(SessionOptions::default().listen),
         cache: args.cache,
         download_limit: args.download_limit,
         upload_limit: args.upload_limit,
         discovery: !args.no_discovery,
+        local_discovery: !args.network.no_lsd,
+        max_connections: args.network.max_connections.into(),
+        metadata_timeout,
     })
     .await?;
     let metrics = match args.metrics {
         Some(address) => Some(session.serve_metrics(address).await?),
         None => None,
     };
+    let image = session.load(source).await?;
     let state = match args.state {
         _ if args.ephemeral => State::Ephemeral,
         Some(directory) => State::Directory(directory),

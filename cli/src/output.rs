@@ -58,6 +58,8 @@ pub enum Ready<'a> {
         info_hash: String,
         /// Length of the image.
         image_bytes: u64,
+        /// The link to it.
+        magnet: String,
     },
 }
 
@@ -337,8 +339,11 @@ mod tests {
             metrics: None,
             info_hash: "00ff".to_owned(),
             image_bytes: 5,
+            magnet: "magnet:?x".to_owned(),
         });
-        assert_eq!(serde_json::to_value(&seed).unwrap()["tracker"], Value::Null);
+        let seed = serde_json::to_value(&seed).unwrap();
+        assert_eq!(seed["tracker"], Value::Null);
+        assert_eq!(seed["magnet"], "magnet:?x");
 
         let stats = Stats::default();
         for (event, name) in [

@@ -342,7 +342,7 @@ pub fn seed(torrent: &Path, data: &Path, options: &[&str]) -> Daemon {
         .arg(torrent)
         .arg("--data")
         .arg(data)
-        .args(["--json", "--listen", "127.0.0.1:0"])
+        .args(["--json", "--no-lsd", "--listen", "127.0.0.1:0"])
         .args(options);
     let daemon = Daemon::spawn(command, &[]);
     daemon.wait_event("ready");

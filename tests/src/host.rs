@@ -45,11 +45,15 @@ impl Host {
 
     /// A launch that shares nothing with other hosts and looks for no peers.
     pub fn launch(&self, torrent: &Path) -> Launch {
-        let mut command = crate::command();
+        self.launch_with(crate::command(), torrent, "127.0.0.1:0")
+    }
+
+    /// The same with this command in place of `vmtorrent`, listening on this address.
+    pub fn launch_with(&self, mut command: Command, torrent: &Path, listen: &str) -> Launch {
         command
             .arg("launch")
             .arg(torrent)
-            .args(["--json", "--listen", "127.0.0.1:0"])
+            .args(["--json", "--listen", listen])
             .arg("--mount")
             .arg(self.mount())
             .arg("--state")
@@ -59,6 +63,7 @@ impl Host {
             mount: self.mount(),
             cache: self.cache(),
             discovery: false,
+            local_discovery: false,
             vmm: Vec::new(),
         }
     }
@@ -71,6 +76,7 @@ pub struct Launch {
     mount: PathBuf,
     cache: PathBuf,
     discovery: bool,
+    local_discovery: bool,
     vmm: Vec<String>,
 }
 
@@ -115,6 +121,13 @@ impl Launch {
         self
     }
 
+    /// Looks for peers on the local network, and asks the trackers.
+    #[must_use]
+    pub fn local_discovery(mut self) -> Self {
+        self.local_discovery = true;
+        self.discovery()
+    }
+
     /// Starts this VMM.
     #[must_use]
     pub fn vmm(mut self, words: &[&str]) -> Self {
@@ -130,6 +143,10 @@ impl Launch {
         self.command.arg("--cache").arg(self.cache);
         if !self.discovery {
             self.command.arg("--no-discovery");
+        }
+        // Tests that run at the same time may use the same image.
+        if !self.local_discovery {
+            self.command.arg("--no-lsd");
         }
         if !self.vmm.is_empty() {
             self.command.arg("--").args(self.vmm);

@@ -75,7 +75,7 @@ fn a_guest_that_was_killed_finds_what_it_synced_at_its_next_boot() -> Outcome<()
             .arg("--state")
             .arg(&state);
         command.args(["--listen", "127.0.0.1:0", "--peer", &address]);
-        command.args(["--fill", "none"]);
+        command.args(["--fill", "none", "--no-lsd"]);
         command
     };
 

@@ -14,22 +14,31 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 use tracing::{Instrument, Span};
 
+use crate::announcer::Announcer;
 use crate::events::Event;
 use crate::image::Image;
+use crate::lsd::{LocalDiscovery, Registration};
 use crate::metrics::{HighWater, ImageFigures, Labels};
 use crate::options::Fill;
 use crate::pristine::Pristine;
 use crate::stats::Stats;
-use crate::swarm::{Swarm, SwarmConfig};
+use crate::swarm::{MAX_REMEMBERED, PeersFile, Swarm, SwarmConfig};
 use crate::tracker::{TrackerClient, TrackerConfig, TrackerHandle, TransferStats};
 
 /// How often what was stored is made durable.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
+/// When the peers that are worth it are noted for a later run: soon, and then more and more seldom.
+const FIRST_NOTE: Duration = Duration::from_secs(1);
+const NOTE_EVERY: Duration = Duration::from_secs(60);
 
 /// What a torrent is started with.
 pub(crate) struct TorrentConfig {
     pub(crate) swarm: SwarmConfig,
     pub(crate) tracker: Option<TrackerConfig>,
+    /// Where peers on the local network are looked for.
+    pub(crate) local: Option<LocalDiscovery>,
+    /// One that announces the image already: it goes on, and none is started.
+    pub(crate) announcer: Option<Announcer>,
     /// The process that holds the cache already, if there is one.
     pub(crate) leader: Option<SocketAddr>,
     /// Whether the store is ours to sync.
@@ -42,7 +51,10 @@ pub(crate) struct Torrent {
     pristine: Arc<Pristine>,
     swarm: Arc<Swarm>,
     tracker: Mutex<Option<TrackerHandle>>,
+    local: Mutex<Option<Registration>>,
     tasks: Vec<AbortHandle>,
+    /// Where peers are noted, if they are, and by which task.
+    remembered: Mutex<Option<(Arc<Mutex<PeersFile>>, AbortHandle)>>,
     fills: Mutex<HashMap<u64, Fill>>,
     next_user: Mutex<u64>,
     events: broadcast::Sender<Event>,
@@ -72,10 +84,23 @@ impl Torrent {
         }
         let (events, _) = broadcast::channel(256);
         let mut tasks = Vec::new();
-        let tracker = config.tracker.map(|tracker| {
-            let (sender, receiver) = mpsc::channel(256);
-            let stats = transfer_stats(&swarm, &pristine);
-            let handle = TrackerClient::spawn(&runtime, tracker, stats, sender);
+        let local = config.local.map(|local| {
+            let (sender, receiver) = mpsc::channel(64);
+            let found = take_peers(Arc::downgrade(&swarm), receiver);
+            tasks.push(runtime.spawn(found).abort_handle());
+            local.register(image.info_hash(), sender)
+        });
+        let stats = || transfer_stats(&swarm, &pristine);
+        let announced = match (config.announcer, config.tracker) {
+            (Some(announcer), _) => Some(announcer.take_over(stats())),
+            (None, Some(tracker)) => {
+                let (sender, receiver) = mpsc::channel(256);
+                let handle = TrackerClient::spawn(&runtime, tracker, stats(), sender);
+                Some((handle, receiver))
+            }
+            (None, None) => None,
+        };
+        let tracker = announced.map(|(handle, receiver)| {
             tasks.push(
                 runtime
                     .spawn(take_peers(Arc::downgrade(&swarm), receiver))
@@ -95,7 +120,9 @@ impl Torrent {
                 pristine,
                 swarm,
                 tracker: Mutex::new(tracker),
+                local: Mutex::new(local),
                 tasks,
+                remembered: Mutex::new(None),
                 fills: Mutex::new(HashMap::new()),
                 next_user: Mutex::new(0),
                 events,
@@ -120,6 +147,17 @@ impl Torrent {
 
     pub(crate) fn events(&self) -> &broadcast::Sender<Event> {
         &self.events
+    }
+
+    /// Takes up the peers that an earlier run knew, and notes those of this run in `file` for a later one.
+    pub(crate) fn remember_peers(&self, known: &[SocketAddr], file: Option<PeersFile>) {
+        self.swarm.remember(known);
+        if let Some(file) = file {
+            let file = Arc::new(Mutex::new(file));
+            let task = note_peers(Arc::downgrade(&self.swarm), file.clone());
+            let task = self.runtime.spawn(task).abort_handle();
+            *self.remembered.lock() = Some((file, task));
+        }
     }
 
     /// Somebody uses the torrent with a policy of filling; the most eager one holds.
@@ -227,9 +265,15 @@ impl Torrent {
     }
 
     async fn leave_swarm(&self) {
+        drop(self.local.lock().take());
         let tracker = self.tracker.lock().take();
         if let Some(tracker) = tracker {
             tracker.stop().await;
+        }
+        let remembered = self.remembered.lock().take();
+        if let Some((file, task)) = remembered {
+            task.abort();
+            note(&self.swarm, file).await;
         }
         self.swarm.close();
         let pristine = self.pristine.clone();
@@ -247,6 +291,9 @@ impl Drop for Torrent {
         for task in &self.tasks {
             task.abort();
         }
+        if let Some((_, task)) = self.remembered.get_mut() {
+            task.abort();
+        }
     }
 }
 
@@ -261,13 +308,13 @@ fn transfer_stats(
         TransferStats {
             uploaded: traffic.uploaded,
             downloaded: traffic.fetched.iter().sum(),
-            left: total.saturating_sub(pristine.present_bytes()),
+            left: Some(total.saturating_sub(pristine.present_bytes())),
             peers: swarm.upgrade().map_or(0, |s| s.peer_count() as u32),
         }
     }
 }
 
-/// Hands what the tracker finds to the swarm.
+/// Hands what a tracker or the local network finds to the swarm.
 async fn take_peers(swarm: Weak<Swarm>, mut found: mpsc::Receiver<SocketAddr>) {
     while let Some(address) = found.recv().await {
         let Some(swarm) = swarm.upgrade() else { return };
@@ -320,5 +367,24 @@ async fn sync_often(pristine: Arc<Pristine>) {
             }
             _ => {}
         }
+    }
+}
+
+async fn note_peers(swarm: Weak<Swarm>, file: Arc<Mutex<PeersFile>>) {
+    let mut pause = FIRST_NOTE;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(NOTE_EVERY);
+        let Some(swarm) = swarm.upgrade() else { return };
+        note(&swarm, file.clone()).await;
+    }
+}
+
+/// Notes the peers that are worth it. What goes wrong costs the next run some time, no more.
+async fn note(swarm: &Swarm, file: Arc<Mutex<PeersFile>>) {
+    let peers = swarm.worth_remembering(MAX_REMEMBERED);
+    let write = move || file.lock().write(&peers);
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+        tracing::debug!(%error, "the peers were not noted for the next run");
     }
 }

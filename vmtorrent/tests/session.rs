@@ -43,6 +43,8 @@ async fn session(cache: &Path) -> Session {
     let options = SessionOptions {
         listen: loopback(),
         cache: Some(cache.to_owned()),
+        // Tests that run at the same time publish the same content.
+        local_discovery: false,
         ..SessionOptions::default()
     };
     Session::start(options).await.unwrap()

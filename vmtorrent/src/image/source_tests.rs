@@ -71,7 +71,7 @@ fn strings_become_files_and_urls() {
 #[test]
 fn what_is_neither_is_refused_with_the_remedy() {
     for (text, why) in [
-        ("magnet:?xt=urn:btih:00", "not supported yet"),
+        ("magnet:?xt=urn:btih:00", "field xt"),
         ("ftp://x.example/a.torrent", "unknown scheme"),
         ("http://", "no valid URL"),
         ("file://host/a", "cannot be loaded"),
@@ -81,6 +81,25 @@ fn what_is_neither_is_refused_with_the_remedy() {
         assert_eq!(e.kind(), ErrorKind::InvalidInput);
         assert!(e.to_string().contains(why), "{e}");
     }
+}
+
+#[test]
+fn a_magnet_link_is_read_but_needs_a_session() {
+    let link = format!(
+        "magnet:?xt=urn:btih:{}&tr=http://t.example/secret",
+        "07".repeat(20)
+    );
+    let source: Source = link.parse().unwrap();
+    let Source::Magnet(magnet) = &source else {
+        panic!("{source:?}");
+    };
+    assert_eq!(magnet.info_hash().0, [7; 20]);
+    let by_url = Source::try_from(Url::parse(&link).unwrap()).unwrap();
+    assert_eq!(by_url, source);
+    let e = load(source).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::InvalidInput);
+    assert!(e.to_string().contains("Session::load"), "{e}");
+    assert!(!e.to_string().contains("secret"), "{e}");
 }
 
 #[test]

@@ -84,9 +84,28 @@ impl Fields {
         self.confined.remove(&piece)
     }
 
-    /// Whether `peer` may be asked for `piece`.
-    pub(super) fn may_ask(&self, peer: PeerKey, piece: PieceIndex) -> bool {
-        self.has(peer, piece) && self.confined.get(&piece).is_none_or(|p| *p == peer)
+    /// What a peer may be asked for; `None` when it is not connected.
+    pub(super) fn askable(&self, peer: PeerKey) -> Option<Askable<'_>> {
+        Some(Askable {
+            peer,
+            field: self.fields.get(&peer)?,
+            confined: &self.confined,
+        })
+    }
+}
+
+/// What one peer may be asked for. Many pieces are looked at for each pick, the peer is looked up once.
+pub(super) struct Askable<'a> {
+    peer: PeerKey,
+    pub(super) field: &'a Bitfield,
+    confined: &'a HashMap<PieceIndex, PeerKey>,
+}
+
+impl Askable<'_> {
+    /// Whether the peer may be asked for `piece`.
+    pub(super) fn contains(&self, piece: PieceIndex) -> bool {
+        let elsewhere = |p: &PeerKey| *p != self.peer;
+        self.field.get(piece) && !self.confined.get(&piece).is_some_and(elsewhere)
     }
 }
 

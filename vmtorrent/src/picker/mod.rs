@@ -207,7 +207,7 @@ impl Picker {
 
     /// Whether `peer` may be asked for `piece`.
     pub fn may_ask(&self, peer: PeerKey, piece: PieceIndex) -> bool {
-        self.fields.may_ask(peer, piece)
+        self.fields.askable(peer).is_some_and(|a| a.contains(piece))
     }
 
     /// A peer has gone; what it was asked for is free again.
@@ -373,15 +373,16 @@ impl Picker {
     /// block counts as asked. Background pieces that are open go on also when `lowest` forbids to
     /// begin new ones.
     pub fn pick(&mut self, peer: PeerKey, lowest: Band) -> Option<Pick> {
-        self.fields.get(peer)?;
         for band in Band::ALL.into_iter().filter(|b| *b <= lowest) {
-            let mut queue = self.wants.queue(band).iter().copied();
             let piece = if band == Band::Background {
                 self.pick_background(peer)?
-            } else if let Some(piece) = queue.find(|p| self.may_ask(peer, *p)) {
-                piece
             } else {
-                continue;
+                let askable = self.fields.askable(peer)?;
+                let mut queue = self.wants.queue(band).iter().copied();
+                match queue.find(|p| askable.contains(*p)) {
+                    Some(piece) => piece,
+                    None => continue,
+                }
             };
             let first = self.open_piece(piece)?.first_free()?;
             let block = BlockIndex {
@@ -397,17 +398,20 @@ impl Picker {
     /// has begun, and only when there is none, one that another peer has begun. So a fast peer is not
     /// spent on what slow peers are fetching anyway, and peers that start together stay different.
     fn pick_background(&mut self, peer: PeerKey) -> Option<PieceIndex> {
-        let field = self.fields.get(peer)?;
+        let askable = self.fields.askable(peer)?;
         let queue = self.wants.queue(Band::Background);
         let mut others = None;
-        for &piece in queue.iter().filter(|p| self.may_ask(peer, **p)) {
+        for &piece in queue.iter().filter(|p| askable.contains(**p)) {
             match self.open.get(&piece).and_then(|p| p.owner) {
                 Some(owner) if owner != peer => others = others.or(Some(piece)),
                 _ => return Some(piece),
             }
         }
         let rng = &mut self.rng;
-        let Some(piece) = self.rarity.rarest(field, |n| rng.random_range(0..n)) else {
+        let Some(piece) = self
+            .rarity
+            .rarest(askable.field, |n| rng.random_range(0..n))
+        else {
             return others;
         };
         self.rarity.remove(piece);

@@ -15,6 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::Swarm;
+use super::places::Activity;
 use super::receiver::Receiver;
 use super::wire::{
     Decoder, HANDSHAKE_LENGTH, PIECE_MESSAGE_LENGTH, PeerHandshake, WireMessage, WireRequest,
@@ -109,11 +110,16 @@ pub(super) async fn run(
     key: PeerKey,
     stream: TcpStream,
     outgoing: mpsc::Receiver<Outgoing>,
+    activity: Arc<Activity>,
 ) {
     let (reader, writer) = stream.into_split();
     let result = tokio::select! {
         r = read(&swarm, key, reader) => r,
         w = write(&swarm, key, writer, outgoing) => w,
+        () = activity.given_up() => {
+            tracing::debug!(peer = key.0, "the connection gives its place to another peer");
+            return swarm.gave_way(key);
+        }
     };
     if let Err(error) = result {
         tracing::debug!(peer = key.0, %error, "connection ended");
@@ -154,7 +160,9 @@ async fn write(
             }
         }
         // Messages are small and may be a demand read's: they go before the blocks that wait.
-        while let Ok(item) = outgoing.try_recv() {
+        while buffer.len() < WRITE_BATCH
+            && let Ok(item) = outgoing.try_recv()
+        {
             sort(key, item, &mut buffer, &mut waiting);
         }
         while buffer.len() < WRITE_BATCH {

@@ -10,10 +10,15 @@ mod addresses;
 mod bans;
 mod connection;
 mod counters;
+mod door;
 mod engine;
 mod limiter;
+mod metadata;
+mod origin;
 mod path;
 mod peers;
+mod peers_file;
+mod places;
 mod receiver;
 mod upload;
 mod wait;
@@ -21,8 +26,12 @@ mod wire;
 
 pub(crate) use connection::{answer, greet};
 pub(crate) use counters::{PeerCounts, SwarmCounters};
+pub(crate) use door::{ACCEPT_PAUSE, Door};
 pub(crate) use engine::Traffic;
 pub(crate) use limiter::Limiter;
+pub(crate) use metadata::{MetadataJob, fetch_metadata};
+pub(crate) use peers_file::{MAX_PEERS as MAX_REMEMBERED, PeersFile};
+pub(crate) use places::Places;
 pub(crate) use wire::PeerHandshake;
 
 use std::collections::HashMap;
@@ -42,6 +51,7 @@ use self::addresses::AddressBook;
 use self::bans::Bans;
 use self::connection::{Opened, Outgoing};
 use self::engine::{DisconnectReason, Engine, EngineConfig, Output};
+use self::places::Place;
 use self::wait::Wait;
 use self::wire::{WireMessage, WireRequest};
 use crate::clock::{SystemClock, Time};
@@ -62,6 +72,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) fill: Fill,
     pub(crate) download: Arc<Mutex<Limiter>>,
     pub(crate) upload: Arc<Mutex<Limiter>>,
+    /// The session's connections.
+    pub(crate) places: Arc<Places>,
     /// Decides ties.
     pub(crate) seed: u64,
     /// Names the image in the log.
@@ -75,6 +87,7 @@ pub(crate) struct Swarm {
     runtime: Handle,
     clock: SystemClock,
     peer_id: [u8; 20],
+    places: Arc<Places>,
     inner: Mutex<Inner>,
     /// Something is due earlier than the timer knows, or there is somebody to dial.
     news: Notify,
@@ -114,8 +127,11 @@ struct Link {
     task: Option<AbortHandle>,
     /// The address that we dialled, if it was us.
     dialled: Option<SocketAddr>,
+    /// Where it listens, if it said so and it was not us who dialled.
+    listens: Option<SocketAddr>,
     host: IpAddr,
     peer_id: [u8; 20],
+    place: Place,
 }
 
 /// What may wait to be written to a peer: HAVEs for minutes, or a flood of requests that are all rejected.
@@ -133,6 +149,7 @@ impl Swarm {
             peer_id,
             listen_port,
             fill,
+            places,
             ..
         } = config;
         let image = pristine.image().clone();
@@ -152,7 +169,7 @@ impl Swarm {
         let inner = Inner {
             engine,
             links: HashMap::new(),
-            book: AddressBook::default(),
+            book: AddressBook::new(config.seed.wrapping_add(1)),
             bans: Bans::default(),
             waits: HashMap::new(),
             stalled: Vec::new(),
@@ -167,6 +184,7 @@ impl Swarm {
             runtime: runtime.clone(),
             clock,
             peer_id,
+            places,
             inner: Mutex::new(inner),
             news: Notify::new(),
             completed: Notify::new(),
@@ -309,9 +327,17 @@ impl Swarm {
         if messages.is_empty() {
             return;
         }
-        self.drive(|engine, now| {
+        self.drive_inner(|inner, now| {
+            let fetched = |inner: &Inner| inner.engine.traffic().fetched.iter().sum::<u64>();
+            let before = fetched(inner);
             for message in messages.drain(..) {
-                engine.received(now, key, message);
+                inner.overhear(now, key, &message);
+                inner.engine.received(now, key, message);
+            }
+            if fetched(inner) > before
+                && let Some(link) = inner.links.get(&key)
+            {
+                link.place.activity().moved(now);
             }
         });
     }
@@ -320,9 +346,12 @@ impl Swarm {
         if blocks.is_empty() {
             return;
         }
-        self.drive(|engine, now| {
+        self.drive_inner(|inner, now| {
+            if let Some(link) = inner.links.get(&key) {
+                link.place.activity().moved(now);
+            }
             for (request, sent) in blocks.drain(..) {
-                engine.block_sent(now, key, request, sent);
+                inner.engine.block_sent(now, key, request, sent);
             }
         });
     }
@@ -414,13 +443,14 @@ impl Swarm {
             Output::SendBlock(key, request) => inner.send(key, Outgoing::Block(request)),
             Output::Disconnect(key, reason) => {
                 if let Some(link) = inner.links.remove(&key) {
-                    if let Some(task) = link.task {
+                    if let Some(task) = &link.task {
                         task.abort();
                     }
                     if reason == DisconnectReason::BadData {
                         inner.bans.lied(now, link.host);
                     }
-                    match (link.dialled, reason) {
+                    inner.book.gone(now, link.peer_id);
+                    match (link.address(), reason) {
                         (Some(address), DisconnectReason::BadData) => {
                             inner.book.lied(now, address);
                         }
@@ -495,12 +525,10 @@ impl Inner {
         let Some(link) = self.links.remove(&key) else {
             return;
         };
-        if let Some(task) = link.task {
+        if let Some(task) = &link.task {
             task.abort();
         }
-        if let Some(address) = link.dialled {
-            self.book.lost(now, address);
-        }
+        self.left(now, &link);
         self.engine.disconnected(now, key);
     }
 
@@ -527,7 +555,8 @@ async fn keep_time(swarm: Weak<Swarm>) {
             let due = inner.engine.next_timeout(now).min(now + LOOK);
             inner.timer_due = due;
             // The end of a dial or of a connection is news by itself.
-            let dial = inner.book.next_due().filter(|_| inner.may_dial());
+            let whom = inner.may_dial(&strong, now);
+            let dial = whom.and_then(|only_named| inner.book.next_due(only_named));
             dial.map_or(due, |d| d.min(due))
                 .max(now + Duration::from_micros(500))
         };

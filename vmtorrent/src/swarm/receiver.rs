@@ -118,6 +118,7 @@ impl Pace {
             | WireMessage::Suggest(_)
             | WireMessage::Reject(_)
             | WireMessage::AllowedFast(_)
+            | WireMessage::Metadata { .. }
             | WireMessage::Unknown(_) => 1.0,
             _ => Self::CHANGE,
         };

@@ -12,20 +12,22 @@ use tracing::Instrument;
 use url::Url;
 
 use super::Event;
-use super::announce::{Announce, AnnounceAnswer, MAX_ANSWER_BYTES};
+use super::announce::{Announce, AnnounceAnswer};
 use super::schedule::{Action, Schedule};
+use super::transport::Transports;
+use crate::Result;
 use crate::clock::SystemClock;
 use crate::http::HttpClient;
 use crate::image::InfoHash;
 use crate::metrics::Counter;
-use crate::{Error, ErrorKind, Result};
 
-/// How long a tracker may take to answer.
-const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the farewell may take: somebody waits for the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many peers are asked for.
 const NUM_WANT: u32 = 100;
+/// What is told to be missing while the image's length is not known. Not 0, which would make us a seed; nor so much
+/// that a tracker takes it for a negative number.
+const UNKNOWN_LEFT: u64 = 16 << 10;
 
 /// How far the transfer of an image is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +36,9 @@ pub struct TransferStats {
     pub uploaded: u64,
     /// Bytes received from peers.
     pub downloaded: u64,
-    /// Bytes of the image that are missing still; 0 for a seed.
-    pub left: u64,
+    /// Bytes of the image that are missing still; 0 for a seed. `None`: nobody knows, for the metainfo is still
+    /// to come.
+    pub left: Option<u64>,
     /// Connected peers. While there are none and bytes are missing, trackers are asked sooner.
     pub peers: u32,
 }
@@ -49,8 +52,8 @@ pub struct TrackerConfig {
     pub peer_id: [u8; 20],
     /// The TCP port on which the session listens.
     pub port: u16,
-    /// Trackers in tiers (BEP 12): [`Image::trackers`](crate::image::Image::trackers). Only http and
-    /// https ones are asked.
+    /// Trackers in tiers (BEP 12): [`Image::trackers`](crate::image::Image::trackers). http, https and udp ones
+    /// are asked.
     pub tiers: Vec<Vec<Url>>,
     /// The session's HTTP client.
     pub http: HttpClient,
@@ -78,6 +81,7 @@ impl TrackerClient {
         let worker = Worker {
             counts: counts.clone(),
             schedule: Schedule::new(&config.tiers, config.seed),
+            transports: Transports::new(config.http.clone(), config.seed),
             config,
             stats,
             peers,
@@ -145,6 +149,7 @@ struct Worker<S> {
     counts: Arc<AnnounceCounts>,
     config: TrackerConfig,
     schedule: Schedule,
+    transports: Transports,
     stats: S,
     peers: mpsc::Sender<SocketAddr>,
     clock: SystemClock,
@@ -158,7 +163,8 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
             match self.schedule.next(self.clock.now()) {
                 Action::Announce { tracker, event } => {
                     let url = self.schedule.url(tracker).clone();
-                    let answer = self.announce(tracker, event, ANNOUNCE_TIMEOUT);
+                    let patience = self.schedule.patience(tracker, self.clock.now());
+                    let answer = self.announce(tracker, event, patience);
                     tokio::select! {
                         biased;
                         answer = answer => self.answered(tracker, &url, event, answer),
@@ -209,7 +215,7 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
             port: self.config.port,
             uploaded: stats.uploaded,
             downloaded: stats.downloaded,
-            left: stats.left,
+            left: stats.left.unwrap_or(UNKNOWN_LEFT),
             num_want: if event == Some(Event::Stopped) {
                 0
             } else {
@@ -219,21 +225,8 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
             event,
             tracker_id: self.schedule.tracker_id(tracker).map(<[u8]>::to_vec),
         };
-        let url = announce.url(self.schedule.url(tracker));
-        let answer = self.config.http.get(url, MAX_ANSWER_BYTES, timeout).await?;
-        let parsed = AnnounceAnswer::parse(&answer.body);
-        if answer.status.is_success() {
-            return parsed;
-        }
-        // The body may say why.
-        let why = match parsed {
-            Err(e) => e.to_string(),
-            Ok(_) => "check its URL".to_owned(),
-        };
-        Err(Error::new(
-            ErrorKind::Network,
-            format!("the tracker answered with {}: {why}", answer.status),
-        ))
+        let url = self.schedule.url(tracker);
+        self.transports.announce(url, announce, timeout).await
     }
 
     fn answered(
@@ -256,7 +249,7 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
                 self.counts.answered.increment();
                 tracing::debug!("tracker {host}: {} peers", answer.peers.len());
                 let stats = (self.stats)();
-                let lonely = answer.peers.is_empty() && stats.peers == 0 && stats.left > 0;
+                let lonely = answer.peers.is_empty() && stats.peers == 0 && stats.left != Some(0);
                 self.schedule
                     .succeeded(tracker, event, &answer, lonely, now);
                 for peer in answer.peers {

@@ -6,6 +6,7 @@ use proptest::sample::Index;
 
 use super::network::{image, piece_data};
 use super::*;
+use crate::swarm::metadata::MetadataMessage;
 use crate::swarm::wire::{Decoder, encode};
 
 const PIECES: u32 = 11;
@@ -78,12 +79,33 @@ fn message() -> impl Strategy<Value = WireMessage> {
             data: data.into(),
         }
     });
-    let hello = (any::<Option<u32>>(), any::<Option<u16>>()).prop_map(|(request_queue, port)| {
+    let hello = (
+        any::<Option<u32>>(),
+        any::<Option<u16>>(),
+        any::<Option<u32>>(),
+        any::<Option<u8>>(),
+    );
+    let hello = hello.prop_map(|(request_queue, port, metadata_size, ut_metadata)| {
         WireMessage::ExtendedHello(ExtendedHello {
             client: None,
             request_queue,
             listen_port: port.filter(|p| *p != 0),
+            metadata_size,
+            ut_metadata,
         })
+    });
+    let metadata = (0..12_u32, any::<u32>()).prop_map(|(kind, piece)| WireMessage::Metadata {
+        extension: UT_METADATA,
+        message: match kind {
+            0 => MetadataMessage::Data {
+                piece,
+                total_size: piece,
+                data: Bytes::from_static(b"de"),
+            },
+            1 => MetadataMessage::Reject { piece },
+            2 => MetadataMessage::Request { piece },
+            _ => MetadataMessage::Request { piece: 0 },
+        },
     });
     prop_oneof![
         6 => simple,
@@ -97,6 +119,7 @@ fn message() -> impl Strategy<Value = WireMessage> {
         1 => number().prop_map(WireMessage::Suggest),
         1 => number().prop_map(WireMessage::AllowedFast),
         1 => hello,
+        2 => metadata,
     ]
 }
 
