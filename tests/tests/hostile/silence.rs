@@ -22,7 +22,6 @@ fn costs_no_read(
     });
     let honest = scene.honest();
     let guest = scene.launch(&[&hostile, &honest]);
-    guest.wait_peers(2);
     guest.bounded(scene_memory(&scene), || guest.read_many());
     assert!(hostile.tally().count("asked") > 0, "it was never asked");
     assert_eq!(honest.connected(), 1, "the honest peer stays");
@@ -125,7 +124,6 @@ fn who_answers_long_after_somebody_else_did_costs_no_read() {
     });
     let honest = scene.honest();
     let guest = scene.launch(&[&late, &honest]);
-    guest.wait_peers(2);
     guest.read_many();
     assert!(late.tally().count("late") > 0, "it answered nothing");
     assert_eq!(
@@ -156,7 +154,6 @@ fn claims(answer: impl Fn(&mut Connection, Block) -> io::Result<()> + Send + Syn
     });
     let honest = scene.honest();
     let guest = scene.launch(&[&hostile, &honest]);
-    guest.wait_peers(2);
     guest.bounded(PEER_MEMORY + scene_memory(&scene), || guest.read_many());
     assert!(hostile.tally().count("asked") > 0, "it was never asked");
     assert_eq!(
