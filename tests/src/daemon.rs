@@ -260,24 +260,11 @@ impl Daemon {
         );
     }
 
-    /// Kills it (SIGKILL) and takes its mounts away.
+    /// Kills it (SIGKILL); its mounts stay until it is dropped.
     ///
     /// # Panics
     /// If it has ended before.
-    pub fn kill_9(mut self) {
-        assert!(
-            self.child.try_wait().unwrap().is_none(),
-            "it has ended by itself: {}",
-            self.told()
-        );
-        self.clean_up();
-    }
-
-    /// Kills it (SIGKILL) and leaves its dead mount, as a real kill does: the next launch there has to take it away.
-    ///
-    /// # Panics
-    /// If it has ended before.
-    pub fn kill_9_and_leave_the_mount(mut self) {
+    pub fn kill(&mut self) {
         assert!(
             self.child.try_wait().unwrap().is_none(),
             "it has ended by itself: {}",
@@ -285,6 +272,22 @@ impl Daemon {
         );
         let _ = self.child.kill();
         self.status = self.child.wait().ok();
+    }
+
+    /// Kills it (SIGKILL) and takes its mounts away.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn kill_9(mut self) {
+        self.kill();
+    }
+
+    /// Kills it (SIGKILL) and leaves its dead mount, as a real kill does: the next launch there has to take it away.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn kill_9_and_leave_the_mount(mut self) {
+        self.kill();
         self.leaves_mount = true;
     }
 
@@ -414,7 +417,7 @@ fn start_seed(
         .arg(torrent)
         .arg("--data")
         .arg(data)
-        .args(["--json", "--listen", listen])
+        .args(["--json", "--no-lsd", "--listen", listen])
         .args(options);
     let daemon = Daemon::spawn(command, &[]);
     daemon.wait_event("ready");

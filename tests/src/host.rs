@@ -45,11 +45,24 @@ impl Host {
 
     /// A launch that shares nothing with other hosts and looks for no peers.
     pub fn launch(&self, torrent: &Path) -> Launch {
+        self.launch_with(crate::command(), torrent, "127.0.0.1:0")
+    }
+
+    /// The same on a host of a test network, with its decisions logged. The source may be a magnet link too.
+    pub fn launch_on(&self, node: &Node, source: &Path) -> Launch {
         let mut command = crate::command();
+        command.env("RUST_LOG", crate::LOG);
+        let mut launch = self.launch_with(command, source, &node.at(0));
+        launch.node = Some(node.clone());
+        launch
+    }
+
+    /// The same with this command in place of `vmtorrent`, listening on this address.
+    pub fn launch_with(&self, mut command: Command, torrent: &Path, listen: &str) -> Launch {
         command
             .arg("launch")
             .arg(torrent)
-            .arg("--json")
+            .args(["--json", "--listen", listen])
             .arg("--mount")
             .arg(self.mount())
             .arg("--state")
@@ -59,6 +72,7 @@ impl Host {
             mount: self.mount(),
             cache: self.cache(),
             discovery: false,
+            local_discovery: false,
             vmm: Vec::new(),
             node: None,
         }
@@ -72,6 +86,7 @@ pub struct Launch {
     mount: PathBuf,
     cache: PathBuf,
     discovery: bool,
+    local_discovery: bool,
     vmm: Vec<String>,
     node: Option<Node>,
 }
@@ -96,6 +111,13 @@ impl Launch {
         self
     }
 
+    /// Adds an option without a value.
+    #[must_use]
+    pub fn flag(mut self, name: &str) -> Self {
+        self.command.arg(name);
+        self
+    }
+
     /// Uses another host's cache.
     #[must_use]
     pub fn cache(mut self, cache: PathBuf) -> Self {
@@ -110,12 +132,11 @@ impl Launch {
         self
     }
 
-    /// Runs on a host of a test network, and logs its decisions.
+    /// Looks for peers on the local network, and asks the trackers.
     #[must_use]
-    pub fn on(mut self, node: &Node) -> Self {
-        self.command.env("RUST_LOG", crate::LOG);
-        self.node = Some(node.clone());
-        self
+    pub fn local_discovery(mut self) -> Self {
+        self.local_discovery = true;
+        self.discovery()
     }
 
     /// Starts this VMM.
@@ -130,12 +151,13 @@ impl Launch {
     /// # Panics
     /// If it can't be started.
     pub fn spawn(mut self) -> Daemon {
-        let listen = self.node.as_ref().map(|node| node.at(0));
-        let listen = listen.as_deref().unwrap_or("127.0.0.1:0");
-        self.command.args(["--listen", listen]);
         self.command.arg("--cache").arg(self.cache);
         if !self.discovery {
             self.command.arg("--no-discovery");
+        }
+        // Tests that run at the same time may use the same image.
+        if !self.local_discovery {
+            self.command.arg("--no-lsd");
         }
         if !self.vmm.is_empty() {
             self.command.arg("--").args(self.vmm);

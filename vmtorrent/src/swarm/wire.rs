@@ -10,6 +10,7 @@ use librqbit_core::hash_id::Id20;
 use librqbit_peer_protocol::extended::PeerExtendedMessageIds;
 use librqbit_peer_protocol::{Handshake, Message, Request};
 
+use super::metadata::MetadataMessage;
 use crate::bencode::{Encoder, Node};
 use crate::image::{BLOCK_LENGTH, InfoHash};
 
@@ -34,6 +35,9 @@ const ID_EXTENDED: u8 = 20;
 const FAST_BYTE: usize = 27;
 const FAST_BIT: u8 = 0x04;
 
+/// The number under which peers send us messages of ut_metadata (BEP 9).
+pub(crate) const UT_METADATA: u8 = 1;
+
 /// A block request, as it stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WireRequest {
@@ -51,6 +55,10 @@ pub(crate) struct ExtendedHello {
     pub(crate) request_queue: Option<u32>,
     /// The port on which it listens.
     pub(crate) listen_port: Option<u16>,
+    /// The length of the info dictionary, if it has it (BEP 9).
+    pub(crate) metadata_size: Option<u32>,
+    /// The number under which it takes messages of ut_metadata; 0: no more.
+    pub(crate) ut_metadata: Option<u8>,
 }
 
 /// A message between peers.
@@ -81,6 +89,12 @@ pub(crate) enum WireMessage {
     /// A piece that may be requested while choked (BEP 6).
     AllowedFast(u32),
     ExtendedHello(ExtendedHello),
+    /// A message of ut_metadata (BEP 9).
+    Metadata {
+        /// The number that the receiver chose for the extension; [`UT_METADATA`] when we are the receiver.
+        extension: u8,
+        message: MetadataMessage,
+    },
     /// A message or extension that we don't know: skipped.
     Unknown(u8),
 }
@@ -202,6 +216,16 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
             });
         }
         (ID_EXTENDED, Some(0)) => return decode_hello(&whole[6..]),
+        (ID_EXTENDED, Some(&UT_METADATA)) => {
+            let message = MetadataMessage::decode(&whole.slice(6..))
+                .map_err(|reason| WireError::Malformed { id, reason })?;
+            return Ok(
+                message.map_or(WireMessage::Unknown(id), |message| WireMessage::Metadata {
+                    extension: UT_METADATA,
+                    message,
+                }),
+            );
+        }
         (ID_EXTENDED, _) => return Ok(WireMessage::Unknown(id)),
         (ID_SUGGEST..=ID_ALLOWED_FAST, _) => return decode_fast(id, &whole[5..]),
         (0..=8, _) => {}
@@ -267,6 +291,12 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
             .map_err(|_| malformed(format!("the key {key} stands twice")))
     };
     let number = |key| Ok(entry(key)?.and_then(|n| n.as_integer()));
+    let ut_metadata = match entry("m")? {
+        Some(extensions) => extensions
+            .get("ut_metadata")
+            .map_err(|_| malformed("the extension ut_metadata stands twice".to_owned()))?,
+        None => None,
+    };
     Ok(WireMessage::ExtendedHello(ExtendedHello {
         client: entry("v")?
             .and_then(|v| v.as_bytes())
@@ -275,6 +305,10 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
         listen_port: number("p")?
             .and_then(|n| u16::try_from(n).ok())
             .filter(|p| *p != 0),
+        metadata_size: number("metadata_size")?.and_then(|n| u32::try_from(n).ok()),
+        ut_metadata: ut_metadata
+            .and_then(|n| n.as_integer())
+            .and_then(|n| u8::try_from(n).ok()),
     }))
 }
 
@@ -307,6 +341,10 @@ pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
             encode_hello(hello, out);
             return;
         }
+        WireMessage::Metadata { extension, message } => {
+            encode_metadata(*extension, message, out);
+            return;
+        }
         WireMessage::Unknown(_) => return,
     };
     let room = match &message {
@@ -333,7 +371,14 @@ fn encode_fast(id: u8, numbers: &[u32], out: &mut BytesMut) {
 /// Appends the extended handshake. The wire crate can't write one without any extension named.
 fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
     let body = Encoder::encode(|d| {
-        d.string("m").dictionary(|_| {});
+        d.string("m").dictionary(|m| {
+            if let Some(number) = hello.ut_metadata {
+                m.string("ut_metadata").integer(number.into());
+            }
+        });
+        if let Some(size) = hello.metadata_size {
+            d.string("metadata_size").integer(size.into());
+        }
         if let Some(port) = hello.listen_port {
             d.string("p").integer(port.into());
         }
@@ -347,6 +392,15 @@ fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
     out.put_u32(2 + body.len() as u32);
     out.put_slice(&[ID_EXTENDED, 0]);
     out.put_slice(&body);
+}
+
+fn encode_metadata(extension: u8, message: &MetadataMessage, out: &mut BytesMut) {
+    let (head, data) = message.encode();
+    out.reserve(6 + head.len() + data.len());
+    out.put_u32((2 + head.len() + data.len()) as u32);
+    out.put_slice(&[ID_EXTENDED, extension]);
+    out.put_slice(&head);
+    out.put_slice(data);
 }
 
 /// Appends the header of a PIECE message; `length` bytes of data must follow.
@@ -396,7 +450,25 @@ mod tests {
                 client: Some("x 1".into()),
                 request_queue: Some(500),
                 listen_port: Some(6881),
+                metadata_size: Some(70_000),
+                ut_metadata: Some(3),
             }),
+            WireMessage::Metadata {
+                extension: UT_METADATA,
+                message: MetadataMessage::Request { piece: 4 },
+            },
+            WireMessage::Metadata {
+                extension: UT_METADATA,
+                message: MetadataMessage::Data {
+                    piece: 4,
+                    total_size: 70_000,
+                    data: Bytes::from_static(b"de"),
+                },
+            },
+            WireMessage::Metadata {
+                extension: UT_METADATA,
+                message: MetadataMessage::Reject { piece: 4 },
+            },
         ]
     }
 
@@ -482,7 +554,8 @@ mod tests {
 
     #[test]
     fn absurd_numbers_in_the_extended_handshake_are_ignored() {
-        let body = b"d1:pi99999999999e4:reqqi-5e1:v3:abce";
+        let body =
+            b"d1:md11:ut_metadatai256ee13:metadata_sizei-1e1:pi99999999999e4:reqqi-5e1:v3:abce";
         let mut buffer = BytesMut::new();
         buffer.put_u32(body.len() as u32 + 2);
         buffer.put_slice(&[ID_EXTENDED, 0]);

@@ -5,6 +5,7 @@
 
 mod evidence;
 mod incoming;
+mod metadata;
 mod outcome;
 mod peer;
 mod requests;
@@ -21,8 +22,9 @@ use self::evidence::Evidence;
 pub(crate) use self::peer::Abilities;
 use self::peer::Peer;
 use super::limiter::Limiter;
+use super::metadata::MetadataServe;
 use super::upload::UploadQueue;
-use super::wire::{ExtendedHello, WireMessage, WireRequest};
+use super::wire::{ExtendedHello, UT_METADATA, WireMessage, WireRequest};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::image::{BlockIndex, Image, PieceClass, PieceIndex};
@@ -78,6 +80,7 @@ pub(crate) struct Engine {
     peers: BTreeMap<PeerKey, Peer>,
     next_key: usize,
     uploads: UploadQueue,
+    metadata: MetadataServe,
     /// What we tell others that we have: also zeros and duplicates.
     have: Bitfield,
     assembly: HashMap<PieceIndex, Assembly>,
@@ -164,6 +167,7 @@ impl Engine {
             peers: BTreeMap::new(),
             next_key: 0,
             uploads: UploadQueue::default(),
+            metadata: MetadataServe::new(image.info_bytes().clone()),
             have,
             assembly: HashMap::new(),
             evidence: Evidence::default(),
@@ -241,6 +245,8 @@ impl Engine {
                 client: Some(concat!("libvmtorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
                 request_queue: Some(UploadQueue::MAX_REQUESTS as u32),
                 listen_port: Some(self.listen_port).filter(|p| *p != 0),
+                metadata_size: Some(self.metadata.size()),
+                ut_metadata: Some(UT_METADATA),
             };
             self.send(now, key, WireMessage::ExtendedHello(hello));
         }
@@ -256,6 +262,7 @@ impl Engine {
         self.peers.remove(&key);
         self.picker.remove_peer(key);
         self.uploads.remove(key);
+        self.metadata.remove(key);
         self.schedule(now);
         self.pump_uploads(now);
     }
@@ -305,7 +312,9 @@ impl Engine {
                 if let Some(limit) = hello.request_queue {
                     peer.request_limit = (limit as usize).clamp(1, 2000);
                 }
+                self.metadata.hello(now, key, hello.ut_metadata);
             }
+            WireMessage::Metadata { message, .. } => self.on_metadata(now, key, message),
         }
     }
 
@@ -366,6 +375,7 @@ impl Engine {
             self.keep_house(now);
         }
         self.schedule(now);
+        self.pump_metadata(now);
         self.pump_uploads(now);
     }
 
@@ -447,6 +457,12 @@ impl Engine {
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_keepalive;

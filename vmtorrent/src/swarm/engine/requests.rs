@@ -170,13 +170,51 @@ impl Engine {
         if self.picker.unconfine(block.piece).is_some() {
             tracing::debug!(piece = %block.piece, "the peer that was to give all of it is late");
         }
-        let bytes = self.image.geometry().block_length(block);
-        let other = self.soonest(now, block, bytes, |k| self.picker.may_ask_twice(k, block));
-        if let Some(other) = other
+        let asked = self.picker.asked_of(block);
+        if let [_] = asked[..] {
+            self.ask_one_more(now, block, &asked);
+            return;
+        }
+        let all_late = asked.iter().all(|key| {
+            let peer = self.peers.get_mut(key);
+            peer.and_then(|p| p.is_late(now, block)) == Some(true)
+        });
+        if !all_late {
+            return;
+        }
+        // Two let us wait: two others are asked in their place. What comes of the first all the same is welcome.
+        for key in &asked {
+            let Some(other) = self.another(now, block, &asked) else {
+                return;
+            };
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.take_back(now, block, false);
+            }
+            self.picker.give_up(*key, block);
+            if self.may_download(now) {
+                self.request(now, other, block);
+            }
+        }
+    }
+
+    fn ask_one_more(&mut self, now: Time, block: BlockIndex, asked: &[PeerKey]) {
+        if let Some(other) = self.another(now, block, asked)
             && self.may_download(now)
         {
             self.request(now, other, block);
         }
+    }
+
+    /// The peer from which a block is expected first, of those that were not asked for it.
+    fn another(&self, now: Time, block: BlockIndex, asked: &[PeerKey]) -> Option<PeerKey> {
+        let bytes = self.image.geometry().block_length(block);
+        self.soonest(now, block, bytes, |key| {
+            !asked.contains(&key)
+                && self
+                    .peers
+                    .get(&key)
+                    .is_some_and(|p| !p.outstanding.contains_key(&block))
+        })
     }
 
     /// A block that demand waits for was taken back before, and the peer does not say whether it comes.
