@@ -48,12 +48,21 @@ impl Host {
         self.launch_with(crate::command(), torrent, "127.0.0.1:0")
     }
 
+    /// The same on a host of a test network, with its decisions logged. The source may be a magnet link too.
+    pub fn launch_on(&self, node: &Node, source: &Path) -> Launch {
+        let mut command = crate::command();
+        command.env("RUST_LOG", crate::LOG);
+        let mut launch = self.launch_with(command, source, &node.at(0));
+        launch.node = Some(node.clone());
+        launch
+    }
+
     /// The same with this command in place of `vmtorrent`, listening on this address.
     pub fn launch_with(&self, mut command: Command, torrent: &Path, listen: &str) -> Launch {
         command
             .arg("launch")
             .arg(torrent)
-            .arg("--json")
+            .args(["--json", "--listen", listen])
             .arg("--mount")
             .arg(self.mount())
             .arg("--state")
@@ -66,7 +75,6 @@ impl Host {
             local_discovery: false,
             vmm: Vec::new(),
             node: None,
-            listen: listen.to_owned(),
         }
     }
 }
@@ -81,7 +89,6 @@ pub struct Launch {
     local_discovery: bool,
     vmm: Vec<String>,
     node: Option<Node>,
-    listen: String,
 }
 
 impl Launch {
@@ -132,14 +139,6 @@ impl Launch {
         self.discovery()
     }
 
-    /// Runs on a host of a test network, and logs its decisions.
-    #[must_use]
-    pub fn on(mut self, node: &Node) -> Self {
-        self.command.env("RUST_LOG", crate::LOG);
-        self.node = Some(node.clone());
-        self
-    }
-
     /// Starts this VMM.
     #[must_use]
     pub fn vmm(mut self, words: &[&str]) -> Self {
@@ -152,9 +151,6 @@ impl Launch {
     /// # Panics
     /// If it can't be started.
     pub fn spawn(mut self) -> Daemon {
-        let listen = self.node.as_ref().map(|node| node.at(0));
-        let listen = listen.unwrap_or(self.listen);
-        self.command.args(["--listen", &listen]);
         self.command.arg("--cache").arg(self.cache);
         if !self.discovery {
             self.command.arg("--no-discovery");

@@ -22,6 +22,8 @@ use vmtorrent_tests::{
 const PATIENCE: Duration = Duration::from_secs(90);
 const TRACKER_PORT: u16 = 6969;
 const OURS: &str = "our mount";
+/// So many pieces that the metadata is longer than one piece of ut_metadata.
+const SMALL_PIECES: &[&str] = &["--piece-size", "16K"];
 
 /// A file and a directory to be published, and a network.
 struct Scene {
@@ -67,15 +69,14 @@ impl Scene {
     }
 
     /// Publishes one of the two with a tracker on `node`.
-    fn publish_tracked(&self, name: &str, node: &Node) -> PathBuf {
+    fn publish_tracked(&self, name: &str, node: &Node, options: &[&str]) -> PathBuf {
         let url = format!("http://{}/announce", node.at(TRACKER_PORT));
-        self.publish(name, &["--tracker", &url])
+        self.publish(name, &[&["--tracker", url.as_str()], options].concat())
     }
 
     /// Seeds a published torrent with a tracker beside it.
-    fn seed_tracked(&self, node: &Node, torrent: &Path, options: &[&str]) -> Daemon {
-        let tracker = node.at(TRACKER_PORT);
-        let options = [&["--tracker", tracker.as_str()], options].concat();
+    fn seed_tracked(&self, node: &Node, torrent: &Path) -> Daemon {
+        let options = ["--tracker", &node.at(TRACKER_PORT)];
         seed_on(node, torrent, &self.published(), &options)
     }
 
@@ -147,21 +148,6 @@ fn shown(launch: &Daemon) -> PathBuf {
     PathBuf::from(launch.wait_event("ready")["dir"].as_str().unwrap())
 }
 
-/// Bytes as they stand in a URL's query.
-fn escaped(text: &str) -> String {
-    text.bytes().map(|b| format!("%{b:02X}")).collect()
-}
-
-/// A magnet link with a tracker and a peer's address.
-fn magnet(info_hash: &Value, tracker: Option<&Node>, peer: &str) -> String {
-    let hash = info_hash.as_str().unwrap();
-    let tracker = tracker.map_or(String::new(), |node| {
-        let url = format!("http://{}/announce", node.at(TRACKER_PORT));
-        format!("&tr={}", escaped(&url))
-    });
-    format!("magnet:?xt=urn:btih:{hash}{tracker}&x.pe={peer}")
-}
-
 /// The client gets a file and a directory of ours, from a peer it was told of (where it can be) and through our
 /// tracker.
 fn client_downloads_what_we_publish_and_seed(client: &dyn Client) {
@@ -169,15 +155,15 @@ fn client_downloads_what_we_publish_and_seed(client: &dyn Client) {
         return;
     };
     let (one, two) = (scene.network.host(), scene.network.host());
-    let tracked = scene.publish_tracked("appliance", &two);
-    let second = scene.seed_tracked(&two, &tracked, &[]);
+    let tracked = scene.publish_tracked("appliance", &two, &[]);
+    let second = scene.seed_tracked(&two, &tracked);
     let (direct, first) = if client.dials() {
         let torrent = scene.publish("disk.img", &[]);
         let seed = seed_on(&one, &torrent, &scene.published(), &[]);
         (torrent, seed)
     } else {
-        let torrent = scene.publish_tracked("disk.img", &one);
-        let seed = scene.seed_tracked(&one, &torrent, &[]);
+        let torrent = scene.publish_tracked("disk.img", &one, &[]);
+        let seed = scene.seed_tracked(&one, &torrent);
         (torrent, seed)
     };
 
@@ -206,7 +192,7 @@ fn we_fill_from_client(client: &dyn Client) {
     let launches = ["single", "several"].map(|name| Host::new(scene.dir.path(), name));
     let launches: Vec<_> = std::iter::zip(&launches, &torrents)
         .map(|(host, torrent)| {
-            let launch = host.launch(torrent).on(&scene.network.host());
+            let launch = host.launch_on(&scene.network.host(), torrent);
             launch.peer(peer.listen()).fill("full").start()
         })
         .collect();
@@ -234,7 +220,7 @@ fn demand_reads_are_answered_by_client(client: &dyn Client) {
     let torrent = scene.publish("disk.img", &[]);
     let peer = scene.seeder(client, &[&torrent]);
     let host = Host::new(scene.dir.path(), "host");
-    let launch = host.launch(&torrent).on(&scene.network.host());
+    let launch = host.launch_on(&scene.network.host(), &torrent);
     let launch = launch.peer(peer.listen()).fill("none").start();
     let disk = File::open(shown(&launch).join("disk.img")).unwrap();
     let right = scene.image.bytes();
@@ -276,7 +262,7 @@ fn client_and_we_exchange(client: &dyn Client) {
     let node = scene.network.host();
     let host = Host::new(scene.dir.path(), "host");
     let source = seed_on(&scene.network.host(), &torrent, &scene.published(), &[]);
-    let launch = host.launch(&torrent).on(&node).fill("none");
+    let launch = host.launch_on(&node, &torrent).fill("none");
     let launch = launch.peer(&source.listen()).start();
     let disk = File::open(shown(&launch).join("disk.img")).unwrap();
     disk.read_exact_at(&mut vec![0; half], half as u64).unwrap();
@@ -294,7 +280,7 @@ fn client_and_we_exchange(client: &dyn Client) {
     peer.wait("its half", |p| p.total > 0 && p.present >= half as u64);
     assert!(peer.progress().present < 2 * half as u64);
 
-    let launch = host.launch(&torrent).on(&node).fill("full");
+    let launch = host.launch_on(&node, &torrent).fill("full");
     let launch = launch.peer(peer.listen()).start();
     wait_complete(&launch);
     peer.wait_complete();
@@ -309,44 +295,41 @@ fn client_and_we_exchange(client: &dyn Client) {
     assert!(theirs >= other_half, "it says that it gave {theirs} bytes");
 }
 
-/// The client starts from a magnet link: it gets the metadata from us, then the data.
+/// The client starts from the link that our seed shows: it gets the metadata from us, in several pieces, then the data.
 fn client_starts_from_our_magnet(client: &dyn Client) {
-    let Some(scene) = Scene::new(client, (4 << 20) + 99) else {
+    let Some(scene) = Scene::new(client, 20 << 20) else {
         return;
     };
     let node = scene.network.host();
-    let torrent = scene.publish_tracked("appliance", &node);
-    let source = scene.seed_tracked(&node, &torrent, &[]);
-    let info_hash = &source.wait_event("ready")["info_hash"];
-    let link = magnet(info_hash, Some(&node), &source.listen());
+    let torrent = scene.publish_tracked("disk.img", &node, SMALL_PIECES);
+    let source = scene.seed_tracked(&node, &torrent);
+    let ready = source.wait_event("ready");
+    let link = Path::new(ready["magnet"].as_str().unwrap());
     let copies = scene.directory("copies");
-    let peer = client.start(
-        &scene.network.host(),
-        &scene.job(&[Path::new(&link)], &copies),
-    );
+    let peer = client.start(&scene.network.host(), &scene.job(&[link], &copies));
     peer.wait_complete();
     peer.stop();
-    scene.assert_files(&copies.join("appliance"), client.name());
+    scene.assert_image(&copies, client.name());
     source.stop();
 }
 
-/// We start from a magnet link: the client gives us the metadata, then the data.
+/// We start from a link to the client: it gives us the metadata, in several pieces, then the data.
 fn we_start_from_a_magnet_of_client(client: &dyn Client) {
-    let Some(scene) = Scene::new(client, (4 << 20) + 99) else {
+    let Some(scene) = Scene::new(client, 20 << 20) else {
         return;
     };
-    let torrent = scene.publish("disk.img", &[]);
+    let torrent = scene.publish("disk.img", SMALL_PIECES);
     let node = scene.network.host();
     let info_hash = {
         let ours = seed_on(&node, &torrent, &scene.published(), &[]);
-        let info_hash = ours.wait_event("ready")["info_hash"].clone();
+        let ready = ours.wait_event("ready");
         ours.stop();
-        info_hash
+        ready["info_hash"].as_str().unwrap().to_owned()
     };
     let peer = scene.seeder(client, &[&torrent]);
-    let link = magnet(&info_hash, None, peer.listen());
+    let link = format!("magnet:?xt=urn:btih:{info_hash}&x.pe={}", peer.listen());
     let host = Host::new(scene.dir.path(), "host");
-    let launch = host.launch(Path::new(&link)).on(&node).fill("full").start();
+    let launch = host.launch_on(&node, Path::new(&link)).fill("full").start();
     wait_complete(&launch);
     scene.assert_image(&shown(&launch), OURS);
     launch.stop();
@@ -360,14 +343,14 @@ fn client_that_insists_on_encryption_is_refused(client: &dyn Client) {
         return;
     };
     let node = scene.network.host();
-    let torrent = scene.publish_tracked("disk.img", &node);
-    let source = scene.seed_tracked(&node, &torrent, &[]);
+    let torrent = scene.publish_tracked("disk.img", &node, &[]);
+    let source = scene.seed_tracked(&node, &torrent);
     let mut job = scene.job(&[&torrent], &scene.directory("copies"));
     job.encrypted_only = true;
     let peer = client.start(&scene.network.host(), &job);
     source.wait_stderr("does not speak BitTorrent");
     let host = Host::new(scene.dir.path(), "plain");
-    let launch = host.launch(&torrent).on(&scene.network.host());
+    let launch = host.launch_on(&scene.network.host(), &torrent);
     let launch = launch.peer(&source.listen()).fill("full").start();
     wait_complete(&launch);
     scene.assert_image(&shown(&launch), OURS);
@@ -381,7 +364,7 @@ fn client_that_insists_on_encryption_is_refused(client: &dyn Client) {
     let peer = client.start(&scene.network.host(), &job);
     peer.wait_complete();
     let host = Host::new(scene.dir.path(), "alone");
-    let launch = host.launch(&torrent).on(&scene.network.host());
+    let launch = host.launch_on(&scene.network.host(), &torrent);
     let launch = launch
         .peer(peer.listen())
         .option("--read-timeout", "2")
@@ -422,13 +405,11 @@ macro_rules! with {
             }
 
             #[test]
-            #[ignore = "needs: ut_metadata served by us"]
             fn starts_from_a_magnet_link_of_ours() {
                 client_starts_from_our_magnet(&$client);
             }
 
             #[test]
-            #[ignore = "needs: launch from a magnet link"]
             fn gives_us_the_metadata_of_a_magnet_link() {
                 we_start_from_a_magnet_of_client(&$client);
             }
