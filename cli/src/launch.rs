@@ -68,6 +68,7 @@ async fn start(args: LaunchArgs, mount: &MountPoint) -> Result<(Session, Applian
         download_limit: args.download_limit,
         upload_limit: args.upload_limit,
         discovery: !args.no_discovery,
+        max_disk: args.max_disk,
     })
     .await?;
     let state = match args.state {
@@ -167,7 +168,12 @@ fn tell(event: &Event, image: &Image, output: &Output) {
             ));
         }
         Event::StorageFailed { reason } => output.warn(format_args!(
-            "what is downloaded can't be stored: {reason}; free some space in the cache directory and it goes on"
+            "what is downloaded can't be stored: {reason}; check the disk of the cache directory. What reads need \
+             is kept in memory for a while"
+        )),
+        Event::CacheFull { reason } => output.warn(format_args!(
+            "the downloaded copy can't grow: {reason}. Nothing is fetched in the background any more; what reads \
+             need is fetched again each time it is no longer here. Free some space, or set a larger --max-disk"
         )),
         // The progress shows it.
         _ => {}

@@ -41,6 +41,11 @@ pub struct SessionOptions {
     pub upload_limit: Option<u64>,
     /// Whether trackers are asked for peers.
     pub discovery: bool,
+    /// Bytes of storage that the pristine copies of this session's images may take together; `None`: no bound.
+    ///
+    /// When it is reached, nothing is fetched in the background any more, and what reads need replaces what was not
+    /// read for long. What guests write is not counted, nor are copies that this session does not use.
+    pub max_disk: Option<u64>,
 }
 
 impl Default for SessionOptions {
@@ -51,6 +56,7 @@ impl Default for SessionOptions {
             download_limit: None,
             upload_limit: None,
             discovery: true,
+            max_disk: None,
         }
     }
 }
