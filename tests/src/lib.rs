@@ -14,6 +14,7 @@ mod host;
 mod random;
 mod reference;
 mod requirement;
+mod small_disk;
 
 pub use binary::{command, publish};
 pub use daemon::{Daemon, seed, unmount};
@@ -21,3 +22,4 @@ pub use host::{Host, Launch};
 pub use random::Random;
 pub use reference::{PIECE, Reference, assert_same, first_difference};
 pub use requirement::{fuse, require};
+pub use small_disk::{DiskKind, SmallDisk, may_mount};

@@ -400,7 +400,9 @@ fn check_every_call(
                 open(&probe, compact_above).unwrap().flush().unwrap();
                 probe.calls()
             };
-            for recovery_call in 0..calls {
+            // Not after each of the others too: it would take minutes.
+            let recovery_calls = if i % 4 == 0 { calls } else { 0 };
+            for recovery_call in 0..recovery_calls {
                 for &left in again {
                     let disk = disk.copy(seed + u64::from(recovery_call));
                     disk.power_for(recovery_call);
@@ -552,12 +554,12 @@ fn histories() -> Vec<(&'static str, Vec<Op>)> {
 #[test]
 fn the_power_may_go_at_every_call_and_again_at_every_call_of_the_recovery() {
     let mut survivals: Vec<_> = Survival::extremes().collect();
-    survivals.extend([Survival::RANDOM; 6]);
-    let oldest = survivals[0];
-    let newest = survivals[15];
+    let again = [survivals[0], Survival::RANDOM];
+    // Nothing, all, and anything: their recoveries are taken apart too.
+    survivals.swap(4, 15);
+    survivals.extend([Survival::RANDOM; 5]);
     for (what, ops) in histories() {
-        for compact_above in COMPACT_ABOVE {
-            let again = [oldest, newest, Survival::RANDOM];
+        for compact_above in [COMPACT_ABOVE[0], COMPACT_ABOVE[2]] {
             let endings = check_every_call(&ops, &survivals, &again, compact_above)
                 .unwrap_or_else(|e| panic!("{what}: {e}"));
             assert!(endings > 200, "{what}: {endings}");
@@ -681,7 +683,10 @@ fn pairs() -> Vec<(Op, Op)> {
     let mut pairs = Vec::new();
     for change in changes() {
         pairs.push((Flush, change.clone()));
-        pairs.push((change, Flush));
+        // Growing calls nothing of the disk that could be interrupted.
+        if !matches!(change, SetLen(40_000)) {
+            pairs.push((change, Flush));
+        }
     }
     pairs.extend([
         (write(0, 4096, 8), write(4096, 4096, 9)),
@@ -777,6 +782,9 @@ fn check_pair(
     }
     act(&overlay, outer, &acknowledged, &failed);
     let met = !disk.is_interruption_due();
+    if power.is_none() {
+        disk.calm();
+    }
     if acknowledged.load(Ordering::Relaxed) > 0 {
         allowed = vec![now];
     }

@@ -1,49 +1,50 @@
-//! Invariant: a piece that was used since the hand passed it last is passed over once more before it is named.
+//! Invariant: of two pieces, the one whose last use lies in an earlier epoch goes first. An epoch lasts from one piece
+//! that comes to the next.
 //!
-//! The clock algorithm: an approximation of least recently used that costs a bit for each piece.
+//! Cost: four bytes for each piece; and a look at all pieces to find the one that goes, which is little beside
+//! fetching the one that comes.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::image::PieceIndex;
 
-/// Which pieces were not used for long.
+/// When each piece was used last.
 pub(super) struct Recency {
-    used: Vec<AtomicU64>,
-    pieces: u32,
-    hand: AtomicU32,
+    last_use: Vec<AtomicU32>,
+    epoch: AtomicU32,
 }
 
 impl Recency {
     /// Nothing was used yet.
     pub(super) fn new(pieces: u32) -> Self {
-        let words = (pieces as usize).div_ceil(64);
         Self {
-            used: (0..words).map(|_| AtomicU64::new(0)).collect(),
-            pieces,
-            hand: AtomicU32::new(0),
+            last_use: (0..pieces).map(|_| AtomicU32::new(0)).collect(),
+            epoch: AtomicU32::new(1),
         }
     }
 
     /// A piece is used.
     pub(super) fn touch(&self, piece: PieceIndex) {
-        let (word, bit) = (&self.used[piece.as_usize() / 64], 1 << (piece.0 % 64));
-        // Mostly set already: a plain load spares the write.
-        if word.load(Ordering::Relaxed) & bit == 0 {
-            word.fetch_or(bit, Ordering::Relaxed);
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        if let Some(last) = self.last_use.get(piece.as_usize())
+            && last.load(Ordering::Relaxed) != epoch
+        {
+            last.store(epoch, Ordering::Relaxed);
         }
     }
 
-    /// Names pieces that may go, those unused for longest first, until `take` takes one. False when none was taken.
-    pub(super) fn sweep(&self, mut take: impl FnMut(PieceIndex) -> bool) -> bool {
-        // Twice around: the first time may only take the bits away.
-        for _ in 0..2 * u64::from(self.pieces) {
-            let piece = PieceIndex(self.hand.fetch_add(1, Ordering::Relaxed) % self.pieces);
-            let (word, bit) = (&self.used[piece.as_usize() / 64], 1 << (piece.0 % 64));
-            if word.fetch_and(!bit, Ordering::Relaxed) & bit == 0 && take(piece) {
-                return true;
-            }
-        }
-        false
+    /// A piece comes: what is used from now on is used later.
+    pub(super) fn advance(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The piece that was not used for longest, of those that `may_go`.
+    pub(super) fn oldest(&self, may_go: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
+        let pieces = (0..).map(PieceIndex).zip(&self.last_use);
+        pieces
+            .filter(|(piece, _)| may_go(*piece))
+            .min_by_key(|(_, last)| last.load(Ordering::Relaxed))
+            .map(|(piece, _)| piece)
     }
 }
 
@@ -52,19 +53,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unused_pieces_go_first_and_used_ones_get_another_round() {
+    fn the_piece_whose_use_is_longest_ago_goes_first() {
         let recency = Recency::new(5);
-        for piece in [0, 1, 3] {
+        for piece in [3, 1, 0, 1] {
             recency.touch(PieceIndex(piece));
+            recency.advance();
         }
-        let mut order = Vec::new();
-        for _ in 0..5 {
-            let mut named = None;
-            let free = |p: PieceIndex| !order.contains(&p.0);
-            assert!(recency.sweep(|p| free(p) && named.replace(p.0).is_none()));
-            order.extend(named);
+        let mut order: Vec<u32> = Vec::new();
+        while let Some(piece) = recency.oldest(|p| !order.contains(&p.0)) {
+            order.push(piece.0);
         }
-        assert_eq!(order, [2, 4, 0, 1, 3]);
-        assert!(!recency.sweep(|_| false));
+        assert_eq!(order, [2, 4, 3, 0, 1]);
     }
 }

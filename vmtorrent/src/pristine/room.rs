@@ -17,6 +17,10 @@ use crate::image::{PieceClass, PieceIndex};
 /// Bytes of pieces that are held in memory; and at least this many pieces.
 const HELD_BYTES: u64 = 32 << 20;
 const HELD_PIECES: u64 = 4;
+/// Bytes in which file systems give storage out, mostly.
+const BLOCK: u64 = 4096;
+/// How many pieces are tried when one is to go and others use them.
+const TRIES: u32 = 16;
 
 /// The most that may be held in memory for pieces of a length.
 pub(super) fn held_capacity(piece_length: u32) -> u64 {
@@ -62,7 +66,10 @@ impl Pristine {
             .layout
             .piece_spans(piece)
             .filter(|s| s.file.is_some())
-            .map(|s| (s.length as u64).next_multiple_of(4096))
+            .map(|s| {
+                let end = s.offset + s.length as u64;
+                end.next_multiple_of(BLOCK) - s.offset / BLOCK * BLOCK
+            })
             .sum();
         while !budget.try_take(cost) {
             if !self.evict_one() {
@@ -78,6 +85,7 @@ impl Pristine {
         }
         budget.change(cost, 0);
         if let Some(recency) = &self.recency {
+            recency.advance();
             recency.touch(piece);
         }
         if budget.left() < u64::from(self.image.geometry().nominal_piece_length()) {
@@ -139,30 +147,64 @@ impl Pristine {
         let Some(recency) = &self.recency else {
             return false;
         };
-        recency.sweep(|piece| {
-            let unique = self.image.piece_class(piece) == PieceClass::Unique;
-            if !unique || !self.states.read().is_on_disk(piece) {
-                return false;
-            }
-            // Somebody who hashes or writes it uses it.
-            let Some(_claim) = self.claims.try_take(piece) else {
+        let may_go = |piece| {
+            self.image.piece_class(piece) == PieceClass::Unique
+                && self.states.read().is_on_disk(piece)
+        };
+        for _ in 0..TRIES {
+            let Some(piece) = recency.oldest(may_go) else {
                 return false;
             };
-            if !self.states.read().is_on_disk(piece) {
-                return false;
+            let Some(_claim) = self.claims.try_take(piece) else {
+                // Somebody hashes or writes it, so it is in use.
+                recency.touch(piece);
+                continue;
+            };
+            if !may_go(piece) {
+                continue;
             }
             self.forget(piece);
-            for span in self.layout.piece_spans(piece) {
-                if let Some(file) = span.file
-                    && let Err(error) = self.files.punch(file, span.offset, span.length as u64)
-                {
-                    tracing::warn!(%piece, %error, "the storage of a piece was not given back");
-                }
-                self.measure(span.file);
-            }
+            self.give_back(piece);
             self.gone.lock().push(piece);
-            true
-        })
+            return true;
+        }
+        false
+    }
+
+    /// Gives the storage of a piece back that went. Where files are not aligned to pieces, a block of the file system
+    /// may hold bytes of a neighbour too: it is given back with the one that goes last.
+    fn give_back(&self, piece: PieceIndex) {
+        for span in self.layout.piece_spans(piece) {
+            let Some(file) = span.file else { continue };
+            let file_at = self.image.files()[file].offset;
+            let (mut start, mut end) = (span.offset, span.offset + span.length as u64);
+            let mut claims = Vec::new();
+            let mut is_free = |at: u64| {
+                let other = self
+                    .image
+                    .geometry()
+                    .pieces_in(file_at + at..file_at + at + 1);
+                let other = other.map(PieceIndex).find(|p| *p != piece);
+                let kept = other.filter(|p| self.image.piece_class(*p) == PieceClass::Unique);
+                kept.is_none_or(|other| {
+                    let claim = self.claims.try_take(other);
+                    let free = claim.is_some() && !self.states.read().is_on_disk(other);
+                    claims.extend(claim);
+                    free
+                })
+            };
+            let (low, high) = (start / BLOCK * BLOCK, end.next_multiple_of(BLOCK));
+            if low < start && is_free(low) {
+                start = low;
+            }
+            if end < high && (end == self.image.files()[file].length || is_free(end)) {
+                end = high;
+            }
+            if let Err(error) = self.files.punch(file, start, end - start) {
+                tracing::warn!(%piece, %error, "the storage of a piece was not given back");
+            }
+            self.measure(Some(file));
+        }
     }
 
     /// Goes below the bound, in case it was higher before.

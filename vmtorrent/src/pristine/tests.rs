@@ -234,22 +234,6 @@ fn lost_data_and_torn_lists_cost_pieces_but_never_give_wrong_bytes() {
 }
 
 #[test]
-fn a_disk_error_leaves_the_piece_missing_and_a_later_call_succeeds() {
-    let f = Fixture::new();
-    let pristine = f.open().pristine;
-    let entry = f.entry();
-    // A file where the data directory belongs.
-    fs::write(entry.join("data"), "").unwrap();
-    let error = pristine
-        .store(PieceIndex(0), piece_of(&f.bytes, 0))
-        .unwrap_err();
-    assert!(error.to_string().contains("disk.img"), "{error}");
-    assert_eq!(pristine.state(PieceIndex(0)), PieceState::Missing);
-    fs::remove_file(entry.join("data")).unwrap();
-    assert_eq!(f.store(&pristine, 0), Stored::New);
-}
-
-#[test]
 fn a_second_opener_follows_the_first_and_leaves_nothing_behind() {
     let f = Fixture::new();
     let leader = Pristine::open_cache(f.image.clone(), f.cache.path(), None, None)
