@@ -60,6 +60,7 @@ impl Host {
             cache: self.cache(),
             discovery: false,
             vmm: Vec::new(),
+            descriptors: None,
         }
     }
 }
@@ -72,6 +73,7 @@ pub struct Launch {
     cache: PathBuf,
     discovery: bool,
     vmm: Vec<String>,
+    descriptors: Option<u32>,
 }
 
 impl Launch {
@@ -115,6 +117,13 @@ impl Launch {
         self
     }
 
+    /// Lets it have no more files and sockets open at once.
+    #[must_use]
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// Starts it without waiting.
     ///
     /// # Panics
@@ -126,6 +135,9 @@ impl Launch {
         }
         if !self.vmm.is_empty() {
             self.command.arg("--").args(self.vmm);
+        }
+        if let Some(limit) = self.descriptors {
+            self.command = crate::binary::with_descriptors(&self.command, limit);
         }
         Daemon::spawn(self.command, &[&self.mount])
     }

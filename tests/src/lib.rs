@@ -16,7 +16,7 @@ mod reference;
 mod requirement;
 mod small_disk;
 
-pub use binary::{command, publish};
+pub use binary::{command, publish, with_descriptors};
 pub use daemon::{Daemon, seed, unmount};
 pub use host::{Host, Launch};
 pub use random::Random;

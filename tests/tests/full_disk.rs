@@ -154,17 +154,15 @@ fn a_guest_runs_on_from_memory_when_the_caches_disk_is_full_and_the_fill_goes_on
     });
     let done = launch.stop();
     assert_eq!(done["present_bytes"], length);
-    swarm.source.stop();
+    let torrent = swarm.root().join("disk.torrent");
 
-    // All of it reached the disk.
-    let launch = host
-        .launch(&swarm.root().join("disk.torrent"))
-        .option("--read-timeout", "5")
-        .start();
+    // All of it reached the disk: no peer is asked.
+    let launch = host.launch(&torrent).option("--read-timeout", "5").start();
     let mut expected = swarm.image.bytes().to_vec();
     expected[40 << 20..][..19].copy_from_slice(b"the guest writes on");
     assert_same(&disk, &expected, "without a peer");
     launch.stop();
+    swarm.source.stop();
 }
 
 #[test]

@@ -120,7 +120,7 @@ struct Inner {
     power_for: Option<u32>,
     /// Changing calls until one fails.
     fault_after: Option<(u32, Fault)>,
-    /// Changing calls until one is interrupted.
+    /// Beginnings and ends of changing calls until something happens.
     interrupt_after: Option<(u32, Interruption)>,
     random: u64,
 }
@@ -308,9 +308,9 @@ impl SimulatedDisk {
         self.inner.lock().fault_after = Some((calls, fault));
     }
 
-    /// Does something before the changing call that follows on `calls` others, in its thread.
-    pub(super) fn interrupt_after(&self, calls: u32, work: impl FnOnce() + Send + 'static) {
-        self.inner.lock().interrupt_after = Some((calls, Box::new(work)));
+    /// Does something at the beginning or the end of a changing call that follows on `moments` others, in its thread.
+    pub(super) fn interrupt_after(&self, moments: u32, work: impl FnOnce() + Send + 'static) {
+        self.inner.lock().interrupt_after = Some((moments, Box::new(work)));
     }
 
     /// Whether what [`interrupt_after`](Self::interrupt_after) has announced is still to come.
@@ -345,7 +345,14 @@ impl SimulatedDisk {
         inner.interrupt_after = None;
     }
 
-    /// What others do before a changing call.
+    /// Makes a changing call; what others do comes before it or behind it.
+    fn call<T>(&self, work: impl FnOnce(&mut Inner) -> io::Result<T>) -> io::Result<T> {
+        self.interrupted();
+        let result = work(&mut self.inner.lock());
+        self.interrupted();
+        result
+    }
+
     fn interrupted(&self) {
         let due = {
             let mut inner = self.inner.lock();
@@ -377,18 +384,18 @@ struct SimulatedFile {
 impl SimulatedFile {
     /// Makes a change, or where it fails the part of it before some sector.
     fn change(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.disk.interrupted();
-        let inner = &mut *self.disk.inner.lock();
-        let result = inner.spend();
-        let file = &mut inner.files[self.index];
-        if result.is_ok() {
-            file.write(data, offset as usize);
-        } else {
-            let end = offset as usize + draw(&mut inner.random, data.len() + 1);
-            let part = (end / SECTOR * SECTOR).saturating_sub(offset as usize);
-            file.write(&data[..part], offset as usize);
-        }
-        result
+        self.disk.call(|inner| {
+            let result = inner.spend();
+            let file = &mut inner.files[self.index];
+            if result.is_ok() {
+                file.write(data, offset as usize);
+            } else {
+                let end = offset as usize + draw(&mut inner.random, data.len() + 1);
+                let part = (end / SECTOR * SECTOR).saturating_sub(offset as usize);
+                file.write(&data[..part], offset as usize);
+            }
+            result
+        })
     }
 }
 
@@ -416,11 +423,11 @@ impl StorageFile for SimulatedFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.interrupted();
-        let inner = &mut *self.disk.inner.lock();
-        inner.spend()?;
-        inner.files[self.index].set_len(len as usize);
-        Ok(())
+        self.disk.call(|inner| {
+            inner.spend()?;
+            inner.files[self.index].set_len(len as usize);
+            Ok(())
+        })
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -432,17 +439,17 @@ impl StorageFile for SimulatedFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.interrupted();
-        let inner = &mut *self.disk.inner.lock();
-        let powered = inner.is_powered();
-        let result = inner.spend();
-        let file = &mut inner.files[self.index];
-        if result.is_ok() {
-            file.sync();
-        } else if powered {
-            file.fail_sync(&mut inner.random);
-        }
-        result
+        self.disk.call(|inner| {
+            let powered = inner.is_powered();
+            let result = inner.spend();
+            let file = &mut inner.files[self.index];
+            if result.is_ok() {
+                file.sync();
+            } else if powered {
+                file.fail_sync(&mut inner.random);
+            }
+            result
+        })
     }
 
     fn forget_cache(&self) -> io::Result<()> {
@@ -458,24 +465,20 @@ impl StorageDirectory for SimulatedDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        self.interrupted();
-        let inner = &mut *self.inner.lock();
-        inner.spend()?;
-        let index = match inner.names.get(name) {
-            Some(&index) => {
+        let index = self.call(|inner| {
+            inner.spend()?;
+            if let Some(&index) = inner.names.get(name) {
                 inner.files[index].set_len(0);
-                index
+                return Ok(index);
             }
-            None => {
-                inner.files.push(FileState {
-                    is_data: name.ends_with(".data"),
-                    ..FileState::default()
-                });
-                inner.names.insert(name.to_owned(), inner.files.len() - 1);
-                inner.past_names.push(inner.names.clone());
-                inner.files.len() - 1
-            }
-        };
+            inner.files.push(FileState {
+                is_data: name.ends_with(".data"),
+                ..FileState::default()
+            });
+            inner.names.insert(name.to_owned(), inner.files.len() - 1);
+            inner.past_names.push(inner.names.clone());
+            Ok(inner.files.len() - 1)
+        })?;
         Ok(self.file(index))
     }
 
@@ -485,31 +488,32 @@ impl StorageDirectory for SimulatedDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let inner = &mut *self.inner.lock();
-        inner.spend()?;
-        if inner.names.remove(name).is_some() {
-            inner.past_names.push(inner.names.clone());
-        }
-        Ok(())
+        self.call(|inner| {
+            inner.spend()?;
+            if inner.names.remove(name).is_some() {
+                inner.past_names.push(inner.names.clone());
+            }
+            Ok(())
+        })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.interrupted();
-        let inner = &mut *self.inner.lock();
-        inner.spend()?;
-        let index = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        inner.names.insert(to.to_owned(), index);
-        inner.past_names.push(inner.names.clone());
-        Ok(())
+        self.call(|inner| {
+            inner.spend()?;
+            let index = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            inner.names.insert(to.to_owned(), index);
+            inner.past_names.push(inner.names.clone());
+            Ok(())
+        })
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.interrupted();
-        let inner = &mut *self.inner.lock();
-        inner.spend()?;
-        inner.durable_names = inner.names.clone();
-        inner.past_names.clear();
-        Ok(())
+        self.call(|inner| {
+            inner.spend()?;
+            inner.durable_names = inner.names.clone();
+            inner.past_names.clear();
+            Ok(())
+        })
     }
 
     fn describe(&self, name: &str) -> String {

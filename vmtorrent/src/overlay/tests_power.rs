@@ -4,8 +4,8 @@
 //! their calls, every part of what was not synced survives or does not, and it goes again at each call of the
 //! recovery.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -79,11 +79,11 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn base() -> Vec<u8> {
+static BASE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     (0..BASE_LENGTH)
         .map(|i| (i / 64) as u8 ^ i as u8 | 1)
         .collect()
-}
+});
 
 /// From which length on the journal is replaced: with the first, by every other flush; with the last never.
 const COMPACT_ABOVE: [fn(u64) -> u64; 3] = [|_| 150, |_| 400, |_| 1 << 20];
@@ -93,7 +93,7 @@ fn open(disk: &SimulatedDisk, compact_above: fn(u64) -> u64) -> Result<Overlay> 
     Overlay::open_in(disk, "0", BASE_LENGTH as u64, compact_above)
 }
 
-fn read_all(overlay: &Overlay, base: &[u8]) -> Vec<u8> {
+fn read_all(overlay: &Overlay) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut last = None;
     for Extent { range, kind } in overlay.extents(0..u64::MAX) {
@@ -103,7 +103,7 @@ fn read_all(overlay: &Overlay, base: &[u8]) -> Vec<u8> {
         let length = (range.end - range.start) as usize;
         match kind {
             ExtentKind::Zero => bytes.resize(bytes.len() + length, 0),
-            ExtentKind::Base => bytes.extend(&base[range.start as usize..range.end as usize]),
+            ExtentKind::Base => bytes.extend(&BASE[range.start as usize..range.end as usize]),
             ExtentKind::Data => {
                 let mut buffer = vec![0xEE; length];
                 assert!(overlay.read_data(range.start, &mut buffer, false).unwrap());
@@ -116,14 +116,14 @@ fn read_all(overlay: &Overlay, base: &[u8]) -> Vec<u8> {
 }
 
 /// Does what a caller does: gives the base data that is asked for, once.
-fn with_base(base: &[u8], call: impl Fn(&[Fill]) -> Result<WriteOutcome>) -> Result<()> {
+fn with_base(call: impl Fn(&[Fill]) -> Result<WriteOutcome>) -> Result<()> {
     match call(&[])? {
         WriteOutcome::Done => Ok(()),
         WriteOutcome::NeedsBase(ranges) => {
             assert!(!ranges.is_empty());
             let fills = ranges.into_iter().map(|range| Fill {
                 offset: range.start,
-                bytes: Bytes::copy_from_slice(&base[range.start as usize..range.end as usize]),
+                bytes: Bytes::copy_from_slice(&BASE[range.start as usize..range.end as usize]),
             });
             let fills: Vec<_> = fills.collect();
             assert_eq!(call(&fills)?, WriteOutcome::Done);
@@ -132,20 +132,18 @@ fn with_base(base: &[u8], call: impl Fn(&[Fill]) -> Result<WriteOutcome>) -> Res
     }
 }
 
-fn run(overlay: &Overlay, base: &[u8], op: &Op) -> Result<()> {
+fn run(overlay: &Overlay, op: &Op) -> Result<()> {
     match *op {
         Op::Write {
             offset,
             length,
             byte,
-        } => with_base(base, |fill| {
-            overlay.write(offset, &vec![byte; length as usize], fill)
-        }),
+        } => with_base(|fill| overlay.write(offset, &vec![byte; length as usize], fill)),
         Op::Zero {
             offset,
             length,
             mode,
-        } => with_base(base, |fill| overlay.zero(offset, length, mode, fill)),
+        } => with_base(|fill| overlay.zero(offset, length, mode, fill)),
         Op::SetLen(length) => overlay.set_len(length),
         _ => Ok(()),
     }
@@ -205,12 +203,11 @@ fn is_mixed_of(found: &[u8], allowed: &[Vec<u8>]) -> std::result::Result<(), Str
 type Checked = std::result::Result<(), TestCaseError>;
 
 fn check(ops: &[Op], seed: u64) -> Checked {
-    let base = base();
     let compact_above = COMPACT_ABOVE[(seed % 3) as usize];
     let disk = SimulatedDisk::new(seed);
     let open = || open(&disk, compact_above);
     let mut overlay = open().unwrap();
-    let mut now = base.clone();
+    let mut now = BASE.to_vec();
     // Everything that the file was since the last acknowledged flush.
     let mut allowed = vec![now.clone()];
     let mut doomed = false;
@@ -228,7 +225,7 @@ fn check(ops: &[Op], seed: u64) -> Checked {
                 disk.calm();
                 doomed = false;
                 overlay = open().unwrap();
-                now = read_all(&overlay, &base);
+                now = read_all(&overlay);
                 is_mixed_of(&now, &allowed).map_err(TestCaseError::fail)?;
                 allowed.push(now.clone());
                 continue;
@@ -246,11 +243,11 @@ fn check(ops: &[Op], seed: u64) -> Checked {
             Op::Write { .. } | Op::Zero { .. } | Op::SetLen(_) => {
                 let after = apply(op, &now);
                 allowed.push(after.clone());
-                match run(&overlay, &base, op) {
+                match run(&overlay, op) {
                     Ok(()) => now = after,
                     Err(_) if doomed => power_lost = true,
                     Err(_) => {
-                        let found = read_all(&overlay, &base);
+                        let found = read_all(&overlay);
                         is_mixed_of(&found, &[now, after]).map_err(TestCaseError::fail)?;
                         now = found;
                         allowed.push(now.clone());
@@ -269,11 +266,11 @@ fn check(ops: &[Op], seed: u64) -> Checked {
             disk.calm();
             doomed = false;
             overlay = open().unwrap();
-            now = read_all(&overlay, &base);
+            now = read_all(&overlay);
             is_mixed_of(&now, &allowed).map_err(TestCaseError::fail)?;
             allowed.push(now.clone());
         }
-        prop_assert!(read_all(&overlay, &base) == now, "after {:?}", op);
+        prop_assert!(read_all(&overlay) == now, "after {:?}", op);
     }
     if doomed {
         return Ok(());
@@ -284,7 +281,7 @@ fn check(ops: &[Op], seed: u64) -> Checked {
         prop_assert!(overlay.flush().is_err());
         drop(overlay);
         overlay = open().unwrap();
-        now = read_all(&overlay, &base);
+        now = read_all(&overlay);
         is_mixed_of(&now, &allowed).map_err(TestCaseError::fail)?;
     }
     if overlay.flush().is_err() {
@@ -294,7 +291,7 @@ fn check(ops: &[Op], seed: u64) -> Checked {
     drop(overlay);
     disk.lose_power(Survival::RANDOM);
     let overlay = open().unwrap();
-    prop_assert!(read_all(&overlay, &base) == now);
+    prop_assert!(read_all(&overlay) == now);
     let counted: u64 = overlay
         .extents(0..u64::MAX)
         .iter()
@@ -317,8 +314,7 @@ proptest! {
 
 /// Runs changes and flushes until the power is gone, and gives everything that the file may be afterwards.
 fn run_until_dark(ops: &[Op], disk: &SimulatedDisk, compact_above: fn(u64) -> u64) -> Vec<Vec<u8>> {
-    let base = base();
-    let mut now = base.clone();
+    let mut now = BASE.to_vec();
     let mut allowed = vec![now.clone()];
     let Ok(overlay) = open(disk, compact_above) else {
         return allowed;
@@ -334,7 +330,7 @@ fn run_until_dark(ops: &[Op], disk: &SimulatedDisk, compact_above: fn(u64) -> u6
         } else {
             now = apply(op, &now);
             allowed.push(now.clone());
-            run(&overlay, &base, op)
+            run(&overlay, op)
         };
         if done.is_err() {
             break;
@@ -349,13 +345,12 @@ fn check_recovered(
     allowed: &[Vec<u8>],
     compact_above: fn(u64) -> u64,
 ) -> Checked {
-    let base = base();
     let overlay = open(disk, compact_above).unwrap();
-    let mut found = read_all(&overlay, &base);
+    let mut found = read_all(&overlay);
     is_mixed_of(&found, allowed).map_err(TestCaseError::fail)?;
     found.resize(LONGEST as usize + 5000, 0);
     overlay.set_len(found.len() as u64).unwrap();
-    prop_assert!(read_all(&overlay, &base) == found, "the grown part");
+    prop_assert!(read_all(&overlay) == found, "the grown part");
     overlay.flush().unwrap();
     drop(overlay);
     disk.lose_power(Survival {
@@ -365,11 +360,38 @@ fn check_recovered(
         names: Pick::Oldest,
     });
     let overlay = open(disk, compact_above).unwrap();
-    prop_assert!(read_all(&overlay, &base) == found, "after another loss");
+    prop_assert!(read_all(&overlay) == found, "after another loss");
     Ok(())
 }
 
-/// Takes the power away at each call of `ops`, with each of `survivals`, and again at each call of the recovery.
+/// After a kill, which leaves the page cache: what the next process sees and flushes must survive a loss of power.
+fn check_killed(
+    disk: &SimulatedDisk,
+    allowed: &[Vec<u8>],
+    survivals: &[Survival],
+    compact_above: fn(u64) -> u64,
+) -> std::result::Result<u32, TestCaseError> {
+    let overlay = open(disk, compact_above).unwrap();
+    let mut found = read_all(&overlay);
+    is_mixed_of(&found, allowed).map_err(TestCaseError::fail)?;
+    // Once with nothing new to record, once with something.
+    for op in [None, Some(write(12_288, 4096, 99))] {
+        if let Some(op) = op {
+            run(&overlay, &op).unwrap();
+            found = apply(&op, &found);
+        }
+        overlay.flush().unwrap();
+        for (i, &survival) in survivals.iter().enumerate() {
+            let disk = disk.copy(i as u64);
+            disk.lose_power(survival);
+            check_recovered(&disk, std::slice::from_ref(&found), compact_above)?;
+        }
+    }
+    Ok(2 * survivals.len() as u32)
+}
+
+/// Takes the power away at each call of `ops`, with each of `survivals`, and again at each call of the recovery; and
+/// kills the process there.
 /// Gives the number of endings that were looked at.
 fn check_every_call(
     ops: &[Op],
@@ -384,6 +406,9 @@ fn check_every_call(
         let dark = SimulatedDisk::new(u64::from(call));
         dark.power_for(call);
         let allowed = run_until_dark(ops, &dark, compact_above);
+        let some = &survivals[..survivals.len().min(5)];
+        endings += check_killed(&dark.copy(7), &allowed, some, compact_above)
+            .map_err(|e| TestCaseError::fail(format!("killed at call {call}: {e}")))?;
         for (i, &survival) in survivals.iter().enumerate() {
             let seed = u64::from(call) * 1000 + i as u64;
             let failed = |again: Option<(u32, Survival)>| {
@@ -403,7 +428,8 @@ fn check_every_call(
             // Not after each of the others too: it would take minutes.
             let recovery_calls = if i % 4 == 0 { calls } else { 0 };
             for recovery_call in 0..recovery_calls {
-                for &left in again {
+                let turn = (call + recovery_call) as usize % again.len();
+                for &left in &again[turn..=turn] {
                     let disk = disk.copy(seed + u64::from(recovery_call));
                     disk.power_for(recovery_call);
                     assert!(open(&disk, compact_above).and_then(|o| o.flush()).is_err());
@@ -606,7 +632,6 @@ fn check_fault(
     seed: u64,
     compact_above: fn(u64) -> u64,
 ) -> Checked {
-    let base = base();
     let disk = SimulatedDisk::new(seed * 1000 + u64::from(call));
     disk.fail_after(call, fault);
     let mut told = None;
@@ -618,14 +643,14 @@ fn check_fault(
             open(&disk, compact_above).unwrap()
         }
     };
-    let mut now = read_all(&overlay, &base);
+    let mut now = read_all(&overlay);
     let mut allowed = vec![now.clone()];
     for op in ops {
         let after = apply(op, &now);
         allowed.push(after.clone());
         let done = match op {
             Op::Flush => overlay.flush(),
-            _ => run(&overlay, &base, op),
+            _ => run(&overlay, op),
         };
         match (op, done) {
             (Op::Flush, Ok(())) => allowed = vec![now.clone()],
@@ -633,7 +658,7 @@ fn check_fault(
             (_, Ok(())) => now = after,
             (_, Err(error)) => {
                 note(&error);
-                now = read_all(&overlay, &base);
+                now = read_all(&overlay);
                 let either = &allowed[allowed.len() - 2..];
                 is_mixed_of(&now, either).map_err(TestCaseError::fail)?;
                 allowed.push(now.clone());
@@ -642,7 +667,7 @@ fn check_fault(
         if overlay.lost_writes.load(Ordering::Relaxed) {
             prop_assert!(overlay.flush().is_err(), "a later sync is not believed");
         }
-        prop_assert!(read_all(&overlay, &base) == now);
+        prop_assert!(read_all(&overlay) == now);
     }
     let expected = match fault {
         Fault::Space => vmtorrent_platform::Errno::ENOSPC,
@@ -652,7 +677,7 @@ fn check_fault(
     // The next process: by a kill, so that the page cache stays.
     drop(overlay);
     overlay = open(&disk, compact_above).unwrap();
-    now = read_all(&overlay, &base);
+    now = read_all(&overlay);
     is_mixed_of(&now, &allowed).map_err(TestCaseError::fail)?;
     overlay.flush().unwrap();
     drop(overlay);
@@ -660,7 +685,7 @@ fn check_fault(
         let disk = disk.copy(seed);
         disk.lose_power(survival);
         let overlay = open(&disk, compact_above).unwrap();
-        prop_assert!(read_all(&overlay, &base) == now, "after a loss of power");
+        prop_assert!(read_all(&overlay) == now, "after a loss of power");
     }
     Ok(())
 }
@@ -708,11 +733,15 @@ fn a_change_or_a_flush_in_the_middle_of_another_keeps_the_promise() {
     for (outer, inner) in pairs() {
         let mut met = 0;
         for compact_above in [COMPACT_ABOVE[0], COMPACT_ABOVE[2]] {
-            for at in 0..6 {
+            for at in 0..10 {
                 for power in (0..9).map(Some).chain([None]) {
-                    met += check_pair(&outer, &inner, at, power, &survivals, compact_above)
+                    let survivals = match power {
+                        Some(_) => &survivals[survivals.len() - 3..],
+                        None => &survivals[..],
+                    };
+                    met += check_pair(&outer, &inner, at, power, survivals, compact_above)
                         .unwrap_or_else(|e| {
-                            panic!("{inner:?} at call {at} of {outer:?}, power {power:?}: {e}")
+                            panic!("{inner:?} at moment {at} of {outer:?}, power {power:?}: {e}")
                         });
                 }
             }
@@ -721,7 +750,7 @@ fn a_change_or_a_flush_in_the_middle_of_another_keeps_the_promise() {
     }
 }
 
-/// Does `inner` before call `at` of `outer`, with the power going after `power` calls. Gives 1 if they met.
+/// Does `inner` at moment `at` of `outer` (a beginning or an end of one of its calls), with the power going after `power` calls. Gives 1 if they met.
 fn check_pair(
     outer: &Op,
     inner: &Op,
@@ -730,11 +759,10 @@ fn check_pair(
     survivals: &[Survival],
     compact_above: fn(u64) -> u64,
 ) -> std::result::Result<u32, TestCaseError> {
-    let base = base();
     let disk = SimulatedDisk::new(u64::from(at));
     let overlay = Arc::new(open(&disk, compact_above).unwrap());
     // Something durable, and something that waits for a flush.
-    let mut now = base.clone();
+    let mut now = BASE.to_vec();
     for op in [
         write(0, 12_288, 1),
         Op::Flush,
@@ -744,12 +772,12 @@ fn check_pair(
         match op {
             Op::Flush => overlay.flush().unwrap(),
             _ => {
-                run(&overlay, &base, &op).unwrap();
+                run(&overlay, &op).unwrap();
                 now = apply(&op, &now);
             }
         }
     }
-    let durable = apply(&write(0, 12_288, 1), &base);
+    let durable = apply(&write(0, 12_288, 1), &BASE);
     // Both in either order; they do not depend on each other.
     let with_outer = apply(outer, &now);
     let with_inner = apply(inner, &now);
@@ -762,7 +790,7 @@ fn check_pair(
     let act = |overlay: &Overlay, op: &Op, acknowledged: &AtomicU32, failed: &AtomicBool| {
         let done = match op {
             Op::Flush => overlay.flush(),
-            _ => run(overlay, &self::base(), op),
+            _ => run(overlay, op),
         };
         match done {
             Ok(()) if matches!(op, Op::Flush) => {
@@ -795,7 +823,7 @@ fn check_pair(
     let done = !failed.load(Ordering::Relaxed);
     let last = if met { with_both } else { with_outer };
     if done {
-        prop_assert!(read_all(&overlay, &base) == last);
+        prop_assert!(read_all(&overlay) == last);
     }
     let flushed = done && power.is_none() && {
         let disk = disk.copy(1);
@@ -816,6 +844,65 @@ fn check_pair(
         check_recovered(&disk, &allowed, compact_above)?;
     }
     Ok(u32::from(met))
+}
+
+#[test]
+fn a_change_holds_up_changes_of_its_own_blocks_only() {
+    let nobody = COMPACT_ABOVE[2];
+    for slow in [
+        discard(0, 16_384),
+        write(100, 16_000, 1),
+        write(0, 16_384, 1),
+    ] {
+        let disk = SimulatedDisk::new(1);
+        let overlay = Arc::new(open(&disk, nobody).unwrap());
+        run(&overlay, &write(0, BASE_LENGTH as u64, 7)).unwrap();
+        let met = Arc::new(AtomicBool::new(false));
+        let (other, seen) = (overlay.clone(), met.clone());
+        disk.interrupt_after(0, move || {
+            let try_write = |offset| other.try_write(offset, &[9; 512], &[]).unwrap();
+            for own in [0, 5000, 15_872] {
+                assert_eq!(try_write(own), None);
+            }
+            assert_eq!(try_write(16_384), Some(WriteOutcome::Done));
+            // A reader waits for nobody.
+            assert!(!other.extents(0..16_384).is_empty());
+            seen.store(true, Ordering::Relaxed);
+        });
+        run(&overlay, &slow).unwrap();
+        assert!(met.load(Ordering::Relaxed), "{slow:?}");
+        let free = overlay.try_write(5000, &[9; 512], &[]).unwrap();
+        assert_ne!(free, None);
+    }
+}
+
+#[test]
+fn a_change_that_moves_the_end_holds_all_blocks_from_there_on() {
+    for mover in [
+        write(30_000, 10, 1),
+        Op::SetLen(17_000),
+        Op::Zero {
+            offset: 20_000,
+            length: 9000,
+            mode: ZeroMode::Zero { keep_size: false },
+        },
+    ] {
+        let disk = SimulatedDisk::new(1);
+        let overlay = Arc::new(open(&disk, COMPACT_ABOVE[2]).unwrap());
+        run(&overlay, &write(0, BASE_LENGTH as u64, 7)).unwrap();
+        let met = Arc::new(AtomicBool::new(false));
+        let (other, seen) = (overlay.clone(), met.clone());
+        disk.interrupt_after(0, move || {
+            let try_write = |offset| other.try_write(offset, &[9; 10], &[]).unwrap();
+            for behind in [20_490, BASE_LENGTH as u64, 50_000] {
+                assert_eq!(try_write(behind), None);
+            }
+            assert_eq!(try_write(100), Some(WriteOutcome::Done));
+            seen.store(true, Ordering::Relaxed);
+        });
+        run(&overlay, &mover).unwrap();
+        assert!(met.load(Ordering::Relaxed), "{mover:?}");
+    }
 }
 
 #[test]
