@@ -75,6 +75,7 @@ impl Host {
             local_discovery: false,
             vmm: Vec::new(),
             node: None,
+            descriptors: None,
         }
     }
 }
@@ -89,6 +90,7 @@ pub struct Launch {
     local_discovery: bool,
     vmm: Vec<String>,
     node: Option<Node>,
+    descriptors: Option<u32>,
 }
 
 impl Launch {
@@ -146,6 +148,13 @@ impl Launch {
         self
     }
 
+    /// Lets it have no more files and sockets open at once.
+    #[must_use]
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// Starts it without waiting.
     ///
     /// # Panics
@@ -161,6 +170,9 @@ impl Launch {
         }
         if !self.vmm.is_empty() {
             self.command.arg("--").args(self.vmm);
+        }
+        if let Some(limit) = self.descriptors {
+            self.command = crate::binary::with_descriptors(&self.command, limit);
         }
         let start = || Daemon::spawn(self.command, &[&self.mount]);
         match &self.node {

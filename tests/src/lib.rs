@@ -21,8 +21,9 @@ mod requirement;
 mod rpc;
 mod scrape;
 pub mod scripted_peer;
+mod small_disk;
 
-pub use binary::{command, publish};
+pub use binary::{command, publish, with_descriptors};
 pub use daemon::{Daemon, seed, seed_on, unmount};
 pub use host::{Host, Launch};
 pub use namespaces::Namespaces;
@@ -34,3 +35,4 @@ pub use scrape::{Family, Labels, Scrape, http, scrape};
 
 /// What is logged of ours where a test that fails shows it.
 const LOG: &str = "vmtorrent=debug";
+pub use small_disk::{DiskKind, SmallDisk, may_mount};

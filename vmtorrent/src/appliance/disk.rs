@@ -21,7 +21,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::{Image, ImageFile, PieceClass, PieceIndex};
 use crate::log_limit::LogLimit;
-use crate::overlay::{Extent, ExtentKind, Fill as BaseFill, Overlay, StateDirectory, WriteOutcome};
+use crate::overlay::{
+    Extent, ExtentKind, Fill as BaseFill, LazyOverlay, StateDirectory, WriteOutcome,
+};
 use crate::picker::Readahead;
 use crate::pristine::{Pristine, ReadOutcome, TryRead};
 use crate::swarm::Swarm;
@@ -47,7 +49,7 @@ pub(crate) struct DiskShared {
 /// A file of the image.
 pub(crate) struct Disk {
     index: usize,
-    overlay: Arc<Overlay>,
+    overlay: Arc<LazyOverlay>,
     pub(super) config: DiskShared,
     pub(super) file: ImageFile,
     readahead: Mutex<Readahead>,
@@ -79,8 +81,13 @@ impl Disk {
         })
     }
 
-    pub(super) fn overlay(&self) -> &Overlay {
+    pub(super) fn overlay(&self) -> &LazyOverlay {
         &self.overlay
+    }
+
+    /// Whether the guest ever changed the file.
+    pub(super) fn is_changed(&self) -> bool {
+        self.overlay.is_made()
     }
 
     pub(super) fn image(&self) -> &Image {

@@ -319,7 +319,9 @@ impl Appliance {
             }
         };
         for file in 0..self.disks.len() {
-            outcome = outcome.and(self.flush(file).await);
+            if self.disks[file].is_changed() {
+                outcome = outcome.and(self.flush(file).await);
+            }
         }
         let stats = self.stats();
         self.span.in_scope(|| match &outcome {

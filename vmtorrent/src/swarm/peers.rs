@@ -53,18 +53,14 @@ impl Swarm {
                 .links
                 .iter()
                 // A peer id is known to everybody who was connected: from elsewhere it may be a stranger's.
-                .find(|(_, l)| l.peer_id == their_id && l.host == address.ip())
+                .find(|(_, l)| l.peer_id == their_id && l.remote.ip() == address.ip())
                 .map(|(k, _)| *k);
             if let Some(twin) = twin {
                 // Both dialled at once: both sides keep the one that the greater peer id opened. A peer
                 // that dials again has lost its first connection, whatever ours looks like.
-                let other = &inner.links[&twin];
-                let twin_dialled = other.dialled.is_some();
-                let same_peer =
-                    other.remote.ip() == address.ip() || other.place.activity().is_useless(now);
+                let twin_dialled = inner.links[&twin].dialled.is_some();
                 let keep_new = match (twin_dialled, dialled.is_some()) {
-                    // From elsewhere it may be somebody who only says that id.
-                    (false, false) => same_peer,
+                    (false, false) => true,
                     (true, true) => false,
                     (_, by_us) => (self.peer_id > their_id) == by_us,
                 };

@@ -75,11 +75,6 @@ impl Activity {
         self.last.fetch_max(millis(now), Ordering::Relaxed);
     }
 
-    /// Whether no block moved for so long that the connection counts as useless.
-    pub(crate) fn is_useless(&self, now: Time) -> bool {
-        now.since(self.last()) >= USELESS
-    }
-
     /// Ends when the place was given to somebody else.
     pub(crate) async fn given_up(&self) {
         self.given_up.notified().await;
