@@ -39,7 +39,6 @@ fn costs_no_read(reads: bool, flood: impl Fn(u32, &mut Vec<u8>) + Send + Sync + 
     });
     let honest = scene.honest();
     let guest = scene.launch(&[&hostile, &honest]);
-    guest.wait_peers(2);
     guest.bounded(PEER_MEMORY + (16 << 20), || {
         hostile.tally().wait("rounds", 100);
         guest.read_many();
@@ -136,7 +135,6 @@ fn connections_that_come_and_go_without_end_cost_no_read() {
     };
     let honest = scene.honest();
     let guest = scene.launch(&[&honest]);
-    guest.wait_peers(1);
     let (address, info_hash) = (guest.listen(), guest.info_hash());
     let full = scene.content.full();
     let made = AtomicU32::new(0);
@@ -201,7 +199,6 @@ fn five_hundred_connections_from_one_address_cost_no_read() {
     };
     let honest = scene.honest();
     let guest = scene.launch(&[&honest]);
-    guest.wait_peers(1);
     let full = scene.content.full();
     let mut held = Vec::new();
     // Fifty or so are let in with all their buffers, the others are not.

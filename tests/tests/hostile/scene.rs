@@ -62,19 +62,19 @@ impl Scene {
         }
     }
 
-    /// `vmtorrent launch` with these peers, which fetches only what is read.
+    /// `vmtorrent launch` with these peers, which fetches only what is read; waits until it has connected to all.
     pub fn launch(&self, peers: &[&ScriptedPeer]) -> Guest {
-        let addresses: Vec<String> = peers.iter().map(|p| p.address()).collect();
-        self.launch_at(&addresses)
-    }
-
-    pub fn launch_at(&self, peers: &[String]) -> Guest {
         let host = Host::new(self.dir.path(), "host");
         let launch = host.launch(&self.torrent).fill("none");
         let launch = launch.option("--read-timeout", "30");
-        let launch = peers.iter().fold(launch, |launch, peer| launch.peer(peer));
+        let launch = peers
+            .iter()
+            .fold(launch, |launch, peer| launch.peer(&peer.address()));
         let daemon = launch.start();
         let file = File::open(host.mount().join("disk.img")).unwrap();
+        for peer in peers {
+            peer.tally().wait(ScriptedPeer::BEGUN, 1);
+        }
         Guest {
             daemon,
             file: Some(file),
@@ -161,12 +161,6 @@ impl Guest {
         for piece in (0..self.image.bytes().len() / PIECE).step_by(3) {
             self.read(piece);
         }
-    }
-
-    /// Waits until that many peers are connected.
-    pub fn wait_peers(&self, count: u64) {
-        let mut seen = self.daemon.event_count();
-        while self.daemon.next_event(&mut seen)["peers"] != count {}
     }
 
     /// Ends it and looks whether anything panicked.

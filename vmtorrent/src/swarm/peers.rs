@@ -53,15 +53,14 @@ impl Swarm {
                 .links
                 .iter()
                 // A peer id is known to everybody who was connected: from elsewhere it may be a stranger's.
-                .find(|(_, l)| l.peer_id == their_id && l.host == address.ip())
+                .find(|(_, l)| l.peer_id == their_id && l.remote.ip() == address.ip())
                 .map(|(k, _)| *k);
             if let Some(twin) = twin {
                 // Both dialled at once: both sides keep the one that the greater peer id opened. A peer
                 // that dials again has lost its first connection, whatever ours looks like.
                 let twin_dialled = inner.links[&twin].dialled.is_some();
                 let keep_new = match (twin_dialled, dialled.is_some()) {
-                    // From elsewhere it may be somebody who only says that id.
-                    (false, false) => inner.links[&twin].host == address.ip(),
+                    (false, false) => true,
                     (true, true) => false,
                     (_, by_us) => (self.peer_id > their_id) == by_us,
                 };
@@ -111,7 +110,7 @@ impl Swarm {
                 task: None,
                 dialled,
                 listens: None,
-                host: address.ip(),
+                remote: address,
                 peer_id: their_id,
                 place,
             };
@@ -222,7 +221,9 @@ impl Inner {
         let (Some(port), Some(link)) = (hello.listen_port, self.links.get_mut(&key)) else {
             return;
         };
-        let address = SocketAddr::new(link.host.to_canonical(), port);
+        let mut address = link.remote;
+        address.set_ip(address.ip().to_canonical());
+        address.set_port(port);
         if link.address().is_none() && self.book.arrived(now, address) {
             link.listens = Some(address);
         }
