@@ -143,7 +143,6 @@ fn a_torrent_that_is_none_is_refused() {
             "launch",
             "--no-lsd",
             "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567",
-            "--no-lsd",
         ]),
         FAILED,
         &[&["magnet"], &["nobody"], &["--peer"], &[".torrent"]],
