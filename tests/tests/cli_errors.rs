@@ -162,7 +162,8 @@ fn a_torrent_that_is_none_is_refused() {
         "launch",
         "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567&x.pe=127.0.0.1:1",
     ]);
-    search.args(["--metadata-timeout", "1", "--listen", "127.0.0.1:0"]);
+    search.args(["--no-lsd", "--metadata-timeout", "1"]);
+    search.args(["--listen", "127.0.0.1:0"]);
     fails(search, FAILED, &[&["0 of 1 peers answered"], &["--peer"]]);
 }
 

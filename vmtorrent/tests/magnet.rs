@@ -30,6 +30,8 @@ async fn session_with(cache: &Path, metadata_timeout: Option<Duration>) -> Sessi
     let options = SessionOptions {
         listen: loopback(),
         cache: Some(cache.to_owned()),
+        // Only those whom a link names are asked.
+        local_discovery: false,
         metadata_timeout,
         local_discovery: false,
         ..SessionOptions::default()
