@@ -23,7 +23,7 @@ class Boots:
     def ours(self, scope, images, rtt_ms):
         """A lab with a seed on its first host and the image."""
         image, torrent = images.appliance()
-        lab = scope.lab(Link(MBIT, rtt_ms), Link(MBIT, rtt_ms))
+        lab = scope.lab(Link(MBIT, rtt_ms, remote=True), Link(MBIT, rtt_ms))
         _, address = scope.seed(torrent, image.parent, host=lab.hosts[0])
         return image, torrent, lab, address
 
