@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from child import LEASH, Failure
+from child import LEASH, Failure, cpu_seconds
 
 NETWORK = "10.77.0.0/16"
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x2, 0x1000
@@ -145,6 +145,10 @@ class Lab:
         except subprocess.TimeoutExpired:
             self.switch.kill()
             self.switch.communicate()
+
+    def cpu_seconds(self):
+        """What the network costs this machine, and a real one would not."""
+        return cpu_seconds(self.switch.pid)
 
     def __enter__(self):
         return self
