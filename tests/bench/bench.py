@@ -237,7 +237,9 @@ def main():
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     check(options)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupted)
+        # nohup has it ignored.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupted)
     options.dir.mkdir(parents=True, exist_ok=True)
     sweep(options.dir)
     with tempfile.TemporaryDirectory(prefix=f"bench.{os.getpid()}.", dir=options.dir, ignore_cleanup_errors=True) as d:
