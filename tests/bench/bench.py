@@ -54,7 +54,7 @@ def lab(scope, _images):
     """Whether the lab's lines are what they are said to be."""
     found, right = [], True
     for mbit, rtt_ms in ((100, 1), (100, 20)):
-        rtt, rate = probe(scope, scope.lab(Link(mbit, rtt_ms), Link(mbit, rtt_ms)), 50, 4)
+        rtt, rate = probe(scope, scope.lab(Link(mbit, rtt_ms, remote=True), Link(mbit, rtt_ms)), 50, 4)
         right &= rtt_ms <= rtt <= rtt_ms * 1.1 + 0.5 and 0.85 * mbit <= rate <= 1.03 * mbit
         found.append({"mbit": mbit, "rtt_ms": rtt_ms, "rtt": rtt, "rate": rate})
     yield Result(
@@ -119,7 +119,7 @@ def self_test(options, work):
     switch = options.binaries / "switch"
     begin = time.monotonic()
     with Scope(options, work / "self-test") as scope:
-        lab = scope.lab(Link(50, 10), Link(50, 10))
+        lab = scope.lab(Link(50, 10, remote=True), Link(50, 10))
         rtt, rate = probe(scope, lab, 20, 1)
         pids = [host.holder.pid for host in lab.hosts] + [lab.switch.pid]
     problems = []
@@ -237,7 +237,9 @@ def main():
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     check(options)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupted)
+        # nohup has it ignored.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupted)
     options.dir.mkdir(parents=True, exist_ok=True)
     sweep(options.dir)
     with tempfile.TemporaryDirectory(prefix=f"bench.{os.getpid()}.", dir=options.dir, ignore_cleanup_errors=True) as d:

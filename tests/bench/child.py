@@ -16,6 +16,12 @@ LEASH = ["setpriv", "--pdeathsig", "TERM", "--"]
 TICK = os.sysconf("SC_CLK_TCK")
 
 
+def cpu_seconds(pid):
+    """User and system time so far, of all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
 class Child(Process):
     """A program on a host of the lab (None: this machine's network), tied to a processor if one is named."""
 
@@ -44,9 +50,7 @@ class Child(Process):
         raise self.failure("ended before its memory could be looked at")
 
     def cpu_seconds(self):
-        """User and system time so far, of all threads."""
-        fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
+        return cpu_seconds(self.child.pid)
 
     def wait_for(self, what, condition, seconds):
         """Polls until the condition gives something; fails when the program ends first."""
@@ -60,4 +64,4 @@ class Child(Process):
         return found
 
 
-__all__ = ["LEASH", "Child", "Failure"]
+__all__ = ["LEASH", "Child", "Failure", "cpu_seconds"]

@@ -10,10 +10,21 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from child import LEASH, Failure
+from child import LEASH, Failure, cpu_seconds
 
 NETWORK = "10.77.0.0/16"
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x2, 0x1000
+
+
+def realtime(priority):
+    """What puts a program before all others of this machine; nothing where that is not allowed.
+
+    The network and the hosts at its other end are not this machine's: they must not wait for its processors, which
+    an emulated guest keeps busy.
+    """
+    prefix = ["chrt", "--rr", str(priority)]
+    works = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    return prefix if works else []
 
 
 def ip(*arguments, host=None):
@@ -25,11 +36,15 @@ def ip(*arguments, host=None):
 
 @dataclass
 class Link:
-    """A host's line: rate each way in Mbit/s (0: no limit), its share of the round trip, the longest queue."""
+    """A host's line: rate each way in Mbit/s (0: no limit), the round trip to a host with the same, the longest queue.
+
+    `remote`: the host stands for another machine, so its programs go before those of this one.
+    """
 
     mbit: float = 100
     rtt_ms: float = 1
     queue_ms: float = 50
+    remote: bool = False
 
     def argument(self):
         # Each way a frame passes a line of either host, so each line has a quarter of the round trip.
@@ -39,7 +54,7 @@ class Link:
 class Host:
     """A network namespace. A process holds it, so that it goes with the lab and needs no name of its own."""
 
-    def __init__(self, number):
+    def __init__(self, number, remote):
         self.address = f"10.77.{number // 250}.{number % 250 + 1}"
         self.holder = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--net", "--", "sh", "-c", "echo; exec sleep infinity"],
@@ -48,7 +63,7 @@ class Host:
             start_new_session=True,
         )
         # The mount namespace stays this one: mounts made on a host are seen by all.
-        self.enter = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net"]
+        self.enter = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", *(realtime(1) if remote else [])]
         if self.holder.stdout.read(1) != b"\n":
             raise Failure("no network namespace could be made: run as root, with CONFIG_NET_NS in the kernel")
 
@@ -100,8 +115,8 @@ class Lab:
     def _up(self, switch, mtu, congestion):
         with contextlib.ExitStack() as taps:
             descriptors = []
-            for number in range(len(self.links)):
-                host = Host(number)
+            for number, link in enumerate(self.links):
+                host = Host(number, link.remote)
                 self.stack.callback(host.close)
                 self.hosts.append(host)
                 descriptors.append(host.connect(mtu, congestion))
@@ -110,7 +125,7 @@ class Lab:
             self.stack.callback(self.control.close)
             with theirs:
                 self.switch = subprocess.Popen(
-                    [*LEASH, str(switch), *(link.argument() for link in self.links)],
+                    [*LEASH, *realtime(2), str(switch), *(link.argument() for link in self.links)],
                     stdin=theirs,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
@@ -130,6 +145,10 @@ class Lab:
         except subprocess.TimeoutExpired:
             self.switch.kill()
             self.switch.communicate()
+
+    def cpu_seconds(self):
+        """What the network costs this machine, and a real one would not."""
+        return cpu_seconds(self.switch.pid)
 
     def __enter__(self):
         return self

@@ -23,7 +23,7 @@ class Boots:
     def ours(self, scope, images, rtt_ms):
         """A lab with a seed on its first host and the image."""
         image, torrent = images.appliance()
-        lab = scope.lab(Link(MBIT, rtt_ms), Link(MBIT, rtt_ms))
+        lab = scope.lab(Link(MBIT, rtt_ms, remote=True), Link(MBIT, rtt_ms))
         _, address = scope.seed(torrent, image.parent, host=lab.hosts[0])
         return image, torrent, lab, address
 
@@ -44,7 +44,9 @@ class Boots:
                 local.append(local_boot(inner, image, TIMEOUT))
             note(f"{row}: run {run + 1}: swarm ({local[-1]:.2f} s was the local file)")
             with scope.inner("swarm") as inner:
+                before = lab.cpu_seconds()
                 ours.append(swarm_boot(inner, torrent, address, lab.hosts[1], TIMEOUT))
+                network = lab.cpu_seconds() - before
             note(f"{row}: run {run + 1}: {ours[-1][0]:.2f} s was the swarm")
             for other, times in others.values():
                 # It fetches the whole image before long: once is enough to see that.
@@ -56,11 +58,11 @@ class Boots:
                     times.append((*other.boot(inner, limit_s), limit_s))
         self.done += [done for _, done in ours]
         ratios = [seconds / base for (seconds, _), base in zip(ours, local, strict=True)]
-        yield self._ours(row, rtt_ms, limit, local, ours, ratios)
+        yield self._ours(row, rtt_ms, limit, local, ours, ratios, network)
         for other, times in others.values():
             yield self._other(row, other.name, local, times)
 
-    def _ours(self, row, rtt_ms, limit, local, ours, ratios):
+    def _ours(self, row, rtt_ms, limit, local, ours, ratios, network):
         done = ours[-1][1]
         return Result(
             row,
@@ -71,7 +73,8 @@ class Boots:
             f"local {median(local):.2f} s, swarm {median(s for s, _ in ours):.2f} s, ratios {spread(ratios)};"
             f" fetched {done['fetched_bytes'] / 1e6:.1f} MB (demand {done['demand_bytes'] / 1e6:.1f},"
             f" read-ahead {done['readahead_bytes'] / 1e6:.1f}); {done['stalls']} stalls, {done['stall_seconds']:.2f} s;"
-            f" wait p50 {done['demand_p50_ms']:.1f} ms, p99 {done['demand_p99_ms']:.1f} ms",
+            f" wait p50 {done['demand_p50_ms']:.1f} ms, p99 {done['demand_p99_ms']:.1f} ms;"
+            f" the lab took {network:.1f} CPU s",
             {"local": local, "swarm": [s for s, _ in ours], "ratios": ratios, "done": [d for _, d in ours]},
         )
 

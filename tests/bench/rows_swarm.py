@@ -21,7 +21,7 @@ def demand(scope, images):
     """Random reads of missing data while a full fill keeps the line busy."""
     mbit, rtt_ms, reads = 100, 20, scope.options.reads
     image, torrent = images.random(scope.options.size)
-    lab = scope.lab(Link(mbit, rtt_ms), Link(mbit, rtt_ms))
+    lab = scope.lab(Link(mbit, rtt_ms, remote=True), Link(mbit, rtt_ms))
     _, address = scope.seed(torrent, image.parent, host=lab.hosts[0])
     launch = scope.launch(torrent, peers=[address], fill="full", host=lab.hosts[1])
     # Until the fill has found the line's rate.
