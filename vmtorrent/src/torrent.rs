@@ -266,7 +266,7 @@ async fn watch_room(torrent: &Torrent, before: Option<Shortage>) -> Option<Short
         // Nobody may be listening.
         let _ = torrent.events.send(match shortage {
             Shortage::Failing { .. } => Event::StorageFailed { reason },
-            Shortage::DiskFull { .. } | Shortage::Bound { .. } => Event::CacheFull { reason },
+            _ => Event::CacheFull { reason },
         });
     }
     short

@@ -42,7 +42,7 @@ pub(crate) use shortage::Shortage;
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
@@ -82,6 +82,8 @@ pub(crate) struct Pristine {
     gone: Mutex<Vec<PieceIndex>>,
     shortage: Mutex<Option<Shortage>>,
     budget: Option<Arc<DiskBudget>>,
+    /// The directory of the copy; `None` where nothing is ever written.
+    place: Option<PathBuf>,
     /// `None` where no budget makes pieces go.
     recency: Option<Recency>,
     /// Dropped last: the files lie in it.
@@ -149,8 +151,10 @@ impl Pristine {
             }
         };
         let pool = FilePool::of_process();
+        let place = directory.to_path_buf();
         let files = FileSet::new(&pool, &image, &directory.join("data"), true);
         let mut pristine = Self::assemble(image, files, states, have, home);
+        pristine.place = Some(place);
         pristine.limit(budget);
         Ok(Opened { pristine, leader })
     }
@@ -197,6 +201,7 @@ impl Pristine {
             gone: Mutex::default(),
             shortage: Mutex::default(),
             budget: None,
+            place: None,
             recency: None,
             image,
             files,

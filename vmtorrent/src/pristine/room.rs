@@ -5,6 +5,7 @@
 //! goes on; the least recently used of them go when there are too many. Where the session bounds what copies
 //! may take ([`DiskBudget`]), a piece that comes replaces on the disk what was not read for long.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use crate::image::{PieceClass, PieceIndex};
 /// Bytes of pieces that are held in memory; and at least this many pieces.
 const HELD_BYTES: u64 = 32 << 20;
 const HELD_PIECES: u64 = 4;
+/// What is left for guests: a part of the file system, and no more than so many bytes.
+const RESERVED_PART: u64 = 20;
+const RESERVED_BYTES: u64 = 1 << 30;
 /// Bytes in which file systems give storage out, mostly.
 const BLOCK: u64 = 4096;
 /// How many pieces are tried when one is to go and others use them.
@@ -51,8 +55,9 @@ impl Pristine {
             }
             self.let_go(piece);
         }
-        let full = self.budget.as_deref().is_some_and(|b| !has_slack(b));
-        if !full {
+        let bounded = self.budget.as_deref().is_some_and(|b| !has_slack(b));
+        // Twice what is reserved, so that it does not begin and end with each piece.
+        if !bounded && self.little_space(2).is_none() {
             *self.shortage.lock() = None;
         }
     }
@@ -60,7 +65,10 @@ impl Pristine {
     /// Writes a piece to the disk and notes that it is there, or says why not.
     pub(super) fn write_piece(&self, piece: PieceIndex, data: &[u8]) -> Result<(), Shortage> {
         let Some(budget) = self.budget.as_deref() else {
-            return self.write_spans(piece, data).map_err(Shortage::from_error);
+            self.write_spans(piece, data)
+                .map_err(Shortage::from_error)?;
+            self.look_at_space();
+            return Ok(());
         };
         let cost: u64 = self
             .layout
@@ -92,8 +100,23 @@ impl Pristine {
             self.note_shortage(Shortage::Bound {
                 limit: budget.limit(),
             });
+        } else {
+            self.look_at_space();
         }
         written.map_err(Shortage::from_error)
+    }
+
+    fn look_at_space(&self) {
+        if let Some(left) = self.little_space(1) {
+            self.note_shortage(Shortage::LittleSpace { left });
+        }
+    }
+
+    /// What is left on the disk of the copy, if that is less than `times` what is reserved for guests; bytes.
+    fn little_space(&self, times: u64) -> Option<u64> {
+        let (left, total) = free_space(self.place.as_deref()?)?;
+        let reserved = (total / RESERVED_PART).min(RESERVED_BYTES);
+        (left < times * reserved).then_some(left)
     }
 
     fn write_spans(&self, piece: PieceIndex, data: &[u8]) -> Result<()> {
@@ -236,6 +259,23 @@ impl Pristine {
                 recency.touch(self.image.canonical(PieceIndex(piece)));
             }
         }
+    }
+}
+
+/// Bytes that are left to us on a file system, and all that it has.
+fn free_space(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        let space = rustix::fs::statvfs(path).ok()?;
+        Some((
+            space.f_bavail.saturating_mul(space.f_frsize),
+            space.f_blocks.saturating_mul(space.f_frsize),
+        ))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
     }
 }
 
