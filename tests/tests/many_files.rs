@@ -87,7 +87,7 @@ fn twenty_thousand_files_are_served_read_and_written_with_256_descriptors() {
     // Without a flush in between, so that all of them have something to lose.
     let changed = |index: usize| {
         let mut content = content(index);
-        if index % (FILES / WRITTEN) == 0 {
+        if index.is_multiple_of(FILES / WRITTEN) {
             content.resize(content.len().max(600), 0);
             content[100..600].fill(index as u8 | 1);
         }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../../README.md")]
 
+mod announcer;
 mod appliance;
 mod bencode;
 mod bitfield;
@@ -14,6 +15,9 @@ mod http;
 pub mod image;
 mod launch;
 mod lock_file;
+mod log_limit;
+mod lsd;
+mod metrics;
 mod options;
 mod overlay;
 pub mod picker;

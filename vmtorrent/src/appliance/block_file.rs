@@ -38,7 +38,7 @@ impl BlockFile for Disk {
         self.overlay()
             .set_len(length)
             .map_err(|e| self.to_errno("set length", &e))?;
-        self.wrote(0);
+        self.touch_time();
         Ok(())
     }
 
@@ -115,6 +115,9 @@ impl BlockFile for Disk {
         Box::pin(async move {
             let disk = self.clone();
             let done = self.blocking(move || disk.overlay().flush()).await;
+            if done.is_ok() {
+                self.config.counters.flushed();
+            }
             done.map_err(|e| self.to_errno("flush", &e))
         })
     }

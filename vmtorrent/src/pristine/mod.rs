@@ -44,7 +44,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
 use sha1::{Digest, Sha1};
@@ -59,6 +59,7 @@ use self::piece_states::PieceStates;
 use self::recency::Recency;
 use crate::file_pool::FilePool;
 use crate::image::{Image, PieceIndex};
+use crate::metrics::Counter;
 use crate::{Bitfield, Error, ErrorKind, Result, durable};
 
 /// Bytes that are hashed at a time.
@@ -73,6 +74,8 @@ pub(crate) struct Pristine {
     /// `None` where nothing outlives the process.
     have: Mutex<Option<HaveFile>>,
     claims: Claims,
+    damaged: Counter,
+    refused: Counter,
     held: Mutex<Held>,
     /// How many pieces are held, to be known without the lock.
     held_pieces: AtomicUsize,
@@ -86,6 +89,8 @@ pub(crate) struct Pristine {
     place: Option<PathBuf>,
     /// `None` where no budget makes pieces go.
     recency: Option<Recency>,
+    /// Pieces that go give no storage back here.
+    futile: AtomicBool,
     /// Dropped last: the files lie in it.
     home: Home,
 }
@@ -208,6 +213,9 @@ impl Pristine {
             states: RwLock::new(states),
             have: Mutex::new(have),
             claims: Claims::default(),
+            damaged: Counter::default(),
+            refused: Counter::default(),
+            futile: AtomicBool::new(false),
             home,
         }
     }
@@ -252,6 +260,16 @@ impl Pristine {
     /// What is known of a piece.
     pub(crate) fn state(&self, piece: PieceIndex) -> PieceState {
         self.states.read().get(piece)
+    }
+
+    /// Pieces that turned out damaged so far.
+    pub(crate) fn damaged_pieces(&self) -> u64 {
+        self.damaged.get()
+    }
+
+    /// Pieces that came and that the disk would not take, so far.
+    pub(crate) fn refused_pieces(&self) -> u64 {
+        self.refused.get()
     }
 
     /// Bytes of the image that are there; zeros and duplicates count.
@@ -315,8 +333,10 @@ impl Pristine {
         if right {
             self.states.write().set(piece, PieceState::Verified);
         } else {
-            tracing::warn!(image = self.image.name(), %piece, "a piece on disk is damaged");
+            // The swarm, which is told of it, warns.
+            tracing::debug!(image = self.image.name(), %piece, "a piece on disk is damaged");
             self.set_missing(piece);
+            self.damaged.increment();
         }
         Ok(right)
     }

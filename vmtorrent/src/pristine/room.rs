@@ -23,6 +23,8 @@ const RESERVED_PART: u64 = 20;
 const RESERVED_BYTES: u64 = 1 << 30;
 /// Bytes in which file systems give storage out, mostly.
 const BLOCK: u64 = 4096;
+/// After how many pieces that went without giving storage back no more go.
+const FUTILE: u32 = 8;
 /// How many pieces are tried when one is to go and others use them.
 const TRIES: u32 = 16;
 
@@ -79,12 +81,10 @@ impl Pristine {
                 end.next_multiple_of(BLOCK) - s.offset / BLOCK * BLOCK
             })
             .sum();
-        while !budget.try_take(cost) {
-            if !self.evict_one() {
-                return Err(Shortage::Bound {
-                    limit: budget.limit(),
-                });
-            }
+        if !self.take_room(budget, cost) {
+            return Err(Shortage::Bound {
+                limit: budget.limit(),
+            });
         }
         let written = self.write_spans(piece, data);
         // From here on what the files really take counts.
@@ -106,8 +106,31 @@ impl Pristine {
         written.map_err(Shortage::from_error)
     }
 
+    /// Takes `cost` bytes of the budget, for which other pieces go if they have to.
+    fn take_room(&self, budget: &DiskBudget, cost: u64) -> bool {
+        if cost > budget.limit() {
+            return false;
+        }
+        let before = budget.left();
+        let mut gone = 0;
+        while !budget.try_take(cost) {
+            // Not every file system gives storage back: there, all would go for nothing.
+            if gone >= FUTILE && budget.left() <= before {
+                self.futile.store(true, Ordering::Relaxed);
+            }
+            if !self.evict_one() {
+                return false;
+            }
+            gone += 1;
+        }
+        true
+    }
+
     fn look_at_space(&self) {
-        if let Some(left) = self.little_space(1) {
+        // What is worse was told already.
+        if self.shortage.lock().is_none()
+            && let Some(left) = self.little_space(1)
+        {
             self.note_shortage(Shortage::LittleSpace { left });
         }
     }
@@ -133,6 +156,9 @@ impl Pristine {
 
     /// Holds a verified piece in memory, because the disk would not take it.
     pub(super) fn hold(&self, piece: PieceIndex, data: &[u8], shortage: Shortage) {
+        if shortage.refuses() {
+            self.refused.increment();
+        }
         self.note_shortage(shortage);
         let mut held = self.held.lock();
         let gone = held.insert(piece, Bytes::copy_from_slice(data));
@@ -170,6 +196,9 @@ impl Pristine {
         let Some(recency) = &self.recency else {
             return false;
         };
+        if self.futile.load(Ordering::Relaxed) {
+            return false;
+        }
         let may_go = |piece| {
             self.image.piece_class(piece) == PieceClass::Unique
                 && self.states.read().is_on_disk(piece)

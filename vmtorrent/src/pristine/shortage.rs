@@ -38,6 +38,11 @@ impl Shortage {
         }
     }
 
+    /// Whether the disk refuses pieces, as opposed to a limit that we keep to.
+    pub(crate) fn refuses(&self) -> bool {
+        matches!(self, Self::DiskFull { .. } | Self::Failing { .. })
+    }
+
     /// Whether one is of the same kind; they may name different places.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
