@@ -108,20 +108,22 @@ impl Pristine {
 
     /// Takes `cost` bytes of the budget, for which other pieces go if they have to.
     fn take_room(&self, budget: &DiskBudget, cost: u64) -> bool {
-        if cost > budget.limit() {
-            return false;
-        }
-        let before = budget.left();
-        let mut gone = 0;
-        while !budget.try_take(cost) {
+        cost <= budget.limit() && self.evict_until(|| budget.try_take(cost))
+    }
+
+    /// Has pieces go until there is room `enough`; false when there is none.
+    fn evict_until(&self, enough: impl Fn() -> bool) -> bool {
+        let (mut gone, mut freed) = (0, 0);
+        while !enough() {
+            let Some(bytes) = self.evict_one() else {
+                return false;
+            };
+            gone += 1;
+            freed += bytes;
             // Not every file system gives storage back: there, all would go for nothing.
-            if gone >= FUTILE && budget.left() <= before {
+            if gone >= FUTILE && freed == 0 {
                 self.futile.store(true, Ordering::Relaxed);
             }
-            if !self.evict_one() {
-                return false;
-            }
-            gone += 1;
         }
         true
     }
@@ -191,22 +193,19 @@ impl Pristine {
         self.evictions.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Takes the piece from the disk that was not used for longest.
-    fn evict_one(&self) -> bool {
-        let Some(recency) = &self.recency else {
-            return false;
-        };
+    /// Takes the piece from the disk that was not used for longest, and gives the bytes that this brought. `None`
+    /// when none may go.
+    fn evict_one(&self) -> Option<u64> {
+        let recency = self.recency.as_ref()?;
         if self.futile.load(Ordering::Relaxed) {
-            return false;
+            return None;
         }
         let may_go = |piece| {
             self.image.piece_class(piece) == PieceClass::Unique
                 && self.states.read().is_on_disk(piece)
         };
         for _ in 0..TRIES {
-            let Some(piece) = recency.oldest(may_go) else {
-                return false;
-            };
+            let piece = recency.oldest(may_go)?;
             let Some(_claim) = self.claims.try_take(piece) else {
                 // Somebody hashes or writes it, so it is in use.
                 recency.touch(piece);
@@ -216,16 +215,17 @@ impl Pristine {
                 continue;
             }
             self.forget(piece);
-            self.give_back(piece);
+            let freed = self.give_back(piece);
             self.gone.lock().push(piece);
-            return true;
+            return Some(freed);
         }
-        false
+        None
     }
 
     /// Gives the storage of a piece back that went. Where files are not aligned to pieces, a block of the file system
-    /// may hold bytes of a neighbour too: it is given back with the one that goes last.
-    fn give_back(&self, piece: PieceIndex) {
+    /// may hold bytes of a neighbour too: it is given back with the one that goes last. Gives the bytes.
+    fn give_back(&self, piece: PieceIndex) -> u64 {
+        let mut freed = 0;
         for span in self.layout.piece_spans(piece) {
             let Some(file) = span.file else { continue };
             let file_at = self.image.files()[file].offset;
@@ -255,8 +255,10 @@ impl Pristine {
             if let Err(error) = self.files.punch(file, start, end - start) {
                 tracing::warn!(%piece, %error, "the storage of a piece was not given back");
             }
-            self.measure(Some(file));
+            let (before, now) = self.measure(Some(file));
+            freed += before.saturating_sub(now);
         }
+        freed
     }
 
     /// Goes below the bound, in case it was higher before.
@@ -264,7 +266,7 @@ impl Pristine {
         let Some(budget) = self.budget.as_deref() else {
             return;
         };
-        while budget.is_exceeded() && self.evict_one() {}
+        self.evict_until(|| !budget.is_exceeded());
         // The swarm learns what is there only now.
         self.take_gone();
         if budget.left() < u64::from(self.image.geometry().nominal_piece_length()) {
@@ -274,11 +276,14 @@ impl Pristine {
         }
     }
 
-    fn measure(&self, file: Option<usize>) {
-        if let (Some(file), Some(budget)) = (file, self.budget.as_deref()) {
-            let (before, now) = self.files.measure(file);
-            budget.change(before, now);
-        }
+    /// Looks at what a file takes now: what it took before, and now.
+    fn measure(&self, file: Option<usize>) -> (u64, u64) {
+        let (Some(file), Some(budget)) = (file, self.budget.as_deref()) else {
+            return (0, 0);
+        };
+        let (before, now) = self.files.measure(file);
+        budget.change(before, now);
+        (before, now)
     }
 
     /// A use of the pieces of a range, where that matters.
