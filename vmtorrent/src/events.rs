@@ -21,9 +21,10 @@ pub enum Event {
         /// What the system says.
         reason: String,
     },
-    /// The disk of the cache is full, or the copy has reached [`max_disk`](crate::SessionOptions::max_disk). Nothing
-    /// is fetched in the background any more. What reads need is fetched and kept in memory for a while, or takes
-    /// the place of what was not read for long. It goes on by itself when there is room.
+    /// The disk of the cache is full but for a reserve for what guests write (a twentieth, at most 1 GiB), or the copy
+    /// has reached [`max_disk`](crate::SessionOptions::max_disk). Nothing is fetched in the background any more. What
+    /// reads need is fetched all the same: it takes what is left of the disk or the place of what was not read for
+    /// long, or is kept in memory for a while. It goes on by itself when there is room.
     CacheFull {
         /// What the system says, or the bound.
         reason: String,

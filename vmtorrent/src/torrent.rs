@@ -239,13 +239,14 @@ impl Torrent {
             wasted_bytes: traffic.wasted,
             uploaded_bytes: traffic.uploaded,
             peers: self.swarm.peers(),
-            storage_failing: self.swarm.storage_error().is_some(),
+            storage_failing: self.swarm.storage_error().is_some()
+                || self.pristine.shortage().is_some_and(|s| s.refuses()),
             announces_answered: announces.map_or(0, |a| a.answered.get()),
             announces_failed: announces.map_or(0, |a| a.failed.get()),
             pieces_verified: counters.verified.get(),
             pieces_failed: counters.failed.get(),
             pieces_damaged: self.pristine.damaged_pieces(),
-            storage_errors: counters.storage_errors.get(),
+            storage_errors: counters.storage_errors.get() + self.pristine.refused_pieces(),
             dials: counters.dials.get(),
             dial_failures: counters.dial_failures.get(),
             refused: counters.refused.get(),
@@ -371,7 +372,7 @@ async fn watch_room(torrent: &Torrent, before: Option<Shortage>) -> Option<Short
         // Nobody may be listening.
         let _ = torrent.events.send(match shortage {
             Shortage::Failing { .. } => Event::StorageFailed { reason },
-            Shortage::DiskFull { .. } | Shortage::Bound { .. } => Event::CacheFull { reason },
+            _ => Event::CacheFull { reason },
         });
     }
     short

@@ -141,7 +141,7 @@ mod tests {
             range: 0..10_000,
             kind: ExtentKind::Base,
         };
-        assert_eq!(lazy.extents(0..u64::MAX), std::slice::from_ref(&whole));
+        assert_eq!(lazy.extents(0..u64::MAX), [whole]);
         assert_eq!((lazy.len(), lazy.data_blocks()), (10_000, 0));
         assert!(lazy.extents(10_000..20_000).is_empty());
         lazy.flush().unwrap();

@@ -30,13 +30,13 @@
 //! 9. After a restart nothing counts as durable: the first flush syncs everything, since an earlier process may
 //!    have been killed between writing and syncing.
 //! 10. *A sync that failed is never repeated in good faith*: the system takes pages that it could not write for
-//!     written, whatever the cause (a full disk below a network file system too). A journal is replaced by a new file.
-//!     For the data file all later flushes fail, until the overlay is opened again; a mark beside it (`N.lost`) lets that
-//!     opening forget what is only in the page cache, so that reads show what the disk has.
+//!     written, whatever the cause (a full disk below a network file system too). A journal is replaced by a new
+//!     file. For the data file all later flushes fail, until the overlay is opened again; a mark beside it
+//!     (`N.lost`) lets that opening forget what is only in the page cache, so that reads show what the disk has.
 //!
-//! Locks: a change holds the blocks that it touches (`claims`) from its look at their states until it has set them, around
-//! its disk I/O; one that moves the end holds all blocks from there on. So changes of the same blocks follow each
-//! other, and those of others go on meanwhile. `state` is held only while the map is looked at or changed, never
+//! Locks: a change holds the blocks that it touches (`claims`) from its look at their states until it has set them,
+//! around its disk I/O; one that moves the end holds all blocks from there on. So changes of the same blocks follow
+//! each other, and those of others go on meanwhile. `state` is held only while the map is looked at or changed, never
 //! around disk I/O; `journal` by one flush at a time. Readers take `state` alone, so they never wait for a disk
 //! write. Order: `journal` or a claim, then `state`.
 

@@ -697,6 +697,9 @@ fn pairs() -> Vec<(Op, Op)> {
         vec![
             write(4100, 600, 7),
             write(8192, 4096, 7),
+            // Of blocks that were not written before.
+            write(12_288, 4096, 7),
+            write(13_000, 50, 7),
             write(16_384, 100, 7),
             zero(0, 8192),
             discard(100, 5000),
@@ -750,7 +753,8 @@ fn a_change_or_a_flush_in_the_middle_of_another_keeps_the_promise() {
     }
 }
 
-/// Does `inner` at moment `at` of `outer` (a beginning or an end of one of its calls), with the power going after `power` calls. Gives 1 if they met.
+/// Does `inner` at moment `at` of `outer` (a beginning or an end of one of its calls), with the power going after
+/// `power` calls. Gives 1 if they met.
 fn check_pair(
     outer: &Op,
     inner: &Op,

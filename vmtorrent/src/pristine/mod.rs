@@ -42,9 +42,9 @@ pub(crate) use shortage::Shortage;
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
 use sha1::{Digest, Sha1};
@@ -75,6 +75,7 @@ pub(crate) struct Pristine {
     have: Mutex<Option<HaveFile>>,
     claims: Claims,
     damaged: Counter,
+    refused: Counter,
     held: Mutex<Held>,
     /// How many pieces are held, to be known without the lock.
     held_pieces: AtomicUsize,
@@ -84,8 +85,12 @@ pub(crate) struct Pristine {
     gone: Mutex<Vec<PieceIndex>>,
     shortage: Mutex<Option<Shortage>>,
     budget: Option<Arc<DiskBudget>>,
+    /// The directory of the copy; `None` where nothing is ever written.
+    place: Option<PathBuf>,
     /// `None` where no budget makes pieces go.
     recency: Option<Recency>,
+    /// Pieces that go give no storage back here.
+    futile: AtomicBool,
     /// Dropped last: the files lie in it.
     home: Home,
 }
@@ -151,8 +156,10 @@ impl Pristine {
             }
         };
         let pool = FilePool::of_process();
+        let place = directory.to_path_buf();
         let files = FileSet::new(&pool, &image, &directory.join("data"), true);
         let mut pristine = Self::assemble(image, files, states, have, home);
+        pristine.place = Some(place);
         pristine.limit(budget);
         Ok(Opened { pristine, leader })
     }
@@ -199,6 +206,7 @@ impl Pristine {
             gone: Mutex::default(),
             shortage: Mutex::default(),
             budget: None,
+            place: None,
             recency: None,
             image,
             files,
@@ -206,6 +214,8 @@ impl Pristine {
             have: Mutex::new(have),
             claims: Claims::default(),
             damaged: Counter::default(),
+            refused: Counter::default(),
+            futile: AtomicBool::new(false),
             home,
         }
     }
@@ -255,6 +265,11 @@ impl Pristine {
     /// Pieces that turned out damaged so far.
     pub(crate) fn damaged_pieces(&self) -> u64 {
         self.damaged.get()
+    }
+
+    /// Pieces that came and that the disk would not take, so far.
+    pub(crate) fn refused_pieces(&self) -> u64 {
+        self.refused.get()
     }
 
     /// Bytes of the image that are there; zeros and duplicates count.

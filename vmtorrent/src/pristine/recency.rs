@@ -38,10 +38,12 @@ impl Recency {
         self.epoch.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The piece that was not used for longest, of those that `may_go`.
+    /// The piece that was not used for longest, of those that `may_go`; the last one among equals, since a machine
+    /// begins with the first ones.
     pub(super) fn oldest(&self, may_go: impl Fn(PieceIndex) -> bool) -> Option<PieceIndex> {
-        let pieces = (0..).map(PieceIndex).zip(&self.last_use);
+        let pieces = self.last_use.iter().enumerate().rev();
         pieces
+            .map(|(index, last)| (PieceIndex(index as u32), last))
             .filter(|(piece, _)| may_go(*piece))
             .min_by_key(|(_, last)| last.load(Ordering::Relaxed))
             .map(|(piece, _)| piece)
@@ -63,6 +65,6 @@ mod tests {
         while let Some(piece) = recency.oldest(|p| !order.contains(&p.0)) {
             order.push(piece.0);
         }
-        assert_eq!(order, [2, 4, 3, 0, 1]);
+        assert_eq!(order, [4, 2, 3, 0, 1]);
     }
 }

@@ -5,6 +5,7 @@
 //! goes on; the least recently used of them go when there are too many. Where the session bounds what copies
 //! may take ([`DiskBudget`]), a piece that comes replaces on the disk what was not read for long.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -17,8 +18,13 @@ use crate::image::{PieceClass, PieceIndex};
 /// Bytes of pieces that are held in memory; and at least this many pieces.
 const HELD_BYTES: u64 = 32 << 20;
 const HELD_PIECES: u64 = 4;
+/// What is left for guests: a part of the file system, and no more than so many bytes.
+const RESERVED_PART: u64 = 20;
+const RESERVED_BYTES: u64 = 1 << 30;
 /// Bytes in which file systems give storage out, mostly.
 const BLOCK: u64 = 4096;
+/// After how many pieces that went without giving storage back no more go.
+const FUTILE: u32 = 8;
 /// How many pieces are tried when one is to go and others use them.
 const TRIES: u32 = 16;
 
@@ -51,8 +57,9 @@ impl Pristine {
             }
             self.let_go(piece);
         }
-        let full = self.budget.as_deref().is_some_and(|b| !has_slack(b));
-        if !full {
+        let bounded = self.budget.as_deref().is_some_and(|b| !has_slack(b));
+        // Twice what is reserved, so that it does not begin and end with each piece.
+        if !bounded && self.little_space(2).is_none() {
             *self.shortage.lock() = None;
         }
     }
@@ -60,7 +67,10 @@ impl Pristine {
     /// Writes a piece to the disk and notes that it is there, or says why not.
     pub(super) fn write_piece(&self, piece: PieceIndex, data: &[u8]) -> Result<(), Shortage> {
         let Some(budget) = self.budget.as_deref() else {
-            return self.write_spans(piece, data).map_err(Shortage::from_error);
+            self.write_spans(piece, data)
+                .map_err(Shortage::from_error)?;
+            self.look_at_space();
+            return Ok(());
         };
         let cost: u64 = self
             .layout
@@ -71,12 +81,10 @@ impl Pristine {
                 end.next_multiple_of(BLOCK) - s.offset / BLOCK * BLOCK
             })
             .sum();
-        while !budget.try_take(cost) {
-            if !self.evict_one() {
-                return Err(Shortage::Bound {
-                    limit: budget.limit(),
-                });
-            }
+        if !self.take_room(budget, cost) {
+            return Err(Shortage::Bound {
+                limit: budget.limit(),
+            });
         }
         let written = self.write_spans(piece, data);
         // From here on what the files really take counts.
@@ -92,8 +100,48 @@ impl Pristine {
             self.note_shortage(Shortage::Bound {
                 limit: budget.limit(),
             });
+        } else {
+            self.look_at_space();
         }
         written.map_err(Shortage::from_error)
+    }
+
+    /// Takes `cost` bytes of the budget, for which other pieces go if they have to.
+    fn take_room(&self, budget: &DiskBudget, cost: u64) -> bool {
+        cost <= budget.limit() && self.evict_until(|| budget.try_take(cost))
+    }
+
+    /// Has pieces go until there is room `enough`; false when there is none.
+    fn evict_until(&self, enough: impl Fn() -> bool) -> bool {
+        let (mut gone, mut freed) = (0, 0);
+        while !enough() {
+            let Some(bytes) = self.evict_one() else {
+                return false;
+            };
+            gone += 1;
+            freed += bytes;
+            // Not every file system gives storage back: there, all would go for nothing.
+            if gone >= FUTILE && freed == 0 {
+                self.futile.store(true, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+
+    fn look_at_space(&self) {
+        // What is worse was told already.
+        if self.shortage.lock().is_none()
+            && let Some(left) = self.little_space(1)
+        {
+            self.note_shortage(Shortage::LittleSpace { left });
+        }
+    }
+
+    /// What is left on the disk of the copy, if that is less than `times` what is reserved for guests; bytes.
+    fn little_space(&self, times: u64) -> Option<u64> {
+        let (left, total) = free_space(self.place.as_deref()?)?;
+        let reserved = (total / RESERVED_PART).min(RESERVED_BYTES);
+        (left < times * reserved).then_some(left)
     }
 
     fn write_spans(&self, piece: PieceIndex, data: &[u8]) -> Result<()> {
@@ -110,6 +158,9 @@ impl Pristine {
 
     /// Holds a verified piece in memory, because the disk would not take it.
     pub(super) fn hold(&self, piece: PieceIndex, data: &[u8], shortage: Shortage) {
+        if shortage.refuses() {
+            self.refused.increment();
+        }
         self.note_shortage(shortage);
         let mut held = self.held.lock();
         let gone = held.insert(piece, Bytes::copy_from_slice(data));
@@ -144,19 +195,19 @@ impl Pristine {
         self.evictions.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Takes the piece from the disk that was not used for longest.
-    fn evict_one(&self) -> bool {
-        let Some(recency) = &self.recency else {
-            return false;
-        };
+    /// Takes the piece from the disk that was not used for longest, and gives the bytes that this brought. `None`
+    /// when none may go.
+    fn evict_one(&self) -> Option<u64> {
+        let recency = self.recency.as_ref()?;
+        if self.futile.load(Ordering::Relaxed) {
+            return None;
+        }
         let may_go = |piece| {
             self.image.piece_class(piece) == PieceClass::Unique
                 && self.states.read().is_on_disk(piece)
         };
         for _ in 0..TRIES {
-            let Some(piece) = recency.oldest(may_go) else {
-                return false;
-            };
+            let piece = recency.oldest(may_go)?;
             let Some(_claim) = self.claims.try_take(piece) else {
                 // Somebody hashes or writes it, so it is in use.
                 recency.touch(piece);
@@ -166,16 +217,17 @@ impl Pristine {
                 continue;
             }
             self.forget(piece);
-            self.give_back(piece);
+            let freed = self.give_back(piece);
             self.gone.lock().push(piece);
-            return true;
+            return Some(freed);
         }
-        false
+        None
     }
 
     /// Gives the storage of a piece back that went. Where files are not aligned to pieces, a block of the file system
-    /// may hold bytes of a neighbour too: it is given back with the one that goes last.
-    fn give_back(&self, piece: PieceIndex) {
+    /// may hold bytes of a neighbour too: it is given back with the one that goes last. Gives the bytes.
+    fn give_back(&self, piece: PieceIndex) -> u64 {
+        let mut freed = 0;
         for span in self.layout.piece_spans(piece) {
             let Some(file) = span.file else { continue };
             let file_at = self.image.files()[file].offset;
@@ -205,8 +257,10 @@ impl Pristine {
             if let Err(error) = self.files.punch(file, start, end - start) {
                 tracing::warn!(%piece, %error, "the storage of a piece was not given back");
             }
-            self.measure(Some(file));
+            let (before, now) = self.measure(Some(file));
+            freed += before.saturating_sub(now);
         }
+        freed
     }
 
     /// Goes below the bound, in case it was higher before.
@@ -214,7 +268,7 @@ impl Pristine {
         let Some(budget) = self.budget.as_deref() else {
             return;
         };
-        while budget.is_exceeded() && self.evict_one() {}
+        self.evict_until(|| !budget.is_exceeded());
         // The swarm learns what is there only now.
         self.take_gone();
         if budget.left() < u64::from(self.image.geometry().nominal_piece_length()) {
@@ -224,11 +278,14 @@ impl Pristine {
         }
     }
 
-    fn measure(&self, file: Option<usize>) {
-        if let (Some(file), Some(budget)) = (file, self.budget.as_deref()) {
-            let (before, now) = self.files.measure(file);
-            budget.change(before, now);
-        }
+    /// Looks at what a file takes now: what it took before, and now.
+    fn measure(&self, file: Option<usize>) -> (u64, u64) {
+        let (Some(file), Some(budget)) = (file, self.budget.as_deref()) else {
+            return (0, 0);
+        };
+        let (before, now) = self.files.measure(file);
+        budget.change(before, now);
+        (before, now)
     }
 
     /// A use of the pieces of a range, where that matters.
@@ -238,6 +295,23 @@ impl Pristine {
                 recency.touch(self.image.canonical(PieceIndex(piece)));
             }
         }
+    }
+}
+
+/// Bytes that are left to us on a file system, and all that it has.
+fn free_space(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        let space = rustix::fs::statvfs(path).ok()?;
+        Some((
+            space.f_bavail.saturating_mul(space.f_frsize),
+            space.f_blocks.saturating_mul(space.f_frsize),
+        ))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
     }
 }
 

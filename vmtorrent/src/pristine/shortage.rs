@@ -12,6 +12,11 @@ pub(crate) enum Shortage {
         /// What the system says, and of which file.
         reason: String,
     },
+    /// Little is left on it, and that is for what guests write. Pieces that reads need are stored all the same.
+    LittleSpace {
+        /// Bytes that are left.
+        left: u64,
+    },
     /// The copy has reached what the session lets it take.
     Bound {
         /// Bytes.
@@ -33,6 +38,11 @@ impl Shortage {
         }
     }
 
+    /// Whether the disk refuses pieces, as opposed to a limit that we keep to.
+    pub(crate) fn refuses(&self) -> bool {
+        matches!(self, Self::DiskFull { .. } | Self::Failing { .. })
+    }
+
     /// Whether one is of the same kind; they may name different places.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
@@ -43,6 +53,9 @@ impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DiskFull { reason } | Self::Failing { reason } => f.write_str(reason),
+            Self::LittleSpace { left } => {
+                write!(f, "only {left} bytes are left on the disk of the cache")
+            }
             Self::Bound { limit } => write!(f, "the bound of {limit} bytes is reached"),
         }
     }

@@ -319,7 +319,12 @@ impl Swarm {
             // Somebody else found it out before, and it is here again.
             return;
         }
+        // What had to make room for others is missing too, and not damaged.
+        self.look_at_store();
         self.drive_inner(|inner, now| {
+            if inner.engine.lacks(piece) {
+                return;
+            }
             if let Some(repeated) = self.log.damaged.admit(now) {
                 tracing::warn!(%piece, repeated, "a stored piece is damaged; it is fetched again when it is needed: check the disk");
             }

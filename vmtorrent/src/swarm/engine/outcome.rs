@@ -91,7 +91,12 @@ impl Engine {
         self.wake(now + pause);
     }
 
-    /// A piece that we had turned out to be damaged.
+    /// Whether a piece is not here, as far as this was told.
+    pub(crate) fn lacks(&self, piece: PieceIndex) -> bool {
+        self.picker.is_missing(piece)
+    }
+
+    /// A piece that we had turned out to be damaged, or had to go.
     pub(crate) fn damaged(&mut self, now: Time, piece: PieceIndex) {
         if self.picker.is_missing(piece) {
             // Somebody else found it out before.
