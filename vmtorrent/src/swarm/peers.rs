@@ -52,7 +52,7 @@ impl Swarm {
             let twin = inner
                 .links
                 .iter()
-                // A peer id is known to everybody who was connected: from elsewhere it may be a stranger's.
+                // From elsewhere it may be somebody who only says that id.
                 .find(|(_, l)| l.peer_id == their_id && l.host == address.ip())
                 .map(|(k, _)| *k);
             if let Some(twin) = twin {
@@ -60,8 +60,7 @@ impl Swarm {
                 // that dials again has lost its first connection, whatever ours looks like.
                 let twin_dialled = inner.links[&twin].dialled.is_some();
                 let keep_new = match (twin_dialled, dialled.is_some()) {
-                    // From elsewhere it may be somebody who only says that id.
-                    (false, false) => inner.links[&twin].host == address.ip(),
+                    (false, false) => true,
                     (true, true) => false,
                     (_, by_us) => (self.peer_id > their_id) == by_us,
                 };
