@@ -14,11 +14,11 @@ use vmtorrent_tests::scripted_peer::{
 use vmtorrent_tests::{Daemon, Host, Namespaces, PIECE, Reference, fuse, memory, publish, seed};
 
 /// What one hostile peer may cost in memory at most: buffers of both directions, a longest message, and slack of the
-/// allocator in a development build.
-pub const PEER_MEMORY: u64 = 6 << 20;
+/// allocator.
+pub const PEER_MEMORY: u64 = 3 << 20;
 
 /// What a guest may need itself while it reads the image.
-pub const GUEST_MEMORY: u64 = 16 << 20;
+pub const GUEST_MEMORY: u64 = 4 << 20;
 
 /// Asserts that a peer was connected once, and is connected still.
 pub fn assert_stays(peer: &ScriptedPeer) {
