@@ -140,6 +140,9 @@ pub struct LaunchArgs {
     /// Directory of what the guest writes [default: below the XDG state directory, by the image's name]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "ephemeral")]
     pub state: Option<PathBuf>,
+    /// Most that the downloaded copy may take on the disk; what the guest writes is not counted [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = units::disk_size)]
+    pub max_disk: Option<u64>,
     /// Forget at the end what the guest wrote
     #[arg(long)]
     pub ephemeral: bool,
@@ -281,6 +284,7 @@ mod tests {
             ("vmtorrent launch a.torrent --peer host", "192.0.2.7:6881"),
             ("vmtorrent launch a.torrent --upload-limit fast", "100mbit"),
             ("vmtorrent publish a -o b --piece-size 64Q", "64K"),
+            ("vmtorrent launch a.torrent --max-disk some", "10G"),
         ] {
             let message = parse(line).unwrap_err().to_string();
             assert!(message.contains(example), "{line}: {message}");

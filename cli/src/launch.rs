@@ -88,6 +88,7 @@ async fn start(
         local_discovery: !args.network.no_lsd,
         max_connections: args.network.max_connections.into(),
         metadata_timeout,
+        max_disk: args.max_disk,
     })
     .await?;
     let metrics = match args.metrics {
@@ -211,7 +212,12 @@ impl Told {
                 ));
             }
             Event::StorageFailed { reason } => output.warn(format_args!(
-                "what is downloaded can't be stored: {reason}; free some space in the cache directory and it goes on"
+                "what is downloaded can't be stored: {reason}; check the disk of the cache directory. What reads need \
+                 is kept in memory for a while"
+            )),
+            Event::CacheFull { reason } => output.warn(format_args!(
+                "the downloaded copy can't grow: {reason}. Nothing is fetched in the background any more; what reads \
+                 need is fetched again each time it is no longer here. Free some space, or set a larger --max-disk"
             )),
             // The progress shows it.
             _ => {}

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Daemon;
+use crate::{Daemon, Node};
 
 /// The directories of one simulated host.
 #[derive(Clone, Debug)]
@@ -48,6 +48,15 @@ impl Host {
         self.launch_with(crate::command(), torrent, "127.0.0.1:0")
     }
 
+    /// The same on a host of a test network, with its decisions logged. The source may be a magnet link too.
+    pub fn launch_on(&self, node: &Node, source: &Path) -> Launch {
+        let mut command = crate::command();
+        command.env("RUST_LOG", crate::LOG);
+        let mut launch = self.launch_with(command, source, &node.at(0));
+        launch.node = Some(node.clone());
+        launch
+    }
+
     /// The same with this command in place of `vmtorrent`, listening on this address.
     pub fn launch_with(&self, mut command: Command, torrent: &Path, listen: &str) -> Launch {
         command
@@ -65,6 +74,8 @@ impl Host {
             discovery: false,
             local_discovery: false,
             vmm: Vec::new(),
+            node: None,
+            descriptors: None,
         }
     }
 }
@@ -78,6 +89,8 @@ pub struct Launch {
     discovery: bool,
     local_discovery: bool,
     vmm: Vec<String>,
+    node: Option<Node>,
+    descriptors: Option<u32>,
 }
 
 impl Launch {
@@ -135,6 +148,13 @@ impl Launch {
         self
     }
 
+    /// Lets it have no more files and sockets open at once.
+    #[must_use]
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// Starts it without waiting.
     ///
     /// # Panics
@@ -151,7 +171,14 @@ impl Launch {
         if !self.vmm.is_empty() {
             self.command.arg("--").args(self.vmm);
         }
-        Daemon::spawn(self.command, &[&self.mount])
+        if let Some(limit) = self.descriptors {
+            self.command = crate::binary::with_descriptors(&self.command, limit);
+        }
+        let start = || Daemon::spawn(self.command, &[&self.mount]);
+        match &self.node {
+            Some(node) => node.run(start),
+            None => start(),
+        }
     }
 
     /// Starts it and waits until the image can be opened.

@@ -9,21 +9,30 @@
 
 pub mod appliance;
 mod binary;
+pub mod clients;
 mod daemon;
 mod host;
 pub mod memory;
 mod namespaces;
+mod network;
 mod random;
 mod reference;
 mod requirement;
+mod rpc;
 mod scrape;
 pub mod scripted_peer;
+mod small_disk;
 
-pub use binary::{command, publish};
-pub use daemon::{Daemon, seed, unmount};
+pub use binary::{command, publish, with_descriptors};
+pub use daemon::{Daemon, seed, seed_on, unmount};
 pub use host::{Host, Launch};
 pub use namespaces::Namespaces;
+pub use network::{Network, Node};
 pub use random::Random;
 pub use reference::{PIECE, Reference, assert_same, first_difference};
 pub use requirement::{fuse, require};
 pub use scrape::{Family, Labels, Scrape, http, scrape};
+
+/// What is logged of ours where a test that fails shows it.
+const LOG: &str = "vmtorrent=debug";
+pub use small_disk::{DiskKind, SmallDisk, may_mount};

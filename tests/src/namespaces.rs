@@ -1,7 +1,11 @@
 //! Invariant: what is made here is gone when it is dropped, and nothing outside of it is touched.
 
+<<<<<<< HEAD
 use std::fs::File;
 use std::os::fd::AsFd;
+=======
+use std::ffi::OsStr;
+>>>>>>> main
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -51,6 +55,7 @@ impl Namespaces {
         Some(namespaces)
     }
 
+<<<<<<< HEAD
     /// Runs `work` on one of the two hosts, in a thread. Sockets that it opens stay there.
     ///
     /// # Panics
@@ -65,14 +70,31 @@ impl Namespaces {
             });
             inside.join().unwrap()
         })
+=======
+    /// Takes the IPv4 addresses away; false (and it is said) where there is no IPv6 that could be used instead.
+    pub fn only_ipv6(&self) -> bool {
+        let has_ipv6 = |name: &String| {
+            ip(&["-n", name, "-4", "address", "flush", "dev", "veth0"])
+                && Command::new("ip")
+                    .args(["-n", name, "-6", "-o", "address", "show", "dev", "veth0"])
+                    .output()
+                    .is_ok_and(|output| !output.stdout.is_empty())
+        };
+        require(self.names.iter().all(has_ipv6), "IPv6")
+>>>>>>> main
     }
 
     /// A command line that starts with `vmtorrent`, run on one of the two hosts.
     pub fn command(&self, host: usize) -> Command {
+        self.run(host, command().get_program())
+    }
+
+    /// A command line that starts with this program, run on one of the two hosts.
+    pub fn run(&self, host: usize, program: impl AsRef<OsStr>) -> Command {
         let mut inside = Command::new("nsenter");
         inside
             .arg(format!("--net=/run/netns/{}", self.names[host]))
-            .arg(command().get_program());
+            .arg(program);
         inside
     }
 }

@@ -5,10 +5,10 @@
 )]
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use vmtorrent_tests::{Daemon, Host, Reference, assert_same, command, fuse, require, seed};
+use vmtorrent_tests::{Daemon, Host, Reference, assert_same, command, fuse, seed};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -114,66 +114,4 @@ fn peers_of_a_link_are_found_through_its_tracker() {
     assert_same(&disk, image.bytes(), "through the tracker");
     launch.stop();
     source.stop();
-}
-
-/// Debian's own Python: python3-libtorrent is built for that one.
-fn python(script: &str) -> Option<Command> {
-    const PYTHON: &str = "/usr/bin/python3";
-    let found = Command::new(PYTHON)
-        .args(["-c", "import libtorrent"])
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    require(found, "python3-libtorrent").then(|| {
-        let mut command = Command::new(PYTHON);
-        command.arg(
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("interop")
-                .join(script),
-        );
-        command
-    })
-}
-
-#[test]
-fn libtorrent_starts_from_our_link() {
-    let Some(mut command) = python("libtorrent_magnet.py") else {
-        return;
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let image = Reference::new((20 << 20) + 99, 23);
-    image.write_to(&dir.path().join("disk.img"));
-    let torrent = dir.path().join("disk.torrent");
-    publish_for_link(&dir.path().join("disk.img"), &torrent);
-    let source = seed(&torrent, dir.path(), &[]);
-    let target = dir.path().join("downloaded");
-    std::fs::create_dir(&target).unwrap();
-    command.arg(link(&source)).arg(&target);
-    let peer = Daemon::spawn(command, &[]);
-    wait_complete(&peer);
-    peer.stop();
-    source.stop();
-    assert_same(&target.join("disk.img"), image.bytes(), "libtorrent's copy");
-}
-
-#[test]
-fn we_start_from_a_link_to_libtorrent() {
-    let Some(mut command) = python("libtorrent_peer.py").filter(|_| fuse()) else {
-        return;
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let image = Reference::new((20 << 20) + 99, 24);
-    image.write_to(&dir.path().join("disk.img"));
-    let torrent = dir.path().join("disk.torrent");
-    let bare = publish_for_link(&dir.path().join("disk.img"), &torrent);
-    command.arg("run").arg(&torrent).arg(dir.path());
-    let peer = Daemon::spawn(command, &[]);
-    peer.wait_event("ready");
-    let host = Host::new(dir.path(), "host");
-    let full = format!("{bare}&x.pe={}", peer.listen());
-    let launch = host.launch(Path::new(&full)).fill("none").start();
-    let disk = host.mount().join("disk.img");
-    assert_same(&disk, image.bytes(), "from libtorrent");
-    launch.stop();
-    peer.stop();
 }

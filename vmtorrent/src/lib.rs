@@ -10,6 +10,7 @@ mod durable;
 mod error;
 mod events;
 mod export;
+mod file_pool;
 mod http;
 pub mod image;
 mod launch;

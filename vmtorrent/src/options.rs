@@ -51,6 +51,11 @@ pub struct SessionOptions {
     /// How long peers are asked for the description of an image that a magnet link names; `None`: for ever.
     /// Default 60 s.
     pub metadata_timeout: Option<Duration>,
+    /// Bytes of storage that the pristine copies of this session's images may take together; `None`: no bound.
+    ///
+    /// When it is reached, nothing is fetched in the background any more, and what reads need replaces what was not
+    /// read for long. What guests write is not counted, nor are copies that this session does not use.
+    pub max_disk: Option<u64>,
 }
 
 impl Default for SessionOptions {
@@ -64,6 +69,7 @@ impl Default for SessionOptions {
             local_discovery: true,
             max_connections: 200,
             metadata_timeout: Some(Duration::from_secs(60)),
+            max_disk: None,
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::lsd::LocalDiscovery;
 use crate::metrics::{ApplianceEntry, MetricsServer, SessionCounters};
 use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
 use crate::overlay::StateDirectory;
-use crate::pristine::Pristine;
+use crate::pristine::{DiskBudget, Pristine};
 use crate::seed::Seed;
 use crate::swarm::{ACCEPT_PAUSE, Door, Limiter, PeersFile, Places, SwarmConfig, answer, greet};
 use crate::torrent::{Torrent, TorrentConfig};
@@ -64,6 +64,7 @@ pub(crate) struct Shared {
     download: Arc<Mutex<Limiter>>,
     upload: Arc<Mutex<Limiter>>,
     places: Arc<Places>,
+    disk: Option<Arc<DiskBudget>>,
     torrents: Mutex<HashMap<InfoHash, Weak<Torrent>>>,
     /// Held while a torrent is opened, so that two launches of one image share it.
     opening: tokio::sync::Mutex<()>,
@@ -142,6 +143,7 @@ impl Session {
             download: Arc::new(Mutex::new(Limiter::new(options.download_limit))),
             upload: Arc::new(Mutex::new(Limiter::new(options.upload_limit))),
             places: Places::new(options.max_connections),
+            disk: options.max_disk.map(DiskBudget::new).map(Arc::new),
             torrents: Mutex::new(HashMap::new()),
             opening: tokio::sync::Mutex::new(()),
             own_tracker: Mutex::new(None),
@@ -327,9 +329,9 @@ impl Shared {
             return Ok(torrent);
         }
         let (cache, address) = (self.cache.clone(), on_this_host(self.listen));
-        let for_store = image.clone();
+        let (for_store, disk) = (image.clone(), self.disk.clone());
         let opened = self
-            .blocking(move || Pristine::open_cache(for_store, &cache, Some(address)))
+            .blocking(move || Pristine::open_cache(for_store, &cache, Some(address), disk))
             .await?;
         let pristine = opened.pristine;
         if pristine.is_follower() {

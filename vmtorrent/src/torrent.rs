@@ -20,7 +20,7 @@ use crate::image::Image;
 use crate::lsd::{LocalDiscovery, Registration};
 use crate::metrics::{HighWater, ImageFigures, Labels};
 use crate::options::Fill;
-use crate::pristine::Pristine;
+use crate::pristine::{Pristine, Shortage};
 use crate::stats::Stats;
 use crate::swarm::{MAX_REMEMBERED, PeersFile, Swarm, SwarmConfig};
 use crate::tracker::{TrackerClient, TrackerConfig, TrackerHandle, TransferStats};
@@ -244,7 +244,7 @@ impl Torrent {
             announces_failed: announces.map_or(0, |a| a.failed.get()),
             pieces_verified: counters.verified.get(),
             pieces_failed: counters.failed.get(),
-            pieces_damaged: counters.damaged.get(),
+            pieces_damaged: self.pristine.damaged_pieces(),
             storage_errors: counters.storage_errors.get(),
             dials: counters.dials.get(),
             dial_failures: counters.dial_failures.get(),
@@ -326,6 +326,7 @@ async fn take_peers(swarm: Weak<Swarm>, mut found: mpsc::Receiver<SocketAddr>) {
 async fn watch(torrent: Weak<Torrent>, swarm: Arc<Swarm>) {
     let mut complete = swarm.is_complete();
     let mut failing = false;
+    let mut short: Option<Shortage> = None;
     loop {
         tokio::select! {
             () = swarm.wait_complete(), if !complete => {
@@ -345,9 +346,35 @@ async fn watch(torrent: Weak<Torrent>, swarm: Arc<Swarm>) {
                     let _ = torrent.events.send(Event::StorageFailed { reason: reason.clone() });
                 }
                 failing = reason.is_some();
+                short = watch_room(&torrent, short).await;
             }
         }
     }
+}
+
+/// Tells once that the disk takes no more pieces, and tries whether it takes those again that are held in memory.
+async fn watch_room(torrent: &Torrent, before: Option<Shortage>) -> Option<Shortage> {
+    if torrent.pristine.shortage().is_some() {
+        let pristine = torrent.pristine.clone();
+        let tried = torrent
+            .runtime
+            .spawn_blocking(move || pristine.store_held());
+        if tried.await.is_ok() {
+            torrent.swarm.look_at_store();
+        }
+    }
+    let short = torrent.pristine.shortage();
+    if let Some(shortage) = &short
+        && !before.is_some_and(|b| b.is_like(shortage))
+    {
+        let reason = shortage.to_string();
+        // Nobody may be listening.
+        let _ = torrent.events.send(match shortage {
+            Shortage::Failing { .. } => Event::StorageFailed { reason },
+            Shortage::DiskFull { .. } | Shortage::Bound { .. } => Event::CacheFull { reason },
+        });
+    }
+    short
 }
 
 async fn sync_often(pristine: Arc<Pristine>) {

@@ -277,6 +277,11 @@ async fn a_damaged_pristine_byte_is_found_after_a_restart_and_fetched_again() {
     let host = session(&cache).await;
     let appliance = host.launch(image, options(&state, peer)).await.unwrap();
     assert!(read_all(&appliance, data.len()).await == data);
+    let page = host.metrics();
+    let damaged = page
+        .lines()
+        .find(|l| l.starts_with("vmtorrent_image_pieces_damaged_total"));
+    assert!(damaged.unwrap().ends_with(" 1"), "{page}");
     let stats = appliance.shutdown().await.unwrap();
     assert_eq!(stats.fetched_bytes, 64 << 10, "only the damaged piece");
     host.shutdown().await.unwrap();

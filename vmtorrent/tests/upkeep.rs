@@ -68,7 +68,7 @@ impl Stage {
         let mut bytes = b"\x13BitTorrent protocol\x00\x00\x00\x00\x00\x10\x00\x00".to_vec();
         bytes.extend(self.image.info_hash().0);
         bytes.extend([id; 20]);
-        let hello = format!("d1:md{}e1:pi{port}ee", "");
+        let hello = format!("d1:mde1:pi{port}ee");
         bytes.extend((hello.len() as u32 + 2).to_be_bytes());
         bytes.extend([20, 0]);
         bytes.extend(hello.as_bytes());
@@ -141,7 +141,12 @@ async fn connections_are_bounded_and_a_named_peer_gets_one_nevertheless() {
         .unwrap();
     let mut strangers = Vec::new();
     for id in 1..=6 {
-        strangers.push(stage.peer(host.listen_address(), id, 0).await);
+        let mut stranger = stage.peer(host.listen_address(), id, 0).await;
+        if id <= 3 {
+            // The first message tells that it has its place.
+            in_time("a greeting", stranger.read_u32()).await.unwrap();
+        }
+        strangers.push(stranger);
     }
     // Three have a place; the others are let go.
     let mut refused = strangers.split_off(3);

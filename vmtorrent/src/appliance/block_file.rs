@@ -74,19 +74,24 @@ impl BlockFile for Disk {
             return Ok(None);
         }
         let failed = |e: Error| self.to_errno("write", &e);
-        let mut outcome = self.overlay().write(offset, data, &[]).map_err(failed)?;
-        if let WriteOutcome::NeedsBase(ranges) = &outcome {
+        let mut outcome = self
+            .overlay()
+            .try_write(offset, data, &[])
+            .map_err(failed)?;
+        if let Some(WriteOutcome::NeedsBase(ranges)) = &outcome {
             let Some(fills) = self.bases_present(ranges).map_err(failed)? else {
                 return Ok(None);
             };
-            outcome = self.overlay().write(offset, data, &fills).map_err(failed)?;
+            let again = self.overlay().try_write(offset, data, &fills);
+            outcome = again.map_err(failed)?;
         }
         Ok(match outcome {
-            WriteOutcome::Done => {
+            Some(WriteOutcome::Done) => {
                 self.wrote(data.len());
                 Some(())
             }
-            WriteOutcome::NeedsBase(_) => None,
+            // Base data is missing, or somebody else changes the same blocks.
+            Some(WriteOutcome::NeedsBase(_)) | None => None,
         })
     }
 

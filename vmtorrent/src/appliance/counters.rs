@@ -34,6 +34,13 @@ pub(crate) struct Counters {
 /// What a guest's request can be, as errors name it.
 pub(crate) const OPERATIONS: [&str; 5] = ["read", "write", "zero", "flush", "set length"];
 
+/// The place of an operation among [`OPERATIONS`].
+pub(crate) fn operation_index(operation: &str) -> usize {
+    let index = OPERATIONS.iter().position(|known| *known == operation);
+    debug_assert!(index.is_some(), "{operation}");
+    index.unwrap_or_default()
+}
+
 /// Upper bounds of the waits that are counted together, milliseconds: from a peer in the next rack to the
 /// usual read timeout.
 const WAIT_BOUNDS: [u64; 15] = [
@@ -143,11 +150,7 @@ impl Counters {
 
     /// A request of this kind, one of [`OPERATIONS`], ended with an error.
     pub(crate) fn failed(&self, operation: &str) {
-        let index = OPERATIONS.iter().position(|known| *known == operation);
-        debug_assert!(index.is_some(), "{operation}");
-        if let Some(errors) = index.and_then(|index| self.errors.get(index)) {
-            errors.increment();
-        }
+        self.errors[operation_index(operation)].increment();
     }
 
     pub(crate) fn read_bytes(&self) -> u64 {

@@ -15,13 +15,15 @@ use tokio::sync::broadcast;
 use tracing::Span;
 use vmtorrent_platform::{Errno, ZeroMode};
 
-use super::counters::Counters;
+use super::counters::{Counters, OPERATIONS, operation_index};
 use crate::clock::{SystemClock, Time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::{Image, ImageFile, PieceClass, PieceIndex};
 use crate::log_limit::LogLimit;
-use crate::overlay::{Extent, ExtentKind, Fill as BaseFill, Overlay, StateDirectory, WriteOutcome};
+use crate::overlay::{
+    Extent, ExtentKind, Fill as BaseFill, LazyOverlay, StateDirectory, WriteOutcome,
+};
 use crate::picker::Readahead;
 use crate::pristine::{Pristine, ReadOutcome, TryRead};
 use crate::swarm::Swarm;
@@ -40,13 +42,14 @@ pub(crate) struct DiskShared {
     pub(crate) events: broadcast::Sender<Event>,
     /// Names the appliance in the log.
     pub(crate) span: Span,
-    pub(crate) log: Arc<LogLimit>,
+    /// For each operation, so that no error hides behind one of another.
+    pub(crate) log: Arc<[LogLimit; OPERATIONS.len()]>,
 }
 
 /// A file of the image.
 pub(crate) struct Disk {
     index: usize,
-    overlay: Arc<Overlay>,
+    overlay: Arc<LazyOverlay>,
     pub(super) config: DiskShared,
     pub(super) file: ImageFile,
     readahead: Mutex<Readahead>,
@@ -78,8 +81,13 @@ impl Disk {
         })
     }
 
-    pub(super) fn overlay(&self) -> &Overlay {
+    pub(super) fn overlay(&self) -> &LazyOverlay {
         &self.overlay
+    }
+
+    /// Whether the guest ever changed the file.
+    pub(super) fn is_changed(&self) -> bool {
+        self.overlay.is_made()
     }
 
     pub(super) fn image(&self) -> &Image {
@@ -430,11 +438,22 @@ impl Disk {
         // An explicit parent would be missing from the JSON form of the log.
         let _named = self.config.span.enter();
         let file = self.file.path.join("/");
-        if matches!(error.kind(), ErrorKind::Closed | ErrorKind::InvalidInput) {
-            tracing::debug!(file, operation, %error, "the guest sees an error");
-        } else if let Some(repeated) = self.config.log.admit(self.config.clock.now()) {
-            // A guest asks again and again, and for many blocks at once.
-            tracing::warn!(file, operation, %error, repeated, "the guest sees an error");
+        let limit = &self.config.log[operation_index(operation)];
+        match error.kind() {
+            ErrorKind::Closed | ErrorKind::InvalidInput => {
+                tracing::debug!(file, operation, %error, "the guest sees an error");
+            }
+            kind => {
+                // A guest asks again and again, and for many blocks at once.
+                let Some(repeated) = limit.admit(self.config.clock.now()) else {
+                    return error.errno();
+                };
+                if matches!(kind, ErrorKind::TimedOut | ErrorKind::Network) {
+                    tracing::warn!(file, operation, %error, repeated, "the guest sees an error");
+                } else {
+                    tracing::error!(file, operation, %error, repeated, "the guest sees an error");
+                }
+            }
         }
         error.errno()
     }

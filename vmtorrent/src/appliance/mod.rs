@@ -144,10 +144,12 @@ impl Appliance {
             ..MountOptions::new(self.session.handle().clone(), image.name())
         };
         let at = directory.clone();
+        let span = self.span.clone();
         let mounted = self
             .session
             .handle()
             .spawn_blocking(move || -> Result<Mount> {
+                let _named = span.enter();
                 let volume = TreeVolume::new(files, &own_files)
                     .map_err(|e| Error::io("opening the appliance's own files", e))?;
                 Ok(mount(Arc::new(volume), &at, options)?)
@@ -317,7 +319,9 @@ impl Appliance {
             }
         };
         for file in 0..self.disks.len() {
-            outcome = outcome.and(self.flush(file).await);
+            if self.disks[file].is_changed() {
+                outcome = outcome.and(self.flush(file).await);
+            }
         }
         let stats = self.stats();
         self.span.in_scope(|| match &outcome {

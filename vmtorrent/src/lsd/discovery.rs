@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 
 use super::interfaces::{Interface, is_neighbour, outlets};
 use super::message::{MAX_IMAGES, Search};
-use super::schedule::Schedule;
+use super::schedule::{MIN_INTERVAL, Schedule};
 use super::sockets::GroupSocket;
 use crate::clock::{SystemClock, Time};
 use crate::image::InfoHash;
@@ -21,8 +21,6 @@ use crate::image::InfoHash;
 /// How often the interfaces are looked at: soon after a change, since they may just be coming up, then more seldom.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 const LAST_LOOK: Duration = Duration::from_secs(30);
-/// An interface that comes back within that time is not new.
-const REMEMBERED: Duration = Duration::from_secs(60);
 /// Pause after an error of a socket, so that one that persists is no loop.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest announce that is read, bytes.
@@ -139,8 +137,8 @@ struct Network {
     v4: Option<GroupSocket>,
     v6: Option<GroupSocket>,
     interfaces: Vec<Interface>,
-    /// When something was announced over each.
-    announced: HashMap<Interface, Time>,
+    /// When each image was announced over each.
+    announced: HashMap<(Interface, InfoHash), Time>,
     look_due: Time,
     look_pause: Duration,
 }
@@ -157,10 +155,10 @@ impl Network {
         }
     }
 
-    /// Looks at the interfaces if it is time to.
-    fn look(&mut self, now: Time) {
+    /// Looks at the interfaces if it is time to; whether it was.
+    fn look(&mut self, now: Time) -> bool {
         if now < self.look_due {
-            return;
+            return false;
         }
         let interfaces = Interface::all();
         self.look_pause = if interfaces == self.interfaces {
@@ -178,39 +176,35 @@ impl Network {
                 socket.join(&self.interfaces);
             }
         }
+        true
     }
 
-    /// Where to announce.
-    fn outlets(&self, shared: &Shared) -> Vec<Interface> {
-        outlets(&self.interfaces, shared.listener)
-    }
-
-    /// Those over which nothing was announced lately.
-    fn new_outlets(&mut self, now: Time, shared: &Shared) -> Vec<Interface> {
+    /// Announces the images that are due, and all others where they were not announced yet: on a network that is new,
+    /// or that failed the last time.
+    fn announce(&mut self, now: Time, shared: &Shared, due: &[InfoHash], all: &[InfoHash]) {
         let here = &self.interfaces;
-        self.announced
-            .retain(|i, then| here.contains(i) || now.since(*then) < REMEMBERED);
-        let mut outlets = self.outlets(shared);
-        outlets.retain(|o| !self.announced.contains_key(o));
-        outlets
-    }
-
-    fn announce(&mut self, now: Time, shared: &Shared, images: &[InfoHash], outlets: &[Interface]) {
-        for images in images.chunks(MAX_IMAGES) {
-            let search = Search {
-                port: shared.listener.port(),
-                images: images.to_vec(),
-                cookie: Some(shared.cookie.clone()),
-            };
-            for socket in self.v4.iter().chain(&self.v6) {
-                let datagram = search.encode(socket.group());
-                for outlet in outlets {
-                    socket.send(outlet, datagram.as_bytes());
+        self.announced.retain(|(interface, image), then| {
+            // What comes back within a minute is not new.
+            now.since(*then) < MIN_INTERVAL || (here.contains(interface) && all.contains(image))
+        });
+        for outlet in outlets(here, shared.listener) {
+            let mut images = all.to_vec();
+            images.retain(|image| match self.announced.get(&(outlet, *image)) {
+                Some(then) => due.contains(image) && now.since(*then) >= MIN_INTERVAL,
+                None => true,
+            });
+            for images in images.chunks(MAX_IMAGES) {
+                let search = Search {
+                    port: shared.listener.port(),
+                    images: images.to_vec(),
+                    cookie: Some(shared.cookie.clone()),
+                };
+                let mut sockets = self.v4.iter().chain(&self.v6);
+                if sockets.any(|s| s.send(&outlet, search.encode(s.group()).as_bytes())) {
+                    self.announced
+                        .extend(images.iter().map(|i| ((outlet, *i), now)));
                 }
             }
-        }
-        if !images.is_empty() {
-            self.announced.extend(outlets.iter().map(|o| (*o, now)));
         }
     }
 }
@@ -221,21 +215,19 @@ async fn run(shared: Arc<Shared>) {
     let (mut buffer4, mut buffer6) = ([0; MAX_DATAGRAM], [0; MAX_DATAGRAM]);
     loop {
         let now = shared.clock.now();
-        network.look(now);
-        let new = network.new_outlets(now, &shared);
+        let looked = network.look(now);
         let (due, all, next) = {
             let mut state = shared.state.lock();
-            let due = state.schedule.take_due(now);
-            let all = match new.is_empty() {
-                true => Vec::new(),
-                false => state.schedule.take_all(now),
-            };
-            (due, all, state.schedule.next_due())
+            let schedule = &mut state.schedule;
+            (
+                schedule.take_due(now),
+                schedule.images(),
+                schedule.next_due(),
+            )
         };
-        let mut known = network.outlets(&shared);
-        known.retain(|outlet| !new.contains(outlet));
-        network.announce(now, &shared, &due, &known);
-        network.announce(now, &shared, &all, &new);
+        if looked || !due.is_empty() {
+            network.announce(now, &shared, &due, &all);
+        }
         let wake = next.map_or(network.look_due, |next| next.min(network.look_due));
         let wake = shared.clock.instant(wake);
         let heard = tokio::select! {

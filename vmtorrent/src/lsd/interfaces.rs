@@ -1,6 +1,7 @@
 //! Invariant: an announce goes out only where our listener can be reached from, and is believed only if it comes from
 //! a network that we are on.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use if_addrs::IfAddr;
@@ -79,8 +80,9 @@ pub(super) fn outlets(interfaces: &[Interface], listener: SocketAddr) -> Vec<Int
     let listener = listener.ip();
     let is_reached = |i: &&Interface| match listener {
         IpAddr::V4(ip) => i.ip.is_ipv4() && (ip.is_unspecified() || i.ip == listener),
-        // It takes IPv4 connections too, on systems that allow it by default.
-        IpAddr::V6(ip) => ip.is_unspecified() || i.ip == listener,
+        // It takes IPv4 connections too, on systems that allow it by default. One that takes a single IPv6 address is
+        // not announced but to this host: the system chooses from which address of the interface we send.
+        IpAddr::V6(ip) => ip.is_unspecified() || (ip.is_loopback() && i.ip == listener),
     };
     let reached: Vec<Interface> = interfaces.iter().filter(is_reached).copied().collect();
     let abroad: Vec<Interface> = reached
@@ -88,7 +90,11 @@ pub(super) fn outlets(interfaces: &[Interface], listener: SocketAddr) -> Vec<Int
         .filter(|i| !i.ip.is_loopback())
         .copied()
         .collect();
-    if abroad.is_empty() { reached } else { abroad }
+    let mut outlets = if abroad.is_empty() { reached } else { abroad };
+    // An interface has several IPv6 addresses as a rule, but one announce goes out over it.
+    let mut seen = HashSet::new();
+    outlets.retain(|i| i.ip.is_ipv4() || seen.insert(i.index));
+    outlets
 }
 
 #[cfg(test)]
@@ -114,6 +120,7 @@ mod tests {
             v6(1, "::1", 128),
             v4(2, [192, 0, 2, 7], 24),
             v6(2, "2001:db8::7", 64),
+            v6(2, "fe80::7", 64),
             v4(3, [10, 1, 0, 1], 16),
         ]
     }
@@ -133,6 +140,8 @@ mod tests {
         );
         assert_eq!(announced("10.1.0.1:1"), [ip("10.1.0.1")]);
         assert_eq!(announced("127.0.0.1:1"), [ip("127.0.0.1")]);
+        assert_eq!(announced("[::1]:1"), [ip("::1")]);
+        assert_eq!(announced("[2001:db8::7]:1"), [] as [IpAddr; 0]);
         assert_eq!(announced("198.51.100.1:1"), [] as [IpAddr; 0]);
         let alone = [v4(1, [127, 0, 0, 1], 8)];
         let listener = "0.0.0.0:1".parse().unwrap();

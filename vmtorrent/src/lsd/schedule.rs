@@ -1,5 +1,4 @@
-//! Invariant: on one network an image is announced at most once a minute and at least each six minutes, however many
-//! neighbours come.
+//! Invariant: an image is announced at most once a minute and at least each six minutes, however many neighbours come.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -14,7 +13,7 @@ use crate::image::InfoHash;
 /// How often an image is announced.
 const INTERVAL: Duration = Duration::from_secs(300);
 /// How often it may be.
-const MIN_INTERVAL: Duration = Duration::from_secs(60);
+pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(60);
 /// Neighbours do not all answer a newcomer at one moment.
 const SPREAD: Duration = Duration::from_secs(2);
 /// Neighbours of an image that are known, so that each is answered once.
@@ -86,13 +85,8 @@ impl Schedule {
         }
     }
 
-    /// There is a network on which nothing was announced in the last minute: gives what to announce there. It counts
-    /// as announced on all.
-    pub(super) fn take_all(&mut self, now: Time) -> Vec<InfoHash> {
-        for entry in self.images.values_mut() {
-            entry.last = Some(now);
-            entry.due = entry.due.max(now + MIN_INTERVAL);
-        }
+    /// All images that are announced.
+    pub(super) fn images(&self) -> Vec<InfoHash> {
         let mut all: Vec<InfoHash> = self.images.keys().copied().collect();
         all.sort_unstable();
         all
@@ -151,17 +145,6 @@ mod tests {
         });
         assert!(times.windows(2).all(|p| p[1] - p[0] >= 60), "{times:?}");
         assert_eq!(times.len(), 10);
-    }
-
-    #[test]
-    fn what_was_announced_on_a_new_network_is_not_said_again_within_a_minute() {
-        let mut schedule = Schedule::new(1);
-        schedule.add(at(0), IMAGE);
-        assert_eq!(schedule.take_due(at(0)), [IMAGE]);
-        assert_eq!(schedule.take_all(at(50)), [IMAGE]);
-        schedule.heard(at(51), &IMAGE, neighbour(1));
-        assert_eq!(schedule.take_due(at(109)), []);
-        assert_eq!(schedule.take_due(at(110)), [IMAGE]);
     }
 
     #[test]

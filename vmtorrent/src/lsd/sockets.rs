@@ -91,19 +91,21 @@ impl GroupSocket {
         }
     }
 
-    /// Sends over one interface of this family; others are passed over.
-    pub(super) fn send(&self, interface: &Interface, datagram: &[u8]) {
+    /// Sends over one interface of this family; whether it went out.
+    pub(super) fn send(&self, interface: &Interface, datagram: &[u8]) -> bool {
         let socket = SockRef::from(&self.socket);
         let chosen = match interface.ip {
             IpAddr::V4(ip) if !self.v6 => socket.set_multicast_if_v4(&ip),
             IpAddr::V6(_) if self.v6 => socket.set_multicast_if_v6(interface.index),
-            _ => return,
+            _ => return false,
         };
         // A full buffer loses it; so may any network. Past tokio, which takes a new socket for a full one at first.
         let sent = chosen.and_then(|()| socket.send_to(datagram, &self.group().into()));
         if let Err(error) = sent {
             tracing::debug!(%error, interface = %interface.ip, "an announce of local discovery was not sent");
+            return false;
         }
+        true
     }
 
     /// The next datagram.

@@ -9,8 +9,6 @@ pub(crate) struct SwarmCounters {
     pub(crate) verified: Counter,
     /// Pieces that came with a wrong hash.
     pub(crate) failed: Counter,
-    /// Stored pieces that turned out damaged.
-    pub(crate) damaged: Counter,
     /// Pieces that came and could not be stored.
     pub(crate) storage_errors: Counter,
     /// Addresses that were dialled.

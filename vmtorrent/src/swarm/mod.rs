@@ -35,7 +35,7 @@ pub(crate) use places::Places;
 pub(crate) use wire::PeerHandshake;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -120,6 +120,10 @@ struct Inner {
     closed: bool,
     /// The last reason why a piece could not be stored; taken back when one could.
     storage_error: Option<String>,
+    /// What is to be filled while the disk takes it.
+    fill: Fill,
+    /// The disk takes no more pieces: nothing is fetched in the background.
+    short: bool,
 }
 
 struct Link {
@@ -129,7 +133,8 @@ struct Link {
     dialled: Option<SocketAddr>,
     /// Where it listens, if it said so and it was not us who dialled.
     listens: Option<SocketAddr>,
-    host: IpAddr,
+    /// The other end of the connection.
+    remote: SocketAddr,
     peer_id: [u8; 20],
     place: Place,
 }
@@ -177,6 +182,8 @@ impl Swarm {
             tasks: Vec::new(),
             closed: false,
             storage_error: None,
+            fill,
+            short: false,
         };
         let swarm = Arc::new_cyclic(|me| Self {
             image,
@@ -252,7 +259,35 @@ impl Swarm {
     }
 
     pub(crate) fn set_fill(&self, fill: Fill) {
-        self.drive(|engine, now| engine.set_fill(now, fill));
+        self.drive_inner(|inner, now| {
+            inner.fill = fill;
+            inner.apply_fill(now);
+        });
+    }
+
+    /// Looks whether the store takes pieces, and tells the engine of those that had to go: they are fetched
+    /// again when they are needed. While the disk takes none, nothing is fetched in the background.
+    pub(crate) fn look_at_store(&self) {
+        let gone = self.pristine.take_gone();
+        let short = self.pristine.shortage().is_some();
+        self.drive_inner(|inner, now| {
+            for &piece in &gone {
+                // It may have come back already.
+                if self.pristine.state(piece) == PieceState::Missing {
+                    inner.engine.damaged(now, piece);
+                }
+            }
+            if !gone.is_empty() {
+                inner.book.end_rests(now);
+            }
+            if inner.short != short {
+                inner.short = short;
+                inner.apply_fill(now);
+            }
+        });
+        if !gone.is_empty() {
+            self.news.notify_one();
+        }
     }
 
     /// Wants pieces (canonical ones) before everything else, and waits until all can be read. Dropping
@@ -284,7 +319,6 @@ impl Swarm {
             // Somebody else found it out before, and it is here again.
             return;
         }
-        self.counters.damaged.increment();
         self.drive_inner(|inner, now| {
             if let Some(repeated) = self.log.damaged.admit(now) {
                 tracing::warn!(%piece, repeated, "a stored piece is damaged; it is fetched again when it is needed: check the disk");
@@ -447,7 +481,7 @@ impl Swarm {
                         task.abort();
                     }
                     if reason == DisconnectReason::BadData {
-                        inner.bans.lied(now, link.host);
+                        inner.bans.lied(now, link.remote.ip());
                     }
                     inner.book.gone(now, link.peer_id);
                     match (link.address(), reason) {
@@ -470,6 +504,7 @@ impl Swarm {
                 self.runtime.spawn_blocking(move || {
                     let stored = swarm.pristine.store(piece, &data);
                     swarm.stored(piece, stored);
+                    swarm.look_at_store();
                 });
             }
             Output::Ready(piece) => inner.ready(piece),
@@ -530,6 +565,11 @@ impl Inner {
         }
         self.left(now, &link);
         self.engine.disconnected(now, key);
+    }
+
+    fn apply_fill(&mut self, now: Time) {
+        let fill = if self.short { Fill::None } else { self.fill };
+        self.engine.set_fill(now, fill);
     }
 
     fn ready(&mut self, piece: PieceIndex) {

@@ -53,7 +53,7 @@ impl Swarm {
                 .links
                 .iter()
                 // From elsewhere it may be somebody who only says that id.
-                .find(|(_, l)| l.peer_id == their_id && l.host == address.ip())
+                .find(|(_, l)| l.peer_id == their_id && l.remote.ip() == address.ip())
                 .map(|(k, _)| *k);
             if let Some(twin) = twin {
                 // Both dialled at once: both sides keep the one that the greater peer id opened. A peer
@@ -110,7 +110,7 @@ impl Swarm {
                 task: None,
                 dialled,
                 listens: None,
-                host: address.ip(),
+                remote: address,
                 peer_id: their_id,
                 place,
             };
@@ -221,7 +221,9 @@ impl Inner {
         let (Some(port), Some(link)) = (hello.listen_port, self.links.get_mut(&key)) else {
             return;
         };
-        let address = SocketAddr::new(link.host.to_canonical(), port);
+        let mut address = link.remote;
+        address.set_ip(address.ip().to_canonical());
+        address.set_port(port);
         if link.address().is_none() && self.book.arrived(now, address) {
             link.listens = Some(address);
         }

@@ -377,7 +377,7 @@ async fn serve_datagrams(socket: Option<UdpSocket>, service: &UdpService, shared
                 continue;
             }
         };
-        let local = own_address(&socket, from);
+        let local = || own_address(&socket, from);
         let now = shared.clock.now();
         if let Some(answer) = service.answer(now, &buffer[..length], from, local, shared) {
             // What can't be sent is as good as lost: the peer asks again.

@@ -58,17 +58,23 @@ impl Engine {
         }
     }
 
-    /// What a peer has, once for each connection.
+    /// What a peer has. aria2 says it again in place of many HAVEs; what is said later adds to what was said before.
     fn on_field(&mut self, now: Time, key: PeerKey, field: Bitfield) {
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
-        if std::mem::replace(&mut peer.said_field, true) {
-            let reason = "a second BITFIELD".to_owned();
-            self.disconnect(now, key, DisconnectReason::Protocol(reason));
-            return;
+        if !std::mem::replace(&mut peer.said_field, true) {
+            self.picker.set_field(key, field);
+        } else {
+            // The work is bounded by the pieces that are new and by the bytes that came.
+            let new: Vec<_> = field.ones().filter(|p| !self.picker.has(key, *p)).collect();
+            if new.is_empty() {
+                return;
+            }
+            for piece in new {
+                self.picker.add_have(key, piece);
+            }
         }
-        self.picker.set_field(key, field);
         self.after_news(now, key);
     }
 

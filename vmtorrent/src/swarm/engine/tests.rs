@@ -513,6 +513,40 @@ fn the_fast_extension_is_for_those_who_agreed_on_it() {
 }
 
 #[test]
+fn a_field_that_is_said_again_adds_to_what_the_peer_has() {
+    let mut net = Net::new(image(20, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let peer = net.node(100.0, false, Fill::None);
+    net.link(leech, peer);
+    net.run_for(100);
+    let key = *net.nodes[leech].links.keys().next().unwrap();
+    let field = |pieces: [u32; 2]| {
+        let mut field = Bitfield::new(20);
+        for piece in pieces {
+            field.set(PieceIndex(piece), true);
+        }
+        WireMessage::Bitfield(field.to_wire().into())
+    };
+    for (message, count) in [
+        (field([0, 1]), 2),
+        (field([1, 7]), 3),
+        (WireMessage::HaveNone, 3),
+        (WireMessage::HaveAll, 20),
+        (field([1, 7]), 20),
+    ] {
+        let engine = &mut net.nodes[leech].engine;
+        engine.received(net.now, key, message.clone());
+        let found = engine.picker.field(key).map(Bitfield::count_ones);
+        assert_eq!(found, Some(count), "{message:?}");
+        // Seeds are not counted.
+        let counted = if count == 20 { 0 } else { 1 };
+        assert_eq!(engine.picker.availability(PieceIndex(1)), counted);
+        net.collect(leech);
+    }
+    assert!(net.nodes[leech].disconnects.is_empty());
+}
+
+#[test]
 fn a_demand_that_nobody_can_serve_does_not_stop_the_idle_fill() {
     let mut net = Net::new(image(60, PIECE), 20);
     let leech = net.node(100.0, false, Fill::Idle);

@@ -43,13 +43,13 @@ impl UdpService {
         Self { secret }
     }
 
-    /// The answer to a datagram, if it gets one. `local`: our own address, as far as it is known.
+    /// The answer to a datagram, if it gets one. `local` tells our own address, as the asker reaches it.
     pub(in super::super) fn answer(
         &self,
         now: Time,
         datagram: &[u8],
         from: SocketAddr,
-        local: IpAddr,
+        local: impl FnOnce() -> IpAddr,
         desk: &impl Desk,
     ) -> Option<Vec<u8>> {
         let (transaction, request) = read_request(datagram)?;
@@ -74,7 +74,7 @@ impl UdpService {
                     info_hash: announce.info_hash,
                     peer_id: announce.peer_id,
                     address: SocketAddr::new(ip, announce.port),
-                    local,
+                    local: local(),
                     seeding: announce.left == 0,
                     event: announce.event,
                     // -1 stands for as many as the tracker likes.
@@ -183,7 +183,7 @@ mod tests {
         let from: SocketAddr = from.parse().unwrap();
         let service = UdpService::new([9; 20]);
         let local = IpAddr::from([10, 0, 0, 254]);
-        let answer = service.answer(at(seconds), datagram, from, local, desk)?;
+        let answer = service.answer(at(seconds), datagram, from, || local, desk)?;
         Some(read_reply(&answer, from.is_ipv6()).unwrap().1)
     }
 
@@ -268,7 +268,7 @@ mod tests {
         ) {
             let from = "10.0.0.1:5".parse().unwrap();
             let service = UdpService::new([9; 20]);
-            let answer = service.answer(at(0), &bytes, from, from.ip(), &desk());
+            let answer = service.answer(at(0), &bytes, from, || from.ip(), &desk());
             prop_assert!(answer.is_none_or(|a| a.len() <= 64));
         }
     }
