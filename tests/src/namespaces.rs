@@ -1,11 +1,8 @@
 //! Invariant: what is made here is gone when it is dropped, and nothing outside of it is touched.
 
-<<<<<<< HEAD
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
-=======
-use std::ffi::OsStr;
->>>>>>> main
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -55,7 +52,6 @@ impl Namespaces {
         Some(namespaces)
     }
 
-<<<<<<< HEAD
     /// Runs `work` on one of the two hosts, in a thread. Sockets that it opens stay there.
     ///
     /// # Panics
@@ -70,7 +66,8 @@ impl Namespaces {
             });
             inside.join().unwrap()
         })
-=======
+    }
+
     /// Takes the IPv4 addresses away; false (and it is said) where there is no IPv6 that could be used instead.
     pub fn only_ipv6(&self) -> bool {
         let has_ipv6 = |name: &String| {
@@ -81,7 +78,6 @@ impl Namespaces {
                     .is_ok_and(|output| !output.stdout.is_empty())
         };
         require(self.names.iter().all(has_ipv6), "IPv6")
->>>>>>> main
     }
 
     /// A command line that starts with `vmtorrent`, run on one of the two hosts.

@@ -507,6 +507,11 @@ impl ScriptedPeer {
         &self.tally
     }
 
+    /// The same for scripts of other peers.
+    pub fn share_tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
     /// Waits until the other side has ended `count` connections.
     ///
     /// # Panics

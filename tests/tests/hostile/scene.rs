@@ -64,6 +64,18 @@ impl Scene {
         ScriptedPeer::honest(&self.content, DELAY)
     }
 
+    /// The same, but it says what it has only when `first` was asked for something: that one can't be passed over.
+    pub fn honest_after(&self, first: &ScriptedPeer) -> ScriptedPeer {
+        let (content, first) = (self.content.clone(), first.share_tally());
+        ScriptedPeer::start(move |connection, _| {
+            first.wait("asked", 1);
+            content.seed(connection, |connection, block| {
+                std::thread::sleep(DELAY);
+                connection.send(&content.answer(block))
+            })
+        })
+    }
+
     /// `vmtorrent seed` on the image.
     pub fn seed(&self) -> Seed {
         Seed {
