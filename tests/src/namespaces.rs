@@ -1,9 +1,13 @@
 //! Invariant: what is made here is gone when it is dropped, and nothing outside of it is touched.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{command, require};
 
@@ -46,6 +50,22 @@ impl Namespaces {
             assert!(ip(&["-n", name, "link", "set", "lo", "up"]));
         }
         Some(namespaces)
+    }
+
+    /// Runs `work` on one of the two hosts, in a thread. Sockets that it opens stay there.
+    ///
+    /// # Panics
+    /// If `work` does, or the namespace can't be entered.
+    pub fn enter<T: Send>(&self, host: usize, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(format!("/run/netns/{}", self.names[host])).unwrap();
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                let network = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(namespace.as_fd(), network).unwrap();
+                work()
+            });
+            inside.join().unwrap()
+        })
     }
 
     /// Takes the IPv4 addresses away; false (and it is said) where there is no IPv6 that could be used instead.

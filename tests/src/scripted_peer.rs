@@ -166,7 +166,7 @@ impl Connection {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
         rustix::net::bind(&socket, &SocketAddr::from((source, 0)))?;
         rustix::net::connect(&socket, &to)?;
-        Self::new(TcpStream::from(socket), 0)
+        Self::new(socket.into(), 0)
     }
 
     /// Connects.
@@ -174,7 +174,7 @@ impl Connection {
     /// # Errors
     /// Those of the socket.
     pub fn dial(to: SocketAddr) -> io::Result<Self> {
-        Self::dial_from(Ipv4Addr::LOCALHOST, to)
+        Self::new(TcpStream::connect(to)?, 0)
     }
 
     /// Connects and exchanges handshakes.
@@ -505,6 +505,11 @@ impl ScriptedPeer {
     /// What its scripts have counted.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// The same for scripts of other peers.
+    pub fn share_tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
     }
 
     /// Waits until the other side has ended `count` connections.

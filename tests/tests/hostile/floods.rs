@@ -1,11 +1,15 @@
 //! Too much of everything, against a guest that goes on reading.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use vmtorrent_tests::scripted_peer::{Connection, Message, ScriptedPeer};
+use vmtorrent_tests::scripted_peer::{
+    Block, Connection, Content, Message, ScriptedPeer, handshake, parse_address, peer_id,
+};
 
-use crate::scene::{PEER_MEMORY, Process, Scene};
+use crate::scene::{GUEST_MEMORY, PEER_MEMORY, Process, Scene, assert_stays};
 
 /// A hostile peer that says `flood` over and over as fast as it can, reading what comes or not, beside an honest one.
 fn costs_no_read(reads: bool, flood: impl Fn(u32, &mut Vec<u8>) + Send + Sync + 'static) {
@@ -39,17 +43,11 @@ fn costs_no_read(reads: bool, flood: impl Fn(u32, &mut Vec<u8>) + Send + Sync + 
     });
     let honest = scene.honest();
     let guest = scene.launch(&[&hostile, &honest]);
-    guest.bounded(PEER_MEMORY + (16 << 20), || {
+    guest.bounded(PEER_MEMORY + GUEST_MEMORY, || {
         hostile.tally().wait("rounds", 100);
         guest.read_many();
     });
-    assert_eq!(
-        (
-            honest.connected(),
-            honest.tally().count(ScriptedPeer::BEGUN)
-        ),
-        (1, 1)
-    );
+    assert_stays(&honest);
     guest.end();
 }
 
@@ -138,7 +136,7 @@ fn connections_that_come_and_go_without_end_cost_no_read() {
     let (address, info_hash) = (guest.listen(), guest.info_hash());
     let full = scene.content.full();
     let made = AtomicU32::new(0);
-    guest.bounded(2 * PEER_MEMORY + (16 << 20), || {
+    guest.bounded(2 * PEER_MEMORY + GUEST_MEMORY, || {
         std::thread::scope(|scope| {
             for lane in 0..2 {
                 let (full, made) = (&full, &made);
@@ -157,13 +155,7 @@ fn connections_that_come_and_go_without_end_cost_no_read() {
         });
     });
     assert!(made.load(Ordering::Relaxed) > 0);
-    assert_eq!(
-        (
-            honest.connected(),
-            honest.tally().count(ScriptedPeer::BEGUN)
-        ),
-        (1, 1)
-    );
+    assert_stays(&honest);
     guest.end();
 }
 
@@ -182,13 +174,7 @@ fn a_dialled_peer_that_hangs_up_each_time_is_dialled_less_and_less() {
     flapping.wait_ended(3);
     guest.read_many();
     assert!(flapping.tally().count(ScriptedPeer::BEGUN) < 20);
-    assert_eq!(
-        (
-            honest.connected(),
-            honest.tally().count(ScriptedPeer::BEGUN)
-        ),
-        (1, 1)
-    );
+    assert_stays(&honest);
     guest.end();
 }
 
@@ -211,12 +197,77 @@ fn five_hundred_connections_from_one_address_cost_no_read() {
         }
         guest.read_many();
     });
-    assert_eq!(
-        (
-            honest.connected(),
-            honest.tally().count(ScriptedPeer::BEGUN)
-        ),
-        (1, 1)
-    );
+    assert_stays(&honest);
     guest.end();
+}
+
+/// A peer id is known to everybody who was connected: saying it must not take its owner's place.
+#[test]
+fn who_says_another_s_peer_id_does_not_take_its_place() {
+    let Some(scene) = Scene::with_guests() else {
+        return;
+    };
+    let honest = scene.honest();
+    let guest = scene.launch(&[&honest]);
+    let its_id = peer_id(parse_address(&honest.address()).port().into());
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let mut impostor =
+            Connection::dial_from(Ipv4Addr::new(127, 7, 7, 7), guest.listen()).unwrap();
+        impostor.raw(&handshake(guest.info_hash(), its_id)).unwrap();
+        impostor.read_handshake().unwrap();
+        // It may be let in beside the other, or not at all.
+        let _ = impostor.receive();
+        held.push(impostor);
+    }
+    guest.read_many();
+    assert_stays(&honest);
+    guest.end();
+}
+
+#[test]
+fn all_of_them_at_once_beside_one_seed_cost_no_read() {
+    let Some(scene) = Scene::with_guests() else {
+        return;
+    };
+    let seed = scene.seed();
+    let seeds = |answer: fn(&Content, &mut Connection, Block) -> io::Result<()>| {
+        let content = scene.content.clone();
+        ScriptedPeer::start(move |connection, _| {
+            content.seed(connection, |connection, block| {
+                answer(&content, connection, block)
+            })
+        })
+    };
+    let hostile = [
+        seeds(|_, _, _| Ok(())),
+        seeds(|content, connection, block| connection.send(&content.lie(block))),
+        seeds(|_, connection, _| {
+            connection.send(&Message::Choke)?;
+            connection.send(&Message::Unchoke)
+        }),
+        seeds(|content, connection, block| {
+            std::thread::sleep(Duration::from_millis(300));
+            connection.send(&content.answer(block))
+        }),
+        seeds(|_, _, _| Err(io::ErrorKind::Other.into())),
+        seeds(|content, connection, block| {
+            let piece = (block.piece + 1) % 96;
+            connection.send(&content.lie(Block { piece, ..block }))
+        }),
+        seeds(|_, connection, _| connection.raw(&[0xff; 100])),
+        ScriptedPeer::bare(|connection, _| {
+            connection.raw(&[7; 1000])?;
+            connection.receive().map(drop)
+        }),
+    ];
+    let mut peers: Vec<String> = hostile.iter().map(ScriptedPeer::address).collect();
+    peers.push(seed.listen().to_string());
+    let guest = scene.launch_at(&peers);
+    for peer in &hostile {
+        peer.tally().wait(ScriptedPeer::BEGUN, 1);
+    }
+    guest.bounded(GUEST_MEMORY + 8 * PEER_MEMORY, || guest.read_many());
+    guest.end();
+    seed.end();
 }

@@ -10,7 +10,7 @@ use vmtorrent_tests::scripted_peer::{
     BLOCK, Block, Connection, Content, Message, ScriptedPeer, handshake, peer_id,
 };
 
-use crate::scene::{Process, Scene};
+use crate::scene::{Process, Scene, assert_stays};
 
 /// A peer that has everything and lies where `lies` says so; it gets the block and how many were asked for before.
 fn liar(
@@ -49,8 +49,7 @@ fn is_found(honest: usize, lies: impl Fn(Block, u32) -> bool + Send + Sync + 'st
         "it is left alone"
     );
     for peer in &honest {
-        assert_eq!(peer.connected(), 1, "an honest peer stays");
-        assert_eq!(peer.tally().count(ScriptedPeer::BEGUN), 1);
+        assert_stays(peer);
     }
     guest.end();
 }
@@ -106,10 +105,7 @@ fn two_liars_are_left_and_two_honest_peers_stay() {
         liar.wait_ended(1);
     }
     for peer in &honest {
-        assert_eq!(
-            (peer.connected(), peer.tally().count(ScriptedPeer::BEGUN)),
-            (1, 1)
-        );
+        assert_stays(peer);
     }
     guest.end();
 }
@@ -160,13 +156,7 @@ fn comes_again(leaves: bool) -> Option<usize> {
     let let_in = (0..12).filter(|n| attempt(*n)).count();
     assert!(lies.load(Ordering::Relaxed) > 0, "it was never asked");
     guest.read_many();
-    assert_eq!(
-        (
-            honest.connected(),
-            honest.tally().count(ScriptedPeer::BEGUN)
-        ),
-        (1, 1)
-    );
+    assert_stays(&honest);
     guest.end();
     Some(let_in)
 }

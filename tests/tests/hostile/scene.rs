@@ -11,11 +11,20 @@ use tempfile::TempDir;
 use vmtorrent_tests::scripted_peer::{
     Connection, Content, ScriptedPeer, parse_address, parse_info_hash,
 };
-use vmtorrent_tests::{Daemon, Host, PIECE, Reference, fuse, memory, publish, seed};
+use vmtorrent_tests::{Daemon, Host, Namespaces, PIECE, Reference, fuse, memory, publish, seed};
 
 /// What one hostile peer may cost in memory at most: buffers of both directions, a longest message, and slack of the
-/// allocator in a development build.
-pub const PEER_MEMORY: u64 = 6 << 20;
+/// allocator.
+pub const PEER_MEMORY: u64 = 3 << 20;
+
+/// What a guest may need itself while it reads the image.
+pub const GUEST_MEMORY: u64 = 4 << 20;
+
+/// Asserts that a peer was connected once, and is connected still.
+pub fn assert_stays(peer: &ScriptedPeer) {
+    let begun = peer.tally().count(ScriptedPeer::BEGUN);
+    assert_eq!((peer.connected(), begun), (1, 1), "an honest peer was left");
+}
 
 /// How long an honest peer lets a request wait: so that hostile ones, which answer at once, are asked too.
 pub const DELAY: Duration = Duration::from_millis(4);
@@ -55,6 +64,18 @@ impl Scene {
         ScriptedPeer::honest(&self.content, DELAY)
     }
 
+    /// The same, but it says what it has only when `first` was asked for something: that one can't be passed over.
+    pub fn honest_after(&self, first: &ScriptedPeer) -> ScriptedPeer {
+        let (content, first) = (self.content.clone(), first.share_tally());
+        ScriptedPeer::start(move |connection, _| {
+            first.wait("asked", 1);
+            content.seed(connection, |connection, block| {
+                std::thread::sleep(DELAY);
+                connection.send(&content.answer(block))
+            })
+        })
+    }
+
     /// `vmtorrent seed` on the image.
     pub fn seed(&self) -> Seed {
         Seed {
@@ -62,19 +83,38 @@ impl Scene {
         }
     }
 
+    /// The same on a host of its own.
+    pub fn seed_on(&self, network: &Namespaces, host: usize) -> Seed {
+        let mut command = network.command(host);
+        let listen = format!("{}:0", Namespaces::ADDRESSES[host]);
+        command
+            .arg("seed")
+            .arg(&self.torrent)
+            .arg("--data")
+            .arg(self.dir.path())
+            .args(["--json", "--no-lsd", "--listen", &listen]);
+        let daemon = Daemon::spawn(command, &[]);
+        Seed { daemon }
+    }
+
     /// `vmtorrent launch` with these peers, which fetches only what is read; waits until it has connected to all.
     pub fn launch(&self, peers: &[&ScriptedPeer]) -> Guest {
-        let host = Host::new(self.dir.path(), "host");
-        let launch = host.launch(&self.torrent).fill("none");
-        let launch = launch.option("--read-timeout", "30");
-        let launch = peers
-            .iter()
-            .fold(launch, |launch, peer| launch.peer(&peer.address()));
-        let daemon = launch.start();
-        let file = File::open(host.mount().join("disk.img")).unwrap();
+        let addresses: Vec<String> = peers.iter().map(|p| p.address()).collect();
+        let guest = self.launch_at(&addresses);
         for peer in peers {
             peer.tally().wait(ScriptedPeer::BEGUN, 1);
         }
+        guest
+    }
+
+    /// The same with whoever is at these addresses; it waits for nobody.
+    pub fn launch_at(&self, peers: &[String]) -> Guest {
+        let host = Host::new(self.dir.path(), "host");
+        let launch = host.launch(&self.torrent).fill("none");
+        let launch = launch.option("--read-timeout", "30");
+        let launch = peers.iter().fold(launch, |launch, peer| launch.peer(peer));
+        let daemon = launch.start();
+        let file = File::open(host.mount().join("disk.img")).unwrap();
         Guest {
             daemon,
             file: Some(file),

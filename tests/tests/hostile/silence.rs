@@ -1,12 +1,11 @@
 //! Peers that promise and don't deliver: a read goes on with who does.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use vmtorrent_tests::scripted_peer::{Block, Connection, Content, Message, ScriptedPeer, Tally};
 
-use crate::scene::{PEER_MEMORY, Process, Scene};
+use crate::scene::{GUEST_MEMORY, PEER_MEMORY, Process, Scene, assert_stays};
 
 /// A hostile peer with an answer of its own to each request, and an honest one: the guest reads everything, and keeps
 /// the honest peer.
@@ -21,19 +20,12 @@ fn costs_no_read(
             answer(&content, connection, block, tally)
         })
     });
-    let honest = scene.honest();
+    let honest = scene.honest_after(&hostile);
     let guest = scene.launch(&[&hostile, &honest]);
-    guest.bounded(scene_memory(&scene), || guest.read_many());
-    assert!(hostile.tally().count("asked") > 0, "it was never asked");
-    assert_eq!(honest.connected(), 1, "the honest peer stays");
-    assert_eq!(honest.tally().count(ScriptedPeer::BEGUN), 1);
+    guest.bounded(GUEST_MEMORY, || guest.read_many());
+    assert_stays(&honest);
     guest.end();
     Some((hostile, honest))
-}
-
-/// A guest that reads the image needs memory of its own.
-fn scene_memory(_: &Scene) -> u64 {
-    16 << 20
 }
 
 #[test]
@@ -104,80 +96,53 @@ fn who_sends_half_a_block_and_hangs_up_costs_no_read() {
 
 #[test]
 fn who_answers_long_after_somebody_else_did_costs_no_read() {
-    until_asked(|scene| {
-        let content = scene.content.clone();
-        let late = ScriptedPeer::start(move |connection, tally| {
-            let mut asked = Vec::new();
-            content.seed(connection, |connection, block| {
-                asked.push(block);
-                tally.add("asked");
-                // Two at a time, the older one late by then; more are not asked of one that lets reads wait.
-                if asked.len() == 2 {
-                    for block in asked.drain(..) {
-                        connection.send(&content.answer(block))?;
-                        tally.add("late");
-                    }
-                }
-                Ok(())
-            })
-        });
-        let honest = scene.honest();
-        let guest = scene.launch(&[&late, &honest]);
-        guest.read_many();
-        assert_eq!(
-            (late.connected(), honest.connected()),
-            (1, 1),
-            "late is no lie"
-        );
-        guest.end();
-        late.tally().count("late") > 0
+    let Some(scene) = Scene::with_guests() else {
+        return;
+    };
+    let content = scene.content.clone();
+    let late = ScriptedPeer::start(move |connection, tally| {
+        content.seed(connection, |connection, block| {
+            tally.add("asked");
+            tally.wait("told to answer", 1);
+            connection.send(&content.answer(block))
+        })
     });
+    let honest = scene.honest_after(&late);
+    let guest = scene.launch(&[&late, &honest]);
+    guest.read_many();
+    // By now everything that it was asked for is here.
+    late.tally().add("told to answer");
+    for piece in [1, 22, 43] {
+        guest.read(piece);
+    }
+    assert_stays(&late);
+    assert_stays(&honest);
+    guest.end();
 }
 
 /// It has nothing, says HAVE for everything, and then what `answer` says.
 fn claims(answer: impl Fn(&mut Connection, Block) -> io::Result<()> + Send + Sync + 'static) {
-    let answer = Arc::new(answer);
-    until_asked(|scene| {
-        let (pieces, answer) = (scene.content.pieces(), answer.clone());
-        let hostile = ScriptedPeer::start(move |connection, tally| {
-            for piece in 0..pieces {
-                connection.send(&Message::Have(piece))?;
-            }
-            connection.send(&Message::Unchoke)?;
-            loop {
-                if let Message::Request(block) = connection.receive()? {
-                    tally.add("asked");
-                    answer(connection, block)?;
-                }
-            }
-        });
-        let honest = scene.honest();
-        let guest = scene.launch(&[&hostile, &honest]);
-        guest.bounded(PEER_MEMORY + scene_memory(scene), || guest.read_many());
-        assert_eq!(
-            (
-                honest.connected(),
-                honest.tally().count(ScriptedPeer::BEGUN)
-            ),
-            (1, 1)
-        );
-        guest.end();
-        hostile.tally().count("asked") > 0
-    });
-}
-
-/// Whoever is connected first may give everything before the other is asked at all: then there was nothing to see, and
-/// it is done again.
-fn until_asked(attempt: impl Fn(&Scene) -> bool) {
-    for _ in 0..10 {
-        let Some(scene) = Scene::with_guests() else {
-            return;
-        };
-        if attempt(&scene) {
-            return;
+    let Some(scene) = Scene::with_guests() else {
+        return;
+    };
+    let pieces = scene.content.pieces();
+    let hostile = ScriptedPeer::start(move |connection, tally| {
+        for piece in 0..pieces {
+            connection.send(&Message::Have(piece))?;
         }
-    }
-    panic!("it was never asked");
+        connection.send(&Message::Unchoke)?;
+        loop {
+            if let Message::Request(block) = connection.receive()? {
+                tally.add("asked");
+                answer(connection, block)?;
+            }
+        }
+    });
+    let honest = scene.honest_after(&hostile);
+    let guest = scene.launch(&[&hostile, &honest]);
+    guest.bounded(PEER_MEMORY + GUEST_MEMORY, || guest.read_many());
+    assert_stays(&honest);
+    guest.end();
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use vmtorrent_tests::Namespaces;
 use vmtorrent_tests::scripted_peer::{BLOCK, Block, Connection, Message};
 
 use crate::scene::{PEER_MEMORY, Process, Scene, Seed};
@@ -198,30 +199,27 @@ fn what_was_taken_back_at_once_is_mostly_not_sent() {
 }
 
 #[test]
-#[ignore = "needs: connections bounded by address, and room for others when one address has many"]
 fn five_hundred_connections_from_one_address_leave_room_for_another() {
+    let Some(network) = Namespaces::new() else {
+        return;
+    };
     let scene = Scene::new();
-    let seed = scene.seed();
-    let mut held = Vec::new();
-    seed.bounded(100 * PEER_MEMORY / 8, || {
-        for n in 0..500 {
-            if let Ok(mut c) = Connection::greet(seed.listen(), seed.info_hash(), n) {
-                let _ = c.send(&Message::Interested);
-                held.push(c);
-            }
-        }
+    let seed = scene.seed_on(&network, 0);
+    let (to, info_hash) = (seed.listen(), seed.info_hash());
+    let held = seed.bounded(100 * PEER_MEMORY / 8, || {
+        network.enter(1, || {
+            let attempts = (0..500).map(|n| {
+                let mut connection = Connection::greet(to, info_hash, n)?;
+                connection.send(&Message::Interested)?;
+                connection.receive()?;
+                Ok(connection)
+            });
+            attempts.flat_map(io::Result::ok).collect::<Vec<_>>()
+        })
     });
-    let mut other =
-        Connection::dial_from(std::net::Ipv4Addr::new(127, 9, 9, 9), seed.listen()).unwrap();
-    let hello = vmtorrent_tests::scripted_peer::handshake(
-        seed.info_hash(),
-        vmtorrent_tests::scripted_peer::peer_id(9999),
-    );
-    other.raw(&hello).unwrap();
-    other.read_handshake().unwrap();
-    other.send(&Message::Request(Block::nth(0, 0))).unwrap();
-    other
-        .receive_until(|m| matches!(m, Message::Piece(..)))
-        .unwrap();
+    let let_in = held.len();
+    assert!((10..=150).contains(&let_in), "{let_in} of 500 were let in");
+    network.enter(0, || assert_serves(&scene, &seed, 9999));
+    drop(held);
     seed.end();
 }

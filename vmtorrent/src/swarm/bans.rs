@@ -1,18 +1,19 @@
-//! Invariant: a host is shut out only when several of its connections sent wrong data, and only for a while; the table
-//! is bounded.
+//! Invariant: an origin is shut out only when several of its connections sent wrong data, and only for a while; the
+//! table is bounded.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use super::origin::Origin;
 use crate::clock::Time;
 
-/// Hosts that sent wrong data. A peer chooses its id and its port anew with each connection, but hardly its address.
+/// Where wrong data came from. A peer chooses its id and its port anew with each connection, but hardly its address.
 ///
 /// More than one lie is needed, since honest peers may stand behind the same address.
 #[derive(Debug, Default)]
 pub(super) struct Bans {
-    hosts: HashMap<IpAddr, Record>,
+    origins: HashMap<Origin, Record>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +23,7 @@ struct Record {
 }
 
 impl Bans {
-    /// Connections with wrong data after which a host is shut out.
+    /// Connections with wrong data after which an origin is shut out.
     const LIES: u32 = 3;
     /// How long it is remembered after the last of them.
     const TERM: Duration = Duration::from_secs(3600);
@@ -30,41 +31,31 @@ impl Bans {
 
     /// A connection with this host was ended because of wrong data.
     pub(super) fn lied(&mut self, now: Time, host: IpAddr) {
-        let host = subscriber(host);
-        self.hosts.retain(|_, r| now.since(r.last) < Self::TERM);
-        if self.hosts.len() >= Self::CAPACITY && !self.hosts.contains_key(&host) {
-            let oldest = self.hosts.iter().min_by_key(|(_, r)| r.last);
-            if let Some(oldest) = oldest.map(|(host, _)| *host) {
-                self.hosts.remove(&oldest);
+        let origin = Origin::or_this_host(host);
+        self.origins.retain(|_, r| now.since(r.last) < Self::TERM);
+        if self.origins.len() >= Self::CAPACITY && !self.origins.contains_key(&origin) {
+            let oldest = self.origins.iter().min_by_key(|(_, r)| r.last);
+            if let Some(oldest) = oldest.map(|(origin, _)| *origin) {
+                self.origins.remove(&oldest);
             }
         }
         let new = Record { lies: 0, last: now };
-        let record = self.hosts.entry(host).or_insert(new);
+        let record = self.origins.entry(origin).or_insert(new);
         record.lies += 1;
         record.last = now;
     }
 
     /// Whether connections from this host are refused.
     pub(super) fn is_banned(&self, now: Time, host: IpAddr) -> bool {
-        let record = self.hosts.get(&subscriber(host));
+        let record = self.origins.get(&Origin::or_this_host(host));
         record.is_some_and(|r| r.lies >= Self::LIES && now.since(r.last) < Self::TERM)
-    }
-}
-
-/// What one subscriber has: an IPv4 address, or the 2^64 IPv6 addresses of a subnet.
-fn subscriber(host: IpAddr) -> IpAddr {
-    match host.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
 
     fn host(n: u32) -> IpAddr {
         IpAddr::from(n.to_be_bytes())
@@ -112,7 +103,7 @@ mod tests {
             }
         }
         let end = start + Duration::from_secs(60);
-        assert_eq!(bans.hosts.len(), Bans::CAPACITY);
+        assert_eq!(bans.origins.len(), Bans::CAPACITY);
         assert!(!bans.is_banned(end, host(5)));
         assert!(bans.is_banned(end, host(2 * Bans::CAPACITY as u32 - 1)));
     }

@@ -10,14 +10,19 @@ pub(crate) struct Origin(IpAddr);
 impl Origin {
     /// `None` for this host: its programs can do worse than connect, and many machines of one host may be among them.
     pub(crate) fn of(ip: IpAddr) -> Option<Self> {
-        let ip = match ip.to_canonical() {
+        let origin = Self::or_this_host(ip);
+        (!origin.0.is_loopback()).then_some(origin)
+    }
+
+    /// The same, but each address of this host counts as an origin too.
+    pub(crate) fn or_this_host(ip: IpAddr) -> Self {
+        Self(match ip.to_canonical() {
             IpAddr::V6(ip) if !ip.is_loopback() => {
                 let [a, b, c, d, ..] = ip.segments();
                 Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
             }
             ip => ip,
-        };
-        (!ip.is_loopback()).then_some(Self(ip))
+        })
     }
 }
 

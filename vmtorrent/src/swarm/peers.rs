@@ -52,7 +52,7 @@ impl Swarm {
             let twin = inner
                 .links
                 .iter()
-                // A peer id is known to everybody who was connected: from elsewhere it may be a stranger's.
+                // From elsewhere it may be somebody who only says that id.
                 .find(|(_, l)| l.peer_id == their_id && l.remote.ip() == address.ip())
                 .map(|(k, _)| *k);
             if let Some(twin) = twin {
