@@ -9,7 +9,7 @@ use fuser::{Errno as Code, ReplyData, ReplyEmpty, ReplyLseek, ReplyWrite};
 
 use super::filesystem::{VolumeFilesystem, reply_empty};
 use super::translate::errno;
-use crate::{Errno, FileHandle, NodeId, SeekTarget, SetAttributes, ZeroMode};
+use crate::{Attributes, Errno, FileHandle, NodeId, SeekTarget, SetAttributes, ZeroMode};
 
 #[cfg(not(target_os = "macos"))]
 const SEEK_DATA: i32 = 3;
@@ -24,6 +24,14 @@ const SEEK_HOLE: i32 = 3;
 const KEEP_SIZE: i32 = 0x01;
 const PUNCH_HOLE: i32 = 0x02;
 const ZERO_RANGE: i32 = 0x10;
+
+/// A change of the length alone.
+fn length(size: u64) -> SetAttributes {
+    SetAttributes {
+        size: Some(size),
+        ..SetAttributes::default()
+    }
+}
 
 thread_local! {
     /// Where a FUSE thread reads what it answers at once; it grows to the largest request seen.
@@ -113,10 +121,7 @@ impl VolumeFilesystem {
             PUNCH_HOLE if keep_size => ZeroMode::Discard,
             ZERO_RANGE => ZeroMode::Zero { keep_size },
             0 if keep_size => return reply.ok(),
-            0 => {
-                let end = offset.checked_add(length);
-                return reply_empty(self.allocate(node, handle, end), reply);
-            }
+            0 => return self.allocate(node, handle, offset.checked_add(length), reply),
             _ => return reply.error(Code::EOPNOTSUPP),
         };
         let zeroed = self.volume.zero(node, Some(handle), offset, length, zero);
@@ -125,16 +130,38 @@ impl VolumeFilesystem {
 
     /// Allocates space: the file grows to hold the range. Nothing is reserved: the storage below is sparse.
     /// The kernel holds the inode's lock meanwhile, so no other write can grow the file in between.
-    fn allocate(&self, node: NodeId, handle: FileHandle, end: Option<u64>) -> Result<(), Errno> {
-        let end = end.ok_or(Errno::EFBIG)?;
-        if end > self.volume.attributes(node, Some(handle))?.size {
-            let changes = SetAttributes {
-                size: Some(end),
-                ..SetAttributes::default()
-            };
-            self.volume.set_attributes(node, Some(handle), changes)?;
+    fn allocate(&self, node: NodeId, handle: FileHandle, end: Option<u64>, reply: ReplyEmpty) {
+        let Some(end) = end else {
+            return reply.error(Code::EFBIG);
+        };
+        match self.volume.attributes(node, Some(handle)) {
+            Ok(found) if end <= found.size => reply.ok(),
+            Ok(_) => {
+                let grown = self.volume.set_attributes(node, Some(handle), length(end));
+                let done = |grown: Result<_, _>| reply_empty(grown.map(drop), reply);
+                self.tasks.spawn(grown, done);
+            }
+            Err(e) => reply.error(errno(e)),
         }
-        Ok(())
+    }
+
+    /// Cuts a file that was just opened to length 0, then runs `reply` with the attributes; when it can't be cut
+    /// the handle is given back.
+    pub(super) fn cut_then(
+        &self,
+        node: NodeId,
+        handle: FileHandle,
+        reply: impl FnOnce(Result<Attributes, Errno>) + Send + 'static,
+    ) {
+        // The handle itself may be for reading only.
+        let cut = self.volume.set_attributes(node, None, length(0));
+        let volume = Arc::clone(&self.volume);
+        self.tasks.spawn(cut, move |cut| {
+            if cut.is_err() {
+                volume.release(handle);
+            }
+            reply(cut);
+        });
     }
 
     pub(super) fn serve_seek(
