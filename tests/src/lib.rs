@@ -9,8 +9,10 @@
 
 pub mod appliance;
 mod binary;
+pub mod conformance;
 mod daemon;
 mod host;
+mod memory_mount;
 mod random;
 mod reference;
 mod requirement;
@@ -18,6 +20,7 @@ mod requirement;
 pub use binary::{command, publish};
 pub use daemon::{Daemon, seed, unmount};
 pub use host::{Host, Launch};
+pub use memory_mount::MemoryMount;
 pub use random::Random;
 pub use reference::{PIECE, Reference, assert_same, first_difference};
 pub use requirement::{fuse, require};

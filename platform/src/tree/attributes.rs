@@ -88,6 +88,9 @@ impl Inner {
             let changed = self.set_quick_attributes(node, handle, changes);
             return Box::pin(std::future::ready(changed));
         };
+        if i64::try_from(size).is_err() {
+            return data::failed(Errno::EFBIG);
+        }
         let content = match self.content(node, handle, Access::Write) {
             Ok(content) => content,
             Err(errno) => return data::failed(errno),
