@@ -315,7 +315,7 @@ impl Filesystem for VolumeFilesystem {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -324,23 +324,29 @@ impl Filesystem for VolumeFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.serve_read(node(number), Handle(handle.0), offset, size as usize, reply);
+        let (node, handle) = (node(number), Handle(handle.0));
+        self.serve_read(request.pid(), node, handle, offset, size as usize, reply);
     }
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let durable = has(flags.0, OFlags::DSYNC);
-        self.serve_write(node(number), Handle(handle.0), offset, data, durable, reply);
+        // Not rustix's `DSYNC`, which is `O_SYNC` on Linux and so has a bit more.
+        let durable = flags.0 & libc::O_DSYNC != 0;
+        // What the page cache writes back is nobody's in particular.
+        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let thread = if cached { 0 } else { request.pid() };
+        let target = (node(number), Handle(handle.0));
+        self.serve_write(thread, target, offset, data, durable, reply);
     }
 
     /// Closing a file descriptor is no durability point.

@@ -18,6 +18,7 @@ mod mount_point;
 mod tasks;
 mod transfer;
 mod translate;
+mod waiters;
 
 pub use error::{MountError, MountErrorKind};
 pub use mount::{Mount, MountOptions, mount};

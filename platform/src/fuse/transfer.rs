@@ -41,6 +41,7 @@ thread_local! {
 impl VolumeFilesystem {
     pub(super) fn serve_read(
         &self,
+        thread: u32,
         node: NodeId,
         handle: FileHandle,
         offset: u64,
@@ -57,7 +58,7 @@ impl VolumeFilesystem {
                 Ok(Some(read)) => reply.data(&buffer[..read]),
                 Ok(None) => {
                     let read = self.volume.read(node, handle, offset, size);
-                    self.tasks.spawn(read, |read| match read {
+                    self.tasks.spawn_for(thread, read, |read| match read {
                         Ok(data) => reply.data(&data),
                         Err(e) => reply.error(errno(e)),
                     });
@@ -70,13 +71,14 @@ impl VolumeFilesystem {
     /// Writes, and with `durable` flushes before it replies (`O_DSYNC`: the kernel leaves that to us).
     pub(super) fn serve_write(
         &self,
-        node: NodeId,
-        handle: FileHandle,
+        thread: u32,
+        target: (NodeId, FileHandle),
         offset: u64,
         data: &[u8],
         durable: bool,
         reply: ReplyWrite,
     ) {
+        let (node, handle) = target;
         let handle = Some(handle);
         // A request never holds more than 16 MiB.
         let length = data.len() as u32;
@@ -101,7 +103,7 @@ impl VolumeFilesystem {
             }
             Ok(())
         };
-        self.tasks.spawn(work, move |done| match done {
+        self.tasks.spawn_for(thread, work, move |done| match done {
             Ok(()) => reply.written(length),
             Err(e) => reply.error(errno(e)),
         });

@@ -183,7 +183,7 @@ impl Runner<'_> {
         let longest = self.subject.longest;
         // Most ranges are small, some start where others ended: at multiples of a block.
         let mut offset = u64::from(step.offset) % longest;
-        if step.offset % 4 == 0 {
+        if step.offset.is_multiple_of(4) {
             offset -= offset % 4096;
         }
         let largest = match step.length % 16 {
@@ -192,7 +192,7 @@ impl Runner<'_> {
             _ => 5_000,
         };
         let mut length = u64::from(step.length / 16) % largest;
-        if step.length % 5 == 0 {
+        if step.length.is_multiple_of(5) {
             length = length.next_multiple_of(4096);
         }
         let length = length.min(longest - offset);
