@@ -86,6 +86,16 @@ pub struct SetAttributes {
     pub modified: Option<SystemTime>,
 }
 
+impl SetAttributes {
+    /// A new length alone, bytes.
+    pub fn size(size: u64) -> Self {
+        Self {
+            size: Some(size),
+            ..Self::default()
+        }
+    }
+}
+
 /// How a range is made to read as zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZeroMode {

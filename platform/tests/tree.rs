@@ -194,10 +194,7 @@ async fn a_link_put_in_a_files_place_is_not_followed() {
     std::os::unix::fs::symlink(&secret, folder.path().join("own")).unwrap();
     assert_eq!(volume.open(own, WRITE), Err(Errno::EACCES));
     assert_eq!(volume.attributes(own, None), Err(Errno::EACCES));
-    let cut = SetAttributes {
-        size: Some(0),
-        ..SetAttributes::default()
-    };
+    let cut = SetAttributes::size(0);
     let open = SetAttributes {
         permissions: Some(0o777),
         ..SetAttributes::default()

@@ -318,7 +318,6 @@ fn a_full_state_directory_refuses_what_needs_room_and_goes_on_when_there_is_some
     let (disk_file, own) = (open("disk"), open("own"));
     disk_file.write_all_at(&[5; 8192], 4096).unwrap();
     disk_file.sync_all().unwrap();
-    full(disk_file.write_all_at(&vec![6; 8 << 20], 1 << 20));
     let ballast = host.state().join("ballast");
     let mut fills = File::create(&ballast).unwrap();
     // In small pieces, so that no room is left.

@@ -34,7 +34,7 @@ pub(super) struct VolumeFilesystem {
     pub(super) volume: Arc<dyn Volume>,
     pub(super) tasks: Tasks,
     directories: Directories,
-    owner: Owner,
+    pub(super) owner: Owner,
 }
 
 impl VolumeFilesystem {
@@ -67,11 +67,6 @@ pub(super) fn reply_empty(result: Result<(), Errno>, reply: ReplyEmpty) {
         Ok(()) => reply.ok(),
         Err(e) => reply.error(errno(e)),
     }
-}
-
-/// Reads and writes go straight to the volume, several at a time on one file.
-fn open_flags() -> FopenFlags {
-    FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
 }
 
 fn permissions(mode: u32) -> u16 {
@@ -260,18 +255,7 @@ impl Filesystem for VolumeFilesystem {
     }
 
     fn open(&self, _request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let handle = match self.volume.open(node(number), open_mode(flags)) {
-            Ok(handle) => handle,
-            Err(e) => return reply.error(errno(e)),
-        };
-        let opened = FileHandle(handle.0);
-        if !has(flags.0, OFlags::TRUNC) {
-            return reply.opened(opened, open_flags());
-        }
-        self.cut_then(node(number), handle, move |cut| match cut {
-            Ok(_) => reply.opened(opened, open_flags()),
-            Err(e) => reply.error(errno(e)),
-        });
+        self.serve_open(node(number), flags, reply);
     }
 
     fn create(
@@ -284,32 +268,9 @@ impl Filesystem for VolumeFilesystem {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let made = new_name(child).and_then(|child| {
-            let exclusive = has(flags, OFlags::EXCL);
-            let open = open_mode(OpenFlags(flags));
-            self.volume
-                .create(node(parent), child, permissions(mode), open, exclusive)
-        });
-        let (found, handle) = match made {
-            Ok(made) => made,
-            Err(e) => return reply.error(errno(e)),
-        };
-        let owner = self.owner;
-        let done = move |found: Result<Attributes, Errno>| match found {
-            Ok(found) => reply.created(
-                &TIME_TO_LIVE,
-                &owner.attributes(&found),
-                GENERATION,
-                FileHandle(handle.0),
-                open_flags(),
-            ),
+        match new_name(child) {
+            Ok(child) => self.serve_create(node(parent), child, permissions(mode), flags, reply),
             Err(e) => reply.error(errno(e)),
-        };
-        // Another may have made it in between.
-        if found.size > 0 && has(flags, OFlags::TRUNC) {
-            self.cut_then(found.node, handle, done);
-        } else {
-            done(Ok(found));
         }
     }
 

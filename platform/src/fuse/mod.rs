@@ -15,6 +15,7 @@ mod filesystem;
 mod helper;
 mod mount;
 mod mount_point;
+mod opening;
 mod tasks;
 mod transfer;
 mod translate;

@@ -9,7 +9,7 @@ use fuser::{Errno as Code, ReplyData, ReplyEmpty, ReplyLseek, ReplyWrite};
 
 use super::filesystem::{VolumeFilesystem, reply_empty};
 use super::translate::errno;
-use crate::{Attributes, Errno, FileHandle, NodeId, SeekTarget, SetAttributes, ZeroMode};
+use crate::{Errno, FileHandle, NodeId, SeekTarget, SetAttributes, ZeroMode};
 
 #[cfg(not(target_os = "macos"))]
 const SEEK_DATA: i32 = 3;
@@ -24,14 +24,6 @@ const SEEK_HOLE: i32 = 3;
 const KEEP_SIZE: i32 = 0x01;
 const PUNCH_HOLE: i32 = 0x02;
 const ZERO_RANGE: i32 = 0x10;
-
-/// A change of the length alone.
-fn length(size: u64) -> SetAttributes {
-    SetAttributes {
-        size: Some(size),
-        ..SetAttributes::default()
-    }
-}
 
 thread_local! {
     /// Where a FUSE thread reads what it answers at once; it grows to the largest request seen.
@@ -139,31 +131,14 @@ impl VolumeFilesystem {
         match self.volume.attributes(node, Some(handle)) {
             Ok(found) if end <= found.size => reply.ok(),
             Ok(_) => {
-                let grown = self.volume.set_attributes(node, Some(handle), length(end));
+                let grown =
+                    self.volume
+                        .set_attributes(node, Some(handle), SetAttributes::size(end));
                 let done = |grown: Result<_, _>| reply_empty(grown.map(drop), reply);
                 self.tasks.spawn(grown, done);
             }
             Err(e) => reply.error(errno(e)),
         }
-    }
-
-    /// Cuts a file that was just opened to length 0, then runs `reply` with the attributes; when it can't be cut
-    /// the handle is given back.
-    pub(super) fn cut_then(
-        &self,
-        node: NodeId,
-        handle: FileHandle,
-        reply: impl FnOnce(Result<Attributes, Errno>) + Send + 'static,
-    ) {
-        // The handle itself may be for reading only.
-        let cut = self.volume.set_attributes(node, None, length(0));
-        let volume = Arc::clone(&self.volume);
-        self.tasks.spawn(cut, move |cut| {
-            if cut.is_err() {
-                volume.release(handle);
-            }
-            reply(cut);
-        });
     }
 
     pub(super) fn serve_seek(

@@ -140,12 +140,10 @@ fn is_dying(thread: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{thread}/stat")).is_ok_and(|stat| tells_death(&stat))
 }
 
-/// Reads a line of `/proc/PID/stat`: death is a pending SIGKILL, or an exit status that is a signal's. Who is gone
-/// already is not seen here: its data may be another's to have.
+/// Reads a line of `/proc/PID/stat`: death is a SIGKILL that is pending (any signal that ends a process sends it to all
+/// of its threads) or was the end. Who is gone already is not seen here: its data may be another's to have.
 fn tells_death(stat: &str) -> bool {
-    const KILL: u64 = 1 << 8;
-    // Of a process that is stopped, the status tells the signal that stopped it.
-    const STOPPING: [u64; 4] = [19, 20, 21, 22];
+    const KILL: u64 = 9;
     // The name may hold anything, parentheses too. Behind it comes field 3.
     let fields = stat.rsplit_once(") ").map(|(_, rest)| rest);
     let field = |number: usize| {
@@ -153,8 +151,7 @@ fn tells_death(stat: &str) -> bool {
         text.parse::<u64>().ok()
     };
     let pending = field(31).unwrap_or(0);
-    let signal = field(52).unwrap_or(0) & 0x7F;
-    pending & KILL != 0 || (signal != 0 && !STOPPING.contains(&signal))
+    pending & (1 << (KILL - 1)) != 0 || field(52) == Some(KILL)
 }
 
 #[cfg(test)]
@@ -173,11 +170,11 @@ mod tests {
         assert!(!tells_death(&stat(0, 0)));
         assert!(tells_death(&stat(1 << 8, 0)));
         assert!(tells_death(&stat(0, 9)));
-        assert!(tells_death(&stat(0, 15)));
-        // Other signals wait to be handled, it was stopped, it ends by itself.
+        // Other signals wait to be handled, it was stopped, or a debugger looks at it; it ends by itself.
         assert!(!tells_death(&stat(1 << 14, 0)));
-        assert!(!tells_death(&stat(0, 19)));
-        assert!(!tells_death(&stat(0, 1 << 8)));
+        for status in [15, 19, 5 | 0x80, 6 << 8 | 5, 1 << 8] {
+            assert!(!tells_death(&stat(0, status)));
+        }
         assert!(!tells_death(""));
         assert!(!is_dying(std::process::id()));
     }

@@ -106,13 +106,6 @@ fn kind(kind: NodeKind) -> Kind {
     }
 }
 
-fn length(size: u64) -> SetAttributes {
-    SetAttributes {
-        size: Some(size),
-        ..SetAttributes::default()
-    }
-}
-
 impl Surface for Direct {
     fn open(&self, path: &str, how: Open) -> Result<Box<dyn OpenFile>> {
         let mode = OpenMode {
@@ -127,7 +120,10 @@ impl Surface for Direct {
             handle,
         };
         if how.truncate {
-            self.wait(self.volume.set_attributes(node, None, length(0)))?;
+            self.wait(
+                self.volume
+                    .set_attributes(node, None, SetAttributes::size(0)),
+            )?;
         }
         Ok(Box::new(file))
     }
@@ -169,7 +165,7 @@ impl Surface for Direct {
     }
 
     fn set_length(&self, path: &str, size: u64) -> Result<()> {
-        self.set(path, length(size))
+        self.set(path, SetAttributes::size(size))
     }
 
     fn set_permissions(&self, path: &str, permissions: u16) -> Result<()> {
@@ -256,7 +252,7 @@ impl OpenFile for DirectFile {
         let handle = Some(self.handle);
         let changed = self
             .volume()
-            .set_attributes(self.node, handle, length(size));
+            .set_attributes(self.node, handle, SetAttributes::size(size));
         let changed = self.surface.wait(changed)?;
         assert_eq!(changed.size, size);
         Ok(())
