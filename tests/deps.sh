@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what the build, the demo and the tests need and this Debian machine lacks; when not root, says how.
-# Use: deps.sh demo|test
+# Use: deps.sh demo|test|bench
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin
@@ -23,13 +23,37 @@ have cargo || missing+=(cargo-web rustc-web)
 case ${1:-demo} in
 demo) ;;
 test)
+    need ip iproute2
     # rustup has stand-ins on the path even for what is not installed: only a run tells.
     cargo fmt --version >/dev/null 2>&1 || missing+=(rustfmt-web)
     cargo clippy --version >/dev/null 2>&1 || missing+=(rust-web-clippy)
+    need ip iproute2
+    need nsenter util-linux
+    if ! have opentracker; then
+        missing+=(opentracker)
+        # The tests start one themselves: the package must not run another as a service.
+        unit=/etc/systemd/system/opentracker.service
+        [ -e $unit ] || [ "$(id -u)" != 0 ] || { mkdir -p ${unit%/*} && ln -s /dev/null $unit; }
+    fi
+    /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
+    need transmission-daemon transmission-daemon
+    need aria2c aria2
+    need ip iproute2
+    ;;
+bench)
+    need ip iproute2
+    need qemu-img qemu-utils
+    need fio fio
+    # What the boots are measured beside. nginx and sshd are started by the benchmark itself, on the lab's hosts.
+    need sshfs sshfs
+    need sshd openssh-server
+    need nbdkit nbdkit
+    need nginx nginx-light
+    need btfs btfs
     /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
     ;;
 *)
-    echo "use: $0 demo|test" >&2
+    echo "use: $0 demo|test|bench" >&2
     exit 2
     ;;
 esac

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use vmtorrent::Fill;
 
+use crate::log::{LogFilter, LogFormat};
 use crate::units;
 
 const UNITS: &str = "\
@@ -15,7 +16,7 @@ SIZE  bytes; suffixes K, M, G (also Ki, Mi, Gi) are powers of 1024: 64K
 RATE  bytes per second; suffixes K, M, G are powers of 1000, Ki, Mi, Gi powers of 1024;
       or bits per second: 500kbit, 100mbit, 1gbit
 
-Messages for people go to stderr. RUST_LOG sets the level of the log (default: warn).
+Messages for people and the log go to stderr. Without --log, RUST_LOG sets what is logged (default: warn).
 Exit status: 0 done, 1 failed, 2 wrong usage.";
 
 const LAUNCH: &str = "\
@@ -39,6 +40,18 @@ ready, then progress each second, then done.";
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
+    /// What is logged: error, warn, info, debug, trace or off, or a filter by module
+    #[arg(long, global = true, value_name = "FILTER", value_parser = LogFilter::parse)]
+    pub log: Option<LogFilter>,
+    /// How the log looks
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t
+    )]
+    pub log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,14 +109,30 @@ pub struct SeedArgs {
     /// Most that is sent to all peers together
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub upload_limit: Option<u64>,
+    /// Serve figures for monitoring (Prometheus) at http://IP:PORT/metrics
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    pub metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Print events on stdout, one JSON object a line
     #[arg(long)]
     pub json: bool,
 }
 
+/// Options of the swarm that `seed` and `launch` share.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct NetworkArgs {
+    /// Look for no peers on the local network
+    #[arg(long)]
+    pub no_lsd: bool,
+    /// Most connections to peers at once
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_connections: u16,
+}
+
 #[derive(Debug, clap::Args)]
 pub struct LaunchArgs {
-    /// The .torrent file, or its http(s) URL
+    /// The .torrent file, its http(s) URL, or a magnet link (in quotes)
     pub source: String,
     /// Directory of the downloaded copies [default: below the XDG cache directory]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -111,16 +140,22 @@ pub struct LaunchArgs {
     /// Directory of what the guest writes [default: below the XDG state directory, by the image's name]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "ephemeral")]
     pub state: Option<PathBuf>,
+    /// Most that the downloaded copy may take on the disk; what the guest writes is not counted [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = units::disk_size)]
+    pub max_disk: Option<u64>,
     /// Forget at the end what the guest wrote
     #[arg(long)]
     pub ephemeral: bool,
     /// Empty directory where the image appears [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub mount: Option<PathBuf>,
+    /// Let other users open the image too, for a VMM that runs as another user
+    #[arg(long)]
+    pub allow_other: bool,
     /// Address on which peers connect; port 0 takes a free one [default: 0.0.0.0:0]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
     pub listen: Option<SocketAddr>,
-    /// Peer to connect to, beside those that trackers name; may be repeated
+    /// Peer to connect to, beside those that are found; may be repeated
     #[arg(long = "peer", value_name = "IP:PORT", value_parser = parse_address)]
     pub peers: Vec<SocketAddr>,
     /// What is fetched that no read asked for
@@ -129,15 +164,23 @@ pub struct LaunchArgs {
     /// Seconds that a read waits for missing data before it fails; 0: for ever
     #[arg(long, value_name = "SECS", default_value_t = 60)]
     read_timeout: u64,
+    /// Seconds that peers are asked for the description of the image of a magnet link; 0: for ever
+    #[arg(long, value_name = "SECS", default_value_t = 60)]
+    metadata_timeout: u64,
     /// Most that is taken from all peers together
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub download_limit: Option<u64>,
     /// Most that is sent to all peers together
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub upload_limit: Option<u64>,
-    /// Ask no tracker for peers
+    /// Look for no peers but those that --peer names
     #[arg(long)]
     pub no_discovery: bool,
+    /// Serve figures for monitoring (Prometheus) at http://IP:PORT/metrics
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    pub metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Print events on stdout, one JSON object a line; the VMM's stdout goes to stderr
     #[arg(long)]
     pub json: bool,
@@ -150,6 +193,11 @@ impl LaunchArgs {
     /// How long a read waits; `None`: for ever.
     pub fn read_timeout(&self) -> Option<Duration> {
         (self.read_timeout > 0).then(|| Duration::from_secs(self.read_timeout))
+    }
+
+    /// How long peers are asked for an image's description; `None`: for ever.
+    pub fn metadata_timeout(&self) -> Option<Duration> {
+        (self.metadata_timeout > 0).then(|| Duration::from_secs(self.metadata_timeout))
     }
 }
 
@@ -236,9 +284,30 @@ mod tests {
             ("vmtorrent launch a.torrent --peer host", "192.0.2.7:6881"),
             ("vmtorrent launch a.torrent --upload-limit fast", "100mbit"),
             ("vmtorrent publish a -o b --piece-size 64Q", "64K"),
+            ("vmtorrent launch a.torrent --max-disk some", "10G"),
         ] {
             let message = parse(line).unwrap_err().to_string();
             assert!(message.contains(example), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn seed_and_launch_share_the_options_of_the_swarm() {
+        let network = |line: &str| match parse(line).unwrap().command {
+            Command::Launch(launch) => launch.network,
+            Command::Seed(seed) => seed.network,
+            _ => panic!("neither"),
+        };
+        for line in [
+            "vmtorrent launch a.torrent",
+            "vmtorrent seed a.torrent --data d",
+        ] {
+            let plain = network(line);
+            assert_eq!((plain.no_lsd, plain.max_connections), (false, 200));
+            let set = format!("{line} --no-lsd --max-connections 7");
+            let set = network(&set);
+            assert_eq!((set.no_lsd, set.max_connections), (true, 7));
+            assert!(parse(&format!("{line} --max-connections 0")).is_err());
         }
     }
 

@@ -2,7 +2,9 @@
 //! mount goes; only a second signal hurries past that.
 
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::process::{ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -12,7 +14,7 @@ use vmtorrent::{Appliance, ApplianceOptions, Event, Session, SessionOptions, Sta
 use crate::args::LaunchArgs;
 use crate::failure::Failure;
 use crate::mount_point::MountPoint;
-use crate::output::{LiveLine, Output, Ready, View, json_path};
+use crate::output::{LiveLine, Output, Ready, View, json_path, metrics_url};
 use crate::signals::{Caught, Signals};
 use crate::ticks;
 use crate::vmm::{self, Vmm};
@@ -30,12 +32,24 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
     let shares_terminal = !command.is_empty() && io::stdout().is_terminal();
     let mut output = Output::new(args.json, shares_terminal, line);
     let mount = MountPoint::choose(args.mount.as_deref())?;
-    let (session, appliance) = tokio::select! {
-        started = start(args, &mount) => started?,
+    let source = args.source.parse::<Source>()?.with_peers(&args.peers);
+    if matches!(source, Source::Magnet(_)) {
+        output.work("asking peers for the image's description");
+    }
+    let (session, appliance, metrics) = tokio::select! {
+        started = start(args, &source, &mount) => started?,
         caught = signals.next() => return Ok(caught.exit_code()),
     };
 
-    let ended = attend(&session, &appliance, &command, &mut signals, &mut output).await;
+    let ended = attend(
+        &session,
+        &appliance,
+        metrics,
+        &command,
+        &mut signals,
+        &mut output,
+    )
+    .await;
     let end = async {
         let stats = appliance.shutdown().await?;
         session.shutdown().await?;
@@ -58,18 +72,30 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
     })
 }
 
-async fn start(args: LaunchArgs, mount: &MountPoint) -> Result<(Session, Appliance), Failure> {
+async fn start(
+    args: LaunchArgs,
+    source: &Source,
+    mount: &MountPoint,
+) -> Result<(Session, Appliance, Option<SocketAddr>), Failure> {
     let read_timeout = args.read_timeout();
-    let source: Source = args.source.parse()?;
-    let image = source.load().await?;
+    let metadata_timeout = args.metadata_timeout();
     let session = Session::start(SessionOptions {
         listen: args.listen.unwrap_or(SessionOptions::default().listen),
         cache: args.cache,
         download_limit: args.download_limit,
         upload_limit: args.upload_limit,
         discovery: !args.no_discovery,
+        local_discovery: !args.network.no_lsd,
+        max_connections: args.network.max_connections.into(),
+        metadata_timeout,
+        max_disk: args.max_disk,
     })
     .await?;
+    let metrics = match args.metrics {
+        Some(address) => Some(session.serve_metrics(address).await?),
+        None => None,
+    };
+    let image = session.load(source).await?;
     let state = match args.state {
         _ if args.ephemeral => State::Ephemeral,
         Some(directory) => State::Directory(directory),
@@ -78,18 +104,20 @@ async fn start(args: LaunchArgs, mount: &MountPoint) -> Result<(Session, Applian
     let options = ApplianceOptions {
         state,
         mount: Some(mount.path().to_owned()),
+        allow_other: args.allow_other,
         peers: args.peers,
         fill: args.fill.into(),
         read_timeout,
     };
     let appliance = session.launch(image, options).await?;
-    Ok((session, appliance))
+    Ok((session, appliance, metrics))
 }
 
 /// Starts the VMM, if there is one, and waits for its end or for a signal, which ends it.
 async fn attend(
     session: &Session,
     appliance: &Appliance,
+    metrics: Option<SocketAddr>,
     command: &[std::ffi::OsString],
     signals: &mut Signals,
     output: &mut Output,
@@ -104,6 +132,7 @@ async fn attend(
         disk: &json_path(&disk),
         dir: &json_path(dir),
         listen: session.listen_address(),
+        metrics: metrics.map(metrics_url),
         info_hash: image.info_hash().to_string(),
         image_bytes: image.geometry().total_length(),
     };
@@ -117,6 +146,7 @@ async fn attend(
         }
     };
     let mut events = appliance.events();
+    let mut told = Told::default();
     let mut ticks = ticks::each_second();
     loop {
         let vmm_ended = async {
@@ -133,7 +163,7 @@ async fn attend(
                 }
                 return Ok(End::Signal(caught));
             }
-            event = next_event(&mut events) => tell(&event, image, output),
+            event = next_event(&mut events) => told.tell(&event, image, output),
             _ = ticks.tick() => output.progress(appliance.stats(), View::Appliance),
         }
     }
@@ -151,25 +181,46 @@ async fn next_event(events: &mut Receiver<Event>) -> Event {
     }
 }
 
-/// Names what a person should know at once.
-fn tell(event: &Event, image: &Image, output: &Output) {
-    match event {
-        Event::ReadTimedOut {
-            file,
-            offset,
-            peers,
-        } => {
-            let name = image.files().get(*file).map(|f| f.path.join("/"));
-            output.warn(format_args!(
-                "a read of {} at {offset} got no data in time and failed; {peers} peers are connected: \
-                 check the network, add a --peer, or set a longer --read-timeout",
-                name.unwrap_or_default()
-            ));
+/// What was said to a person.
+#[derive(Default)]
+struct Told {
+    time_out: Option<Instant>,
+}
+
+/// How long nothing is said of further reads that time out: a guest tries again and again.
+const TIME_OUT_PAUSE: Duration = Duration::from_secs(10);
+
+impl Told {
+    /// Names what a person should know at once.
+    fn tell(&mut self, event: &Event, image: &Image, output: &Output) {
+        match event {
+            Event::ReadTimedOut {
+                file,
+                offset,
+                peers,
+            } => {
+                let now = Instant::now();
+                if self.time_out.is_some_and(|last| now - last < TIME_OUT_PAUSE) {
+                    return;
+                }
+                self.time_out = Some(now);
+                let name = image.files().get(*file).map(|f| f.path.join("/"));
+                output.warn(format_args!(
+                    "a read of {} at {offset} got no data in time and failed; {peers} peers are connected: \
+                     check the network, add a --peer, or set a longer --read-timeout",
+                    name.unwrap_or_default()
+                ));
+            }
+            Event::StorageFailed { reason } => output.warn(format_args!(
+                "what is downloaded can't be stored: {reason}; check the disk of the cache directory. What reads need \
+                 is kept in memory for a while"
+            )),
+            Event::CacheFull { reason } => output.warn(format_args!(
+                "the downloaded copy can't grow: {reason}. Nothing is fetched in the background any more; what reads \
+                 need is fetched again each time it is no longer here. Free some space, or set a larger --max-disk"
+            )),
+            // The progress shows it.
+            _ => {}
         }
-        Event::StorageFailed { reason } => output.warn(format_args!(
-            "what is downloaded can't be stored: {reason}; free some space in the cache directory and it goes on"
-        )),
-        // The progress shows it.
-        _ => {}
     }
 }

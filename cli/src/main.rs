@@ -6,6 +6,7 @@ mod args;
 mod export;
 mod failure;
 mod launch;
+mod log;
 mod mount_point;
 mod output;
 mod publish;
@@ -19,8 +20,6 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Args, Command};
 use crate::failure::Failure;
@@ -29,7 +28,7 @@ use crate::output::LiveLine;
 fn main() -> ExitCode {
     let args = Args::parse();
     let line = LiveLine::hidden();
-    start_log(&line);
+    log::start(args.log.as_ref(), args.log_format, &line);
     allow_many_files();
     let ended = run(args.command, line.clone());
     line.clear();
@@ -64,16 +63,4 @@ fn allow_many_files() {
             tracing::debug!(%error, "the limit of open files stays as it is");
         }
     }
-}
-
-fn start_log(line: &LiveLine) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::WARN.into())
-        .from_env_lossy();
-    let line = line.clone();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || line.clone())
-        .with_ansi(false)
-        .init();
 }

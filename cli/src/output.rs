@@ -39,6 +39,8 @@ pub enum Ready<'a> {
         dir: &'a str,
         /// Where peers connect.
         listen: SocketAddr,
+        /// URL of the metrics.
+        metrics: Option<String>,
         /// 40 hexadecimal digits.
         info_hash: String,
         /// Length of the image.
@@ -50,10 +52,14 @@ pub enum Ready<'a> {
         listen: SocketAddr,
         /// Announce URL of the tracker that runs here.
         tracker: Option<String>,
+        /// URL of the metrics.
+        metrics: Option<String>,
         /// 40 hexadecimal digits.
         info_hash: String,
         /// Length of the image.
         image_bytes: u64,
+        /// The link to it.
+        magnet: String,
     },
 }
 
@@ -296,6 +302,11 @@ fn print_event(event: &Event<'_>) {
     }
 }
 
+/// Where metrics are served that were asked for on an address.
+pub fn metrics_url(address: SocketAddr) -> String {
+    format!("http://{address}/metrics")
+}
+
 /// A path for an event: JSON holds Unicode only, so other bytes are replaced.
 pub fn json_path(path: &Path) -> String {
     path.to_string_lossy().into_owned()
@@ -312,21 +323,27 @@ mod tests {
             disk: "/m/disk.img",
             dir: "/m",
             listen: SocketAddr::from(([127, 0, 0, 1], 7)),
+            metrics: Some(metrics_url(SocketAddr::from(([127, 0, 0, 1], 8)))),
             info_hash: "00ff".to_owned(),
             image_bytes: 5,
         });
         assert_eq!(
             serde_json::to_value(&ready).unwrap(),
             json!({"event": "ready", "disk": "/m/disk.img", "dir": "/m", "listen": "127.0.0.1:7",
+                   "metrics": "http://127.0.0.1:8/metrics",
                    "info_hash": "00ff", "image_bytes": 5})
         );
         let seed = Event::Ready(Ready::Seed {
             listen: SocketAddr::from(([127, 0, 0, 1], 7)),
             tracker: None,
+            metrics: None,
             info_hash: "00ff".to_owned(),
             image_bytes: 5,
+            magnet: "magnet:?x".to_owned(),
         });
-        assert_eq!(serde_json::to_value(&seed).unwrap()["tracker"], Value::Null);
+        let seed = serde_json::to_value(&seed).unwrap();
+        assert_eq!(seed["tracker"], Value::Null);
+        assert_eq!(seed["magnet"], "magnet:?x");
 
         let stats = Stats::default();
         for (event, name) in [

@@ -32,5 +32,6 @@ pub fn run(args: PublishArgs, line: LiveLine) -> Result<ExitCode, Failure> {
         Bytes(u64::from(geometry.nominal_piece_length())),
         published.image.info_hash()
     ));
+    output.say(published.image.magnet());
     Ok(ExitCode::SUCCESS)
 }

@@ -35,18 +35,33 @@ pub fn rate(text: &str) -> Result<u64, String> {
 
 /// Parses a SIZE, in which K, M, G and Ki, Mi, Gi are powers of 1024, into bytes of a piece.
 pub fn piece_size(text: &str) -> Result<u32, String> {
-    let number = Number::parse(text)
-        .filter(|n| n.scale == 1)
-        .ok_or(SIZE_HELP)?;
+    u32::try_from(size(text).ok_or(SIZE_HELP)?)
+        .map_err(|_| "a piece can't be that large; write for example 64K or 1M".to_owned())
+}
+
+/// Parses a SIZE into bytes of storage.
+pub fn disk_size(text: &str) -> Result<u64, String> {
+    match size(text).map(u64::try_from) {
+        Some(Ok(0)) => Err("nothing could be kept; leave the option out for no limit".to_owned()),
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(_)) => {
+            Err("more than any disk holds; leave the option out for no limit".to_owned())
+        }
+        None => Err("write a whole number of bytes such as 10G or 500M".to_owned()),
+    }
+}
+
+/// A whole number of bytes, by powers of 1024.
+fn size(text: &str) -> Option<u128> {
+    let number = Number::parse(text).filter(|n| n.scale == 1)?;
     let factor: u128 = match number.suffix.to_ascii_lowercase().as_str() {
         "" => 1,
         "k" | "ki" => 1 << 10,
         "m" | "mi" => 1 << 20,
         "g" | "gi" => 1 << 30,
-        _ => return Err(SIZE_HELP.to_owned()),
+        _ => return None,
     };
-    u32::try_from(number.digits * factor)
-        .map_err(|_| "a piece can't be that large; write for example 64K or 1M".to_owned())
+    Some(number.digits * factor)
 }
 
 /// A decimal number and what follows it: `digits / scale`, then `suffix`.
@@ -137,6 +152,15 @@ mod tests {
             ("1Gi", 1 << 30),
         ] {
             assert_eq!(piece_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_on_disk_go_beyond_those_of_pieces_and_are_not_zero() {
+        assert_eq!(disk_size("10G"), Ok(10 << 30));
+        assert_eq!(disk_size("123456789012"), Ok(123_456_789_012));
+        for text in ["0", "0K", "999999999999999999G", "1.5G", "10GB", ""] {
+            assert!(disk_size(text).is_err(), "{text}");
         }
     }
 

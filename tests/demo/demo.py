@@ -141,7 +141,7 @@ class Demo:
             raise publish.failure(f"ended with status {status}")
         self.seed = self.vmtorrent(
             "seed", self.torrent, "--data", self.directory, "--listen", f"127.0.0.1:{free_port()}",
-            "--tracker", tracker, "--upload-limit", self.options.upload_limit, "--json",
+            "--tracker", tracker, "--upload-limit", self.options.upload_limit, "--no-lsd", "--json",
             log="seed.log", events=True,
         )  # fmt: skip
         self.seed.wait_event("ready", 60)
@@ -155,7 +155,7 @@ class Demo:
         self.pidfiles.append(pidfile)
         launch = self.vmtorrent(
             "launch", self.torrent, "--cache", self.cache, "--state", self.work / "state", "--mount", self.mount,
-            "--listen", "127.0.0.1:0", "--fill", self.options.fill, "--json",
+            "--listen", "127.0.0.1:0", "--fill", self.options.fill, "--no-lsd", "--json",
             "--", *qemu_arguments("{disk}", console.path, pidfile, self.options.memory),
             log="launch.log", events=True,
         )  # fmt: skip

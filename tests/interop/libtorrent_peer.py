@@ -2,11 +2,13 @@
 """A BitTorrent peer on Debian's python3-libtorrent, for the interoperability tests.
 
     libtorrent_peer.py make PATH TORRENT
-    libtorrent_peer.py run TORRENT DIR [--peer IP:PORT]
+    libtorrent_peer.py run --listen IP:PORT [--peer IP:PORT]... [--upload-limit BYTES] [--encrypted-only] [--lsd]
+        DIR SOURCE...
 
-`make` writes a v1 .torrent file of a file or a directory. `run` serves what DIR holds of the torrent, fetches the
-rest from the given peer, and goes on serving until SIGTERM. It prints one JSON event a line like `vmtorrent --json`:
-ready (listen, info_hash), progress (present_bytes, image_bytes), done.
+`make` writes a v1 .torrent file of a file or a directory. `run` serves what DIR holds of the sources (.torrent files
+or magnet links), fetches the rest, and goes on serving until SIGTERM. It prints one JSON event a line like
+`vmtorrent --json`: ready (listen), progress (present_bytes, image_bytes, uploaded_bytes; of all torrents together,
+and image_bytes is 0 while one is not known), done.
 """
 
 import argparse
@@ -32,26 +34,43 @@ def make(path, torrent):
         out.write(lt.bencode(made.generate()))
 
 
-def run(torrent, directory, peer):
-    session = lt.session(
-        {
-            "listen_interfaces": "127.0.0.1:0",
-            "enable_dht": False,
-            "enable_lsd": False,
-            "enable_upnp": False,
-            "enable_natpmp": False,
-            # The peers here speak TCP; without this a connection starts with a wait for uTP.
-            "enable_incoming_utp": False,
-            "enable_outgoing_utp": False,
-            "allow_multiple_connections_per_ip": True,
-            "alert_mask": lt.alert.category_t.status_notification | lt.alert.category_t.error_notification,
-        }
-    )
-    info = lt.torrent_info(torrent)
-    handle = session.add_torrent({"ti": info, "save_path": directory})
-    handle.unset_flags(lt.torrent_flags.auto_managed)
-    handle.resume()
+def settings(args):
+    found = {
+        "listen_interfaces": args.listen,
+        "enable_dht": False,
+        "enable_lsd": args.lsd,
+        "enable_upnp": False,
+        "enable_natpmp": False,
+        # The peers here speak TCP; without this a connection starts with a wait for uTP.
+        "enable_incoming_utp": False,
+        "enable_outgoing_utp": False,
+        # Exchanges between three hosts shall not depend on whose turn it is to be unchoked.
+        "unchoke_slots_limit": 8,
+        "alert_mask": lt.alert.category_t.status_notification | lt.alert.category_t.error_notification
+        | lt.alert.category_t.connect_notification,
+    }
+    if args.upload_limit:
+        found["upload_rate_limit"] = args.upload_limit
+    if args.encrypted_only:
+        found["in_enc_policy"] = found["out_enc_policy"] = int(lt.enc_policy.pe_forced)
+        found["allowed_enc_level"] = int(lt.enc_level.pe_rc4)
+    return found
 
+
+def add(session, source, directory):
+    if source.startswith("magnet:"):
+        wanted = lt.parse_magnet_uri(source)
+    else:
+        wanted = lt.add_torrent_params()
+        wanted.ti = lt.torrent_info(source)
+    wanted.save_path = directory
+    wanted.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+    # Nobody but whom the test names.
+    wanted.flags |= lt.torrent_flags.disable_pex
+    return session.add_torrent(wanted)
+
+
+def run(args):
     ended = False
 
     def end(_number, _frame):
@@ -59,35 +78,41 @@ def run(torrent, directory, peer):
         ended = True
 
     signal.signal(signal.SIGTERM, end)
+    session = lt.session(settings(args))
+    handles = [add(session, source, args.directory) for source in args.source]
 
     def progress():
-        status = handle.status()
-        tell("progress", present_bytes=status.total_wanted_done, image_bytes=info.total_size())
-        return status
+        states = [handle.status() for handle in handles]
+        known = all(state.has_metadata for state in states)
+        tell(
+            "progress",
+            present_bytes=sum(state.total_wanted_done for state in states),
+            image_bytes=sum(state.total_wanted for state in states) if known else 0,
+            uploaded_bytes=sum(state.total_payload_upload for state in states),
+        )
+
+    def log():
+        for alert in session.pop_alerts():
+            print(alert.message(), file=sys.stderr, flush=True)
 
     checking = (
         lt.torrent_status.states.checking_files,
         lt.torrent_status.states.checking_resume_data,
     )
-    while handle.status().state in checking and not ended:
+    while any(handle.status().state in checking for handle in handles) and not ended:
         session.wait_for_alert(100)
-        session.pop_alerts()
-    tell(
-        "ready",
-        listen=f"127.0.0.1:{session.listen_port()}",
-        info_hash=str(info.info_hashes().v1),
-    )
-    if peer:
+        log()
+    tell("ready", listen=args.listen)
+    for peer in args.peer:
         address, port = peer.rsplit(":", 1)
-        handle.connect_peer((address, int(port)))
+        for handle in handles:
+            handle.connect_peer((address, int(port)))
     while not ended:
         session.wait_for_alert(200)
-        for alert in session.pop_alerts():
-            if alert.category() & lt.alert.category_t.error_notification:
-                print(alert.message(), file=sys.stderr, flush=True)
+        log()
         progress()
-    progress()
-    handle.flush_cache()
+    for handle in handles:
+        handle.flush_cache()
     tell("done")
 
 
@@ -98,14 +123,18 @@ def main():
     maker.add_argument("path")
     maker.add_argument("torrent")
     runner = commands.add_parser("run")
-    runner.add_argument("torrent")
+    runner.add_argument("--listen", required=True)
+    runner.add_argument("--peer", action="append", default=[])
+    runner.add_argument("--upload-limit", type=int)
+    runner.add_argument("--encrypted-only", action="store_true")
+    runner.add_argument("--lsd", action="store_true")
     runner.add_argument("directory")
-    runner.add_argument("--peer")
+    runner.add_argument("source", nargs="+")
     args = parser.parse_args()
     if args.command == "make":
         make(args.path, args.torrent)
     else:
-        run(args.torrent, args.directory, args.peer)
+        run(args)
 
 
 if __name__ == "__main__":

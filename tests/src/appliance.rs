@@ -3,17 +3,18 @@
 //! The demo appliance (tests/appliance), and the machine that boots it through `vmtorrent launch`.
 
 use std::error::Error;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::fs;
+use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
-use serde_json::Value;
+
+use crate::{Daemon, require};
 
 /// What the helpers give: the error says what was being done.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -21,27 +22,16 @@ pub type Outcome<T> = Result<T, Box<dyn Error>>;
 /// Offset of the appliance's file system in its image, bytes.
 pub const FILE_SYSTEM_OFFSET: u64 = 1 << 20;
 
-/// Whether this machine can boot the appliance; if not, says so, and fails where a skip is not allowed.
+/// Whether this machine can boot the appliance; says so when it can't.
 ///
-/// # Errors
-/// When something is missing and `VMTORRENT_REQUIRE` is set.
-pub fn can_boot() -> Outcome<bool> {
-    let missing = if !geteuid().is_root() {
-        "root"
-    } else if !Path::new("/dev/fuse").exists() {
-        "/dev/fuse"
-    } else if !runs("qemu-system-x86_64") {
-        "qemu-system-x86_64"
-    } else if !runs("debootstrap") {
-        "debootstrap"
-    } else {
-        return Ok(true);
-    };
-    if std::env::var_os("VMTORRENT_REQUIRE").is_some() {
-        return Err(format!("{missing} is missing, and VMTORRENT_REQUIRE forbids to skip").into());
-    }
-    eprintln!("skipped: {missing} is missing");
-    Ok(false)
+/// # Panics
+/// If something is missing and `VMTORRENT_REQUIRE` is set.
+pub fn can_boot() -> bool {
+    require(geteuid().is_root(), "root")
+        && crate::fuse()
+        && ["qemu-system-x86_64", "debootstrap"]
+            .iter()
+            .all(|program| require(runs(program), program))
 }
 
 fn runs(program: &str) -> bool {
@@ -74,29 +64,6 @@ pub fn image() -> Outcome<PathBuf> {
     Ok(fs::canonicalize(directory().join("appliance.img"))?)
 }
 
-/// The `vmtorrent` command: `$VMTORRENT_BIN`, or the one that cargo put beside the tests.
-///
-/// # Errors
-/// When it has not been built.
-pub fn binary() -> Outcome<PathBuf> {
-    let path = match std::env::var_os("VMTORRENT_BIN") {
-        Some(path) => PathBuf::from(path),
-        None => std::env::current_exe()?
-            .ancestors()
-            .nth(2)
-            .map(|profile| profile.join("vmtorrent"))
-            .unwrap_or_default(),
-    };
-    if path.is_file() {
-        return Ok(path);
-    }
-    Err(format!(
-        "{} is missing: cargo build -p vmtorrent-cli",
-        path.display()
-    )
-    .into())
-}
-
 /// Runs a command to its end and gives its stdout.
 ///
 /// # Errors
@@ -120,129 +87,13 @@ pub fn sha256(path: &Path) -> Outcome<String> {
     Ok(line.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// A `vmtorrent ... --json` process: its events come from [`Self::wait_event`]. Killed when dropped.
-#[derive(Debug)]
-pub struct Service {
-    child: Child,
-    events: Receiver<Value>,
-    seen: Vec<Value>,
-    log: PathBuf,
-}
-
-impl Service {
-    /// Starts it, with its stderr going to the file `log`.
-    ///
-    /// # Errors
-    /// When the program can't be started.
-    pub fn start(command: &mut Command, log: &Path) -> Outcome<Self> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(log)?)
-            .spawn()
-            .map_err(|e| format!("{command:?}: {e}"))?;
-        let stdout = child.stdout.take().ok_or("no pipe for stdout")?;
-        let (sender, events) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                if sender.send(event).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Self {
-            child,
-            events,
-            seen: Vec::new(),
-            log: log.to_owned(),
-        })
-    }
-
-    /// The next event of that name.
-    ///
-    /// # Errors
-    /// When it does not come in time or the process ends before.
-    pub fn wait_event(&mut self, name: &str, patience: Duration) -> Outcome<Value> {
-        let end = Instant::now() + patience;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match self.events.recv_timeout(left) {
-                Ok(event) => {
-                    self.seen.push(event.clone());
-                    if event["event"] == name {
-                        return Ok(event);
-                    }
-                }
-                Err(error) => return Err(self.failure(&format!("no event {name}: {error}"))),
-            }
-        }
-    }
-
-    /// The last event of that name so far.
-    pub fn last_event(&mut self, name: &str) -> Option<Value> {
-        self.seen.extend(self.events.try_iter());
-        self.seen.iter().rfind(|e| e["event"] == name).cloned()
-    }
-
-    /// Its exit status, once it has ended.
-    ///
-    /// # Errors
-    /// When it still runs after that time.
-    pub fn wait(&mut self, patience: Duration) -> Outcome<ExitStatus> {
-        let end = Instant::now() + patience;
-        // A child's end has no event in std that a timeout could be put on.
-        while Instant::now() < end {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Err(self.failure("it did not end"))
-    }
-
-    /// Ends it as a power cut would: no handler runs.
-    ///
-    /// # Errors
-    /// When the process can't be waited for.
-    pub fn kill(&mut self) -> Outcome<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    /// An error that shows the end of the log.
-    #[must_use]
-    pub fn failure(&self, what: &str) -> Box<dyn Error> {
-        let log = fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
-        format!("{what}; {} ends with: {log}", self.log.display()).into()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // A tidy end first, so that launch unmounts; it had its chance when the test failed.
-        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-                let _ = kill_process(pid, Signal::TERM);
-            }
-            if self.wait(Duration::from_secs(15)).is_err() {
-                let _ = self.kill();
-            }
-        }
-    }
-}
-
 /// The appliance as a running machine: `vmtorrent launch ... -- qemu-system-x86_64 ...`.
-#[derive(Debug)]
 pub struct Machine {
     /// The launch.
-    pub launch: Service,
+    pub launch: Daemon,
     console: Receiver<String>,
     printed: String,
     pidfile: PathBuf,
-    mount: PathBuf,
     // Its path has to be short, so it does not live in the work directory.
     _sockets: tempfile::TempDir,
 }
@@ -301,13 +152,12 @@ impl Machine {
         if stay {
             launch.args(["-smbios", "type=1,serial=vmtorrent.stay"]);
         }
-        let launch = Service::start(&mut launch, &work.join("launch.log"))?;
+        let launch = Daemon::spawn(launch, &[&mount]);
         Ok(Self {
             launch,
             console,
             printed: String::new(),
             pidfile,
-            mount,
             _sockets: sockets,
         })
     }
@@ -331,7 +181,7 @@ impl Machine {
                     let tail = self.printed.lines().rev().take(15).collect::<Vec<_>>();
                     let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
                     let what = format!("no line {start:?} ({error}) after:\n{tail}\n");
-                    return Err(self.launch.failure(&what));
+                    return Err(format!("{what}launch says: {}", self.launch.stderr()).into());
                 }
             }
         }
@@ -340,9 +190,12 @@ impl Machine {
     /// Kills the launch and QEMU with SIGKILL, in this order: nothing is flushed by anyone.
     ///
     /// # Errors
-    /// When the launch can't be waited for, or QEMU is not there to be killed.
+    /// When QEMU is not there to be killed.
+    ///
+    /// # Panics
+    /// If the launch has ended by itself.
     pub fn kill(&mut self) -> Outcome<()> {
-        self.launch.kill()?;
+        self.launch.kill();
         if !kill_qemu(&self.pidfile) {
             return Err("QEMU was gone before it was killed".into());
         }
@@ -352,13 +205,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        // The launch, and its mount with it, end when it is dropped, after this.
         kill_qemu(&self.pidfile);
-        // A launch whose VMM has ended ends by itself; the mount goes last.
-        let _ = self.launch.wait(Duration::from_secs(15));
-        let _ = self.launch.kill();
-        if is_mounted(&self.mount) {
-            let _ = Command::new("umount").arg("-l").arg(&self.mount).status();
-        }
     }
 }
 

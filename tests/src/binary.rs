@@ -24,6 +24,22 @@ fn beside_the_tests() -> PathBuf {
     profile.join(format!("vmtorrent{}", std::env::consts::EXE_SUFFIX))
 }
 
+/// The same command line, allowed to have so many files and sockets open at once.
+pub fn with_descriptors(command: &Command, limit: u32) -> Command {
+    let mut limited = Command::new("prlimit");
+    limited
+        .arg(format!("--nofile={limit}"))
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
+}
+
 /// Publishes an image.
 ///
 /// # Panics

@@ -20,6 +20,9 @@ pub struct Daemon {
     mounts: Vec<PathBuf>,
     status: Option<ExitStatus>,
     leaves_mount: bool,
+    /// What a test that fails is told first.
+    name: String,
+    log_file: Option<(PathBuf, &'static [&'static str])>,
 }
 
 /// What it has printed so far.
@@ -45,6 +48,10 @@ impl Daemon {
     /// # Panics
     /// If it can't be started.
     pub fn spawn(mut command: Command, mounts: &[&Path]) -> Self {
+        let name = Path::new(command.get_program()).file_name();
+        let name = name.unwrap_or_default().to_string_lossy().into_owned();
+        let first = command.get_args().next().unwrap_or_default();
+        let name = format!("{name} {}", first.to_string_lossy());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -79,7 +86,15 @@ impl Daemon {
             mounts: mounts.iter().map(|m| m.to_path_buf()).collect(),
             status: None,
             leaves_mount: false,
+            name,
+            log_file: None,
         }
+    }
+
+    /// Names a file to which it logs instead of stderr: a test that fails shows its last lines that hold one of
+    /// these words.
+    pub fn logs_to(&mut self, file: &Path, words: &'static [&'static str]) {
+        self.log_file = Some((file.to_owned(), words));
     }
 
     /// The process id.
@@ -222,24 +237,34 @@ impl Daemon {
         self.latest("done")
     }
 
-    /// Kills it (SIGKILL) and takes its mounts away.
+    /// Ends it (SIGTERM), whatever it says of that.
     ///
     /// # Panics
-    /// If it has ended before.
-    pub fn kill_9(mut self) {
-        assert!(
-            self.child.try_wait().unwrap().is_none(),
-            "it has ended by itself: {}",
-            self.told()
-        );
-        self.clean_up();
+    /// If it has ended before, or does not end.
+    pub fn end(mut self) {
+        self.assert_running();
+        self.signal(Signal::TERM);
+        self.wait_exit(PATIENCE);
     }
 
-    /// Kills it (SIGKILL) and leaves its dead mount, as a real kill does: the next launch there has to take it away.
+    /// Asserts that it has not ended.
+    ///
+    /// # Panics
+    /// If it has, with what it said.
+    pub fn assert_running(&self) {
+        assert!(
+            self.log.entries().open > 0,
+            "{} has ended by itself: {}",
+            self.name,
+            self.told()
+        );
+    }
+
+    /// Kills it (SIGKILL); its mounts stay until it is dropped.
     ///
     /// # Panics
     /// If it has ended before.
-    pub fn kill_9_and_leave_the_mount(mut self) {
+    pub fn kill(&mut self) {
         assert!(
             self.child.try_wait().unwrap().is_none(),
             "it has ended by itself: {}",
@@ -247,6 +272,22 @@ impl Daemon {
         );
         let _ = self.child.kill();
         self.status = self.child.wait().ok();
+    }
+
+    /// Kills it (SIGKILL) and takes its mounts away.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn kill_9(mut self) {
+        self.kill();
+    }
+
+    /// Kills it (SIGKILL) and leaves its dead mount, as a real kill does: the next launch there has to take it away.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn kill_9_and_leave_the_mount(mut self) {
+        self.kill();
         self.leaves_mount = true;
     }
 
@@ -301,6 +342,17 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What went wrong may stand on either side of a connection.
+            let mut log = String::new();
+            if let Some((file, words)) = &self.log_file {
+                log = std::fs::read_to_string(file).unwrap_or_default();
+                let chosen = |line: &&str| words.iter().any(|word| line.contains(word));
+                log = log.lines().filter(chosen).collect::<Vec<_>>().join("\n");
+            }
+            let told = self.told();
+            eprintln!("--- {}: {}\n{}", self.name, tail(&told), tail(&log));
+        }
         self.clean_up();
     }
 }
@@ -328,18 +380,44 @@ impl Entries {
     }
 }
 
+/// The last lines of a text, not too many.
+fn tail(text: &str) -> &str {
+    const LINES: usize = 60;
+    let start = text.trim_end().rmatch_indices('\n').nth(LINES - 1);
+    &text[start.map_or(0, |(at, _)| at + 1)..]
+}
+
 /// Starts `vmtorrent seed` on a free loopback port and waits until it is ready.
 ///
 /// # Panics
 /// If it does not get ready.
 pub fn seed(torrent: &Path, data: &Path, options: &[&str]) -> Daemon {
+    start_seed(crate::command(), "127.0.0.1:0", torrent, data, options)
+}
+
+/// The same on a host of a test network, with its decisions logged.
+///
+/// # Panics
+/// If it does not get ready.
+pub fn seed_on(node: &crate::Node, torrent: &Path, data: &Path, options: &[&str]) -> Daemon {
     let mut command = crate::command();
+    command.env("RUST_LOG", crate::LOG);
+    node.run(|| start_seed(command, &node.at(0), torrent, data, options))
+}
+
+fn start_seed(
+    mut command: Command,
+    listen: &str,
+    torrent: &Path,
+    data: &Path,
+    options: &[&str],
+) -> Daemon {
     command
         .arg("seed")
         .arg(torrent)
         .arg("--data")
         .arg(data)
-        .args(["--json", "--listen", "127.0.0.1:0"])
+        .args(["--json", "--no-lsd", "--listen", listen])
         .args(options);
     let daemon = Daemon::spawn(command, &[]);
     daemon.wait_event("ready");

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Daemon;
+use crate::{Daemon, Node};
 
 /// The directories of one simulated host.
 #[derive(Clone, Debug)]
@@ -45,11 +45,24 @@ impl Host {
 
     /// A launch that shares nothing with other hosts and looks for no peers.
     pub fn launch(&self, torrent: &Path) -> Launch {
+        self.launch_with(crate::command(), torrent, "127.0.0.1:0")
+    }
+
+    /// The same on a host of a test network, with its decisions logged. The source may be a magnet link too.
+    pub fn launch_on(&self, node: &Node, source: &Path) -> Launch {
         let mut command = crate::command();
+        command.env("RUST_LOG", crate::LOG);
+        let mut launch = self.launch_with(command, source, &node.at(0));
+        launch.node = Some(node.clone());
+        launch
+    }
+
+    /// The same with this command in place of `vmtorrent`, listening on this address.
+    pub fn launch_with(&self, mut command: Command, torrent: &Path, listen: &str) -> Launch {
         command
             .arg("launch")
             .arg(torrent)
-            .args(["--json", "--listen", "127.0.0.1:0"])
+            .args(["--json", "--listen", listen])
             .arg("--mount")
             .arg(self.mount())
             .arg("--state")
@@ -59,7 +72,10 @@ impl Host {
             mount: self.mount(),
             cache: self.cache(),
             discovery: false,
+            local_discovery: false,
             vmm: Vec::new(),
+            node: None,
+            descriptors: None,
         }
     }
 }
@@ -71,7 +87,10 @@ pub struct Launch {
     mount: PathBuf,
     cache: PathBuf,
     discovery: bool,
+    local_discovery: bool,
     vmm: Vec<String>,
+    node: Option<Node>,
+    descriptors: Option<u32>,
 }
 
 impl Launch {
@@ -94,6 +113,13 @@ impl Launch {
         self
     }
 
+    /// Adds an option without a value.
+    #[must_use]
+    pub fn flag(mut self, name: &str) -> Self {
+        self.command.arg(name);
+        self
+    }
+
     /// Uses another host's cache.
     #[must_use]
     pub fn cache(mut self, cache: PathBuf) -> Self {
@@ -108,10 +134,24 @@ impl Launch {
         self
     }
 
+    /// Looks for peers on the local network, and asks the trackers.
+    #[must_use]
+    pub fn local_discovery(mut self) -> Self {
+        self.local_discovery = true;
+        self.discovery()
+    }
+
     /// Starts this VMM.
     #[must_use]
     pub fn vmm(mut self, words: &[&str]) -> Self {
         self.vmm = words.iter().map(|w| (*w).to_owned()).collect();
+        self
+    }
+
+    /// Lets it have no more files and sockets open at once.
+    #[must_use]
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
         self
     }
 
@@ -124,10 +164,21 @@ impl Launch {
         if !self.discovery {
             self.command.arg("--no-discovery");
         }
+        // Tests that run at the same time may use the same image.
+        if !self.local_discovery {
+            self.command.arg("--no-lsd");
+        }
         if !self.vmm.is_empty() {
             self.command.arg("--").args(self.vmm);
         }
-        Daemon::spawn(self.command, &[&self.mount])
+        if let Some(limit) = self.descriptors {
+            self.command = crate::binary::with_descriptors(&self.command, limit);
+        }
+        let start = || Daemon::spawn(self.command, &[&self.mount]);
+        match &self.node {
+            Some(node) => node.run(start),
+            None => start(),
+        }
     }
 
     /// Starts it and waits until the image can be opened.

@@ -9,18 +9,33 @@
 
 pub mod appliance;
 mod binary;
+pub mod clients;
 pub mod conformance;
 mod daemon;
 mod host;
+pub mod memory;
 mod memory_mount;
+mod namespaces;
+mod network;
 mod random;
 mod reference;
 mod requirement;
+mod rpc;
+mod scrape;
+pub mod scripted_peer;
+mod small_disk;
 
-pub use binary::{command, publish};
-pub use daemon::{Daemon, seed, unmount};
+pub use binary::{command, publish, with_descriptors};
+pub use daemon::{Daemon, seed, seed_on, unmount};
 pub use host::{Host, Launch};
 pub use memory_mount::MemoryMount;
+pub use namespaces::Namespaces;
+pub use network::{Network, Node};
 pub use random::Random;
 pub use reference::{PIECE, Reference, assert_same, first_difference};
 pub use requirement::{fuse, require};
+pub use scrape::{Family, Labels, Scrape, http, scrape};
+
+/// What is logged of ours where a test that fails shows it.
+const LOG: &str = "vmtorrent=debug";
+pub use small_disk::{DiskKind, SmallDisk, may_mount};

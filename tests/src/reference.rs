@@ -129,7 +129,7 @@ enum Kind {
 /// # Panics
 /// If the file can't be read.
 pub fn first_difference(path: &Path, expected: &[u8]) -> Option<u64> {
-    let mut file = File::open(path).unwrap();
+    let mut file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut buffer = vec![0; 1 << 20];
     let mut offset = 0;
     loop {

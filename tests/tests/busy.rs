@@ -5,7 +5,6 @@
 )]
 
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -15,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use rustix::process::Signal;
-use vmtorrent_tests::conformance::{DEEP, disk, image};
-use vmtorrent_tests::{Daemon, Host, MemoryMount, Reference, fuse, publish, seed};
+use vmtorrent_tests::conformance::{disk, image};
+use vmtorrent_tests::{Daemon, Host, MemoryMount, Reference, fuse, publish};
 
 /// Longer than anything takes that does not hang.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -276,80 +275,4 @@ fn a_vmm_that_is_killed_while_it_waits_ends_the_launch() {
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
     assert_eq!(launch.wait_exit(PATIENCE).code(), Some(128 + 9));
     assert!(!host.mount().join("disk.img").exists(), "still mounted");
-}
-
-#[test]
-fn a_full_state_directory_refuses_what_needs_room_and_goes_on_when_there_is_some() {
-    use rustix::mount::{MountFlags, mount};
-    if !fuse() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let published = folder.path().join("appliance");
-    for (path, content) in image() {
-        let path = published.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
-    }
-    let torrent = folder.path().join("appliance.torrent");
-    publish(&published, &torrent, &[]);
-    let source = seed(&torrent, folder.path(), &[]);
-    let host = Host::new(folder.path(), "host");
-    std::fs::create_dir(host.state()).unwrap();
-    mount(
-        "tmpfs",
-        host.state(),
-        "tmpfs",
-        MountFlags::empty(),
-        c"size=4m",
-    )
-    .unwrap();
-    let tmpfs = Unmounting(host.state());
-    let launch = host.launch(&torrent).peer(&source.listen()).start();
-    let open = |name: &str| {
-        let mut how = File::options();
-        how.read(true).write(true).create(true).truncate(false);
-        how.open(host.mount().join(name)).unwrap()
-    };
-    let full = |result: std::io::Result<()>| {
-        let error = result.unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
-    };
-    let (disk_file, own) = (open("disk"), open("own"));
-    disk_file.write_all_at(&[5; 8192], 4096).unwrap();
-    disk_file.sync_all().unwrap();
-    let ballast = host.state().join("ballast");
-    let mut fills = File::create(&ballast).unwrap();
-    // In small pieces, so that no room is left.
-    full((0..2000).try_for_each(|_| fills.write_all(&[1; 4096])));
-    full(own.write_all_at(&[1; 65_536], 0));
-    full(disk_file.write_all_at(&[6; 65_536], 20 << 20));
-    // What is there is read and written over.
-    let mut found = [0; 8192];
-    disk_file.read_exact_at(&mut found, 4096).unwrap();
-    assert_eq!(found, [5; 8192]);
-    disk_file.write_all_at(&[7; 8192], 4096).unwrap();
-    let mut found = [0; 4096];
-    disk_file.read_exact_at(&mut found, 65_536).unwrap();
-    assert_eq!(found, disk()[65_536..][..4096]);
-    assert_eq!(std::fs::read(host.mount().join("vm/deep")).unwrap(), DEEP);
-    std::fs::remove_file(ballast).unwrap();
-    own.write_all_at(&[1; 65_536], 0).unwrap();
-    disk_file.write_all_at(&[8; 65_536], 1 << 20).unwrap();
-    disk_file.sync_all().unwrap();
-    let mut found = [0; 65_536];
-    disk_file.read_exact_at(&mut found, 1 << 20).unwrap();
-    assert_eq!(found, [8; 65_536]);
-    drop((disk_file, own));
-    launch.stop();
-    drop(tmpfs);
-}
-
-/// A mount that is taken away.
-struct Unmounting(std::path::PathBuf);
-
-impl Drop for Unmounting {
-    fn drop(&mut self) {
-        vmtorrent_tests::unmount(&self.0);
-    }
 }

@@ -144,8 +144,25 @@ fn a_torrent_that_is_none_is_refused() {
             "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567",
         ]),
         FAILED,
-        &[&["magnet"], &[".torrent"]],
+        &[&["magnet"], &["nobody"], &["--peer"], &[".torrent"]],
     );
+    for (link, why) in [
+        ("magnet:?dn=disk.img", "xt is missing"),
+        ("magnet:?xt=urn:btih:0123", "40 hexadecimal digits"),
+        (
+            "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567&x.pe=here",
+            "192.0.2.7:6881",
+        ),
+    ] {
+        fails(vmtorrent(["launch", link]), FAILED, &[&["magnet"], &[why]]);
+    }
+    // Nobody listens on that port, and the deadline is short.
+    let mut search = vmtorrent([
+        "launch",
+        "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567&x.pe=127.0.0.1:1",
+    ]);
+    search.args(["--metadata-timeout", "1", "--listen", "127.0.0.1:0"]);
+    fails(search, FAILED, &[&["0 of 1 peers answered"], &["--peer"]]);
 }
 
 #[test]

@@ -6,16 +6,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use vmtorrent_tests::appliance::{
-    self, FILE_SYSTEM_OFFSET, Machine, Outcome, Service, is_mounted, run, sha256,
+    self, FILE_SYSTEM_OFFSET, Machine, Outcome, is_mounted, run, sha256,
 };
+use vmtorrent_tests::{command, publish, seed};
 
 const BOOT: Duration = Duration::from_secs(120);
-const SOON: Duration = Duration::from_secs(30);
 
 /// Runs `vmtorrent export`, demands that the result holds a sound file system once its journal is replayed, and gives
 /// the number of boots that the guest noted in it.
-fn boots_in_export(binary: &Path, state: &Path, cache_home: &Path, out: &Path) -> Outcome<String> {
-    run(Command::new(binary)
+fn boots_in_export(state: &Path, cache_home: &Path, out: &Path) -> Outcome<String> {
+    run(command()
         .arg("export")
         .arg("--state")
         .arg(state)
@@ -47,10 +47,10 @@ fn boots_in_export(binary: &Path, state: &Path, cache_home: &Path, out: &Path) -
 
 #[test]
 fn a_guest_that_was_killed_finds_what_it_synced_at_its_next_boot() -> Outcome<()> {
-    if !appliance::can_boot()? {
+    if !appliance::can_boot() {
         return Ok(());
     }
-    let (image, binary) = (appliance::image()?, appliance::binary()?);
+    let image = appliance::image()?;
     let original = sha256(&image)?;
     let written = fs::metadata(&image)?.modified()?;
     let work = tempfile::Builder::new()
@@ -61,34 +61,21 @@ fn a_guest_that_was_killed_finds_what_it_synced_at_its_next_boot() -> Outcome<()
 
     // The tracker is for export, which is told no peer; the launches are told the seed's address.
     let tracker = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    run(Command::new(&binary)
-        .arg("publish")
-        .arg(&image)
-        .arg("-o")
-        .arg(&torrent)
-        .args(["--tracker", &format!("http://{tracker}/announce")]))?;
-    let mut seed = Service::start(
-        Command::new(&binary)
-            .arg("seed")
-            .arg(&torrent)
-            .arg("--data")
-            .arg(appliance::directory())
-            .args(["--listen", "127.0.0.1:0", "--json"])
-            .args(["--tracker", &tracker.to_string()]),
-        &path("seed.log"),
-    )?;
-    let ready = seed.wait_event("ready", SOON)?;
-    let address = ready["listen"].as_str().ok_or("ready names no address")?;
+    let url = format!("http://{tracker}/announce");
+    publish(&image, &torrent, &["--tracker", &url]);
+    let tracker = tracker.to_string();
+    let source = seed(&torrent, &appliance::directory(), &["--tracker", &tracker]);
+    let address = source.listen();
     let launch = || {
-        let mut command = Command::new(&binary);
+        let mut command = command();
         command.arg("launch").arg(&torrent);
         command
             .arg("--cache")
             .arg(&cache)
             .arg("--state")
             .arg(&state);
-        command.args(["--listen", "127.0.0.1:0", "--peer", address]);
-        command.args(["--fill", "none"]);
+        command.args(["--listen", "127.0.0.1:0", "--peer", &address]);
+        command.args(["--fill", "none", "--no-lsd"]);
         command
     };
 
@@ -98,12 +85,12 @@ fn a_guest_that_was_killed_finds_what_it_synced_at_its_next_boot() -> Outcome<()
     assert_eq!(line, "VMTORRENT-DEMO-BOOT n=1 data=none");
     let line = first.wait_line("VMTORRENT-DEMO-READY", BOOT)?;
     assert!(line.contains("page=ok"), "{line}");
-    let progress = first.launch.wait_event("progress", SOON)?;
-    let progress = first.launch.last_event("progress").unwrap_or(progress);
+    first.launch.wait_event("progress");
+    let progress = first.launch.latest("progress");
     first.kill()?;
     drop(first);
 
-    let boots = boots_in_export(&binary, &state, &path("xdg"), &path("killed.img"))?;
+    let boots = boots_in_export(&state, &path("xdg"), &path("killed.img"))?;
     assert_eq!(boots, "1", "the boots that the export after the kill holds");
 
     fs::create_dir(path("second"))?;
@@ -112,13 +99,9 @@ fn a_guest_that_was_killed_finds_what_it_synced_at_its_next_boot() -> Outcome<()
     assert_eq!(line, "VMTORRENT-DEMO-BOOT n=2 data=ok");
     let line = second.wait_line("VMTORRENT-DEMO-READY", BOOT)?;
     assert!(line.contains("page=ok"), "{line}");
-    let done = second.launch.wait_event("done", BOOT)?;
-    let status = second.launch.wait(SOON)?;
-    assert!(
-        status.success(),
-        "{}",
-        second.launch.failure("launch failed")
-    );
+    let status = second.launch.wait_exit(BOOT);
+    assert!(status.success(), "{}", second.launch.stderr());
+    let done = second.launch.latest("done");
     assert!(!is_mounted(&path("second/mnt")), "launch left its mount");
 
     let fetched = |event: &serde_json::Value| event["fetched_bytes"].as_u64();
@@ -132,7 +115,7 @@ fn a_guest_that_was_killed_finds_what_it_synced_at_its_next_boot() -> Outcome<()
         "the second boot fetched {after:?} bytes, the first one {before:?}: the cache was not used"
     );
 
-    let boots = boots_in_export(&binary, &state, &path("xdg"), &path("clean.img"))?;
+    let boots = boots_in_export(&state, &path("xdg"), &path("clean.img"))?;
     assert_eq!(
         boots, "2",
         "the boots that the export after a power-off holds"

@@ -100,3 +100,98 @@ fn after_kill_9_nothing_is_fetched_twice_and_flushed_writes_are_there() {
     );
     source.stop();
 }
+
+#[test]
+fn damage_in_the_cache_is_found_at_first_use_and_only_that_is_fetched_again() {
+    if !fuse() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let original = dir.path().join("disk.img");
+    let image = Reference::new((16 << 20) + 5000, 77);
+    image.write_to(&original);
+    let torrent = dir.path().join("disk.torrent");
+    publish(&original, &torrent, &[]);
+    let source = seed(&torrent, dir.path(), &[]);
+    let host = Host::new(dir.path(), "host");
+    let length = image.bytes().len();
+    let launch = host
+        .launch(&torrent)
+        .peer(&source.listen())
+        .fill("full")
+        .start();
+    let info_hash = launch.wait_event("ready")["info_hash"].clone();
+    launch.wait_for("the whole image", Duration::from_secs(60), |event| {
+        event["present_bytes"] == length
+    });
+    launch.stop();
+
+    let copy = host.copy(info_hash.as_str().unwrap(), "disk.img");
+    let have = copy.parent().unwrap().with_file_name("have");
+    let disk = host.mount().join("disk.img");
+    let distinct: Vec<(usize, usize)> = image
+        .distinct_pieces()
+        .map(|(index, piece)| (index, piece.len()))
+        .collect();
+    let flip = |offset: u64| {
+        let file = File::options().read(true).write(true).open(&copy).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).unwrap();
+        file.write_all_at(&[byte[0] ^ 4], offset).unwrap();
+    };
+    // What is damaged, and the bytes that have to be fetched again for it.
+    let damages: [(&str, &dyn Fn() -> usize); 5] = [
+        ("flipped bits", &|| {
+            let some = [distinct[0], distinct[1], distinct[9], distinct[100]];
+            for (n, (index, size)) in some.into_iter().enumerate() {
+                flip((index * PIECE + size * n / 4) as u64);
+            }
+            some.iter().map(|(_, size)| size).sum()
+        }),
+        ("a cut file", &|| {
+            let end = (10 << 20) + 7;
+            let file = File::options().write(true).open(&copy).unwrap();
+            file.set_len(end as u64).unwrap();
+            let lost = distinct.iter().filter(|(i, size)| i * PIECE + size > end);
+            lost.map(|(_, size)| size).sum()
+        }),
+        ("a file that is gone", &|| {
+            std::fs::remove_file(&copy).unwrap();
+            image.distinct_bytes() as usize
+        }),
+        ("a list that names everything, and no data", &|| {
+            std::fs::remove_dir_all(copy.parent().unwrap()).unwrap();
+            let mut list = std::fs::read(&have).unwrap();
+            list[32..32 + length.div_ceil(PIECE) / 8].fill(0xFF);
+            std::fs::write(&have, list).unwrap();
+            image.distinct_bytes() as usize
+        }),
+        ("a list that is too short", &|| {
+            let list = std::fs::read(&have).unwrap();
+            std::fs::write(&have, &list[..list.len() - 1]).unwrap();
+            image.distinct_bytes() as usize
+        }),
+    ];
+    for (what, damage) in damages {
+        let expected = damage();
+        let launch = host
+            .launch(&torrent)
+            .peer(&source.listen())
+            .fill("none")
+            .start();
+        assert_same(&disk, image.bytes(), what);
+        let done = launch.stop();
+        assert_eq!(done["fetched_bytes"], expected, "{what}");
+        assert_same(&copy, &copied(&image), what);
+    }
+    source.stop();
+}
+
+/// What a complete copy holds: repetitions are kept once.
+fn copied(image: &Reference) -> Vec<u8> {
+    let mut bytes = vec![0; image.bytes().len()];
+    for (index, piece) in image.distinct_pieces() {
+        bytes[index * PIECE..][..piece.len()].copy_from_slice(piece);
+    }
+    bytes
+}

@@ -47,6 +47,12 @@ impl<'a> Node<'a> {
         Ok(Self { raw: bytes })
     }
 
+    /// Reads the value that a buffer begins with, and gives what stands behind it.
+    pub(crate) fn parse_prefix(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), SyntaxError> {
+        let (raw, rest) = bytes.split_at(scan(bytes)?);
+        Ok((Self { raw }, rest))
+    }
+
     /// The value's own bytes.
     pub(crate) fn raw(&self) -> &'a [u8] {
         self.raw
@@ -335,6 +341,15 @@ mod tests {
             Node::parse(b"i-9223372036854775808e").unwrap().as_integer(),
             Some(i64::MIN)
         );
+    }
+
+    #[test]
+    fn a_value_is_read_off_the_front_and_the_rest_is_given() {
+        let (node, rest) = Node::parse_prefix(b"d1:ai1eed1:b").unwrap();
+        assert_eq!(node.raw(), b"d1:ai1ee");
+        assert_eq!(rest, b"d1:b");
+        assert!(Node::parse_prefix(b"").is_err());
+        assert!(Node::parse_prefix(b"d1:ai1e").is_err());
     }
 
     #[test]

@@ -20,6 +20,15 @@ impl Bitfield {
         }
     }
 
+    /// A field of `len` pieces, all of them set.
+    pub fn full(len: u32) -> Self {
+        let mut field = Self::new(len);
+        for piece in 0..len {
+            field.set(PieceIndex(piece), true);
+        }
+        field
+    }
+
     /// Reads the payload of a BITFIELD message or a have file; `None` when its length is wrong or a spare bit is set.
     pub fn from_wire(bytes: &[u8], len: u32) -> Option<Self> {
         if bytes.len() != (len as usize).div_ceil(8) {

@@ -15,10 +15,17 @@ pub enum Event {
         /// Peers that were connected at that moment.
         peers: u32,
     },
-    /// What came from the swarm can't be stored (a full disk, for example). Reads of missing data wait
-    /// until it can be.
+    /// What came from the swarm can't be stored: the disk fails. Nothing is fetched in the background meanwhile; what
+    /// reads need is fetched and kept in memory for a while. It goes on by itself when the disk does.
     StorageFailed {
         /// What the system says.
+        reason: String,
+    },
+    /// The disk of the cache is full, or the copy has reached [`max_disk`](crate::SessionOptions::max_disk). Nothing
+    /// is fetched in the background any more. What reads need is fetched and kept in memory for a while, or takes
+    /// the place of what was not read for long. It goes on by itself when there is room.
+    CacheFull {
+        /// What the system says, or the bound.
         reason: String,
     },
 }

@@ -70,10 +70,10 @@ pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Resu
             image,
             ApplianceOptions {
                 state: State::Directory(state.to_owned()),
-                mount: None,
                 peers,
                 fill: Fill::None,
                 read_timeout: options.read_timeout,
+                ..ApplianceOptions::default()
             },
         )
         .await?;

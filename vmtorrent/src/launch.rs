@@ -6,7 +6,8 @@ use crate::image::Source;
 use crate::options::Options;
 use crate::session::Session;
 
-/// Loads a .torrent file from a path or URL and starts an appliance of it, in a session of its own.
+/// Loads an image's description from a .torrent file, its URL or the peers that a magnet link leads to, and starts an
+/// appliance of it, in a session of its own.
 ///
 /// ```no_run
 /// # async fn run() -> vmtorrent::Result<()> {
@@ -18,9 +19,10 @@ use crate::session::Session;
 /// ```
 ///
 /// # Errors
-/// Those of [`Source::load`], [`Session::start`] and [`Session::launch`].
+/// Those of [`Session::start`], [`Session::load`] and [`Session::launch`].
 pub async fn launch(source: Source, options: Options) -> Result<Appliance> {
     let session = Session::start(options.session).await?;
+    let source = source.with_peers(&options.appliance.peers);
     let image = session.load(&source).await?;
     let appliance = session.launch(image, options.appliance).await?;
     appliance.keep_session(session);

@@ -1,5 +1,6 @@
 #![doc = include_str!("../../README.md")]
 
+mod announcer;
 mod appliance;
 mod bencode;
 mod bitfield;
@@ -9,10 +10,14 @@ mod durable;
 mod error;
 mod events;
 mod export;
+mod file_pool;
 mod http;
 pub mod image;
 mod launch;
 mod lock_file;
+mod log_limit;
+mod lsd;
+mod metrics;
 mod options;
 mod overlay;
 pub mod picker;

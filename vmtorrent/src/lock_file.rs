@@ -1,42 +1,34 @@
 //! Invariant: while a `LockFile` lives, no other handle, in this process or another, holds the same file's
 //! lock; the system drops the lock with the process, however it ends.
 
-use std::fs::{File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
+
+use vmtorrent_platform::PositionedFile;
 
 /// An advisory exclusive lock on a file whose content names the holder.
 #[derive(Debug)]
 pub(crate) struct LockFile {
-    file: File,
+    file: PositionedFile,
 }
 
 impl LockFile {
     /// Takes the lock and empties the file; `None` when another handle holds the lock.
     pub(crate) fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        match file.try_lock() {
-            Ok(()) => {
-                file.set_len(0)?;
-                Ok(Some(Self { file }))
-            }
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(e),
+        let file = PositionedFile::open_or_create(path)?;
+        if !file.try_lock_exclusive()? {
+            return Ok(None);
         }
+        file.set_len(0)?;
+        Ok(Some(Self { file }))
     }
 
     /// Writes who holds the lock: one line.
     pub(crate) fn announce(&self, line: &str) -> io::Result<()> {
-        let mut file = &self.file;
-        file.rewind()?;
         let text = format!("{line}\n");
-        file.write_all(text.as_bytes())?;
-        file.set_len(text.len() as u64)
+        self.file.write_all_at(text.as_bytes(), 0)?;
+        self.file.set_len(text.len() as u64)
     }
 
     /// What the holder of the lock has announced: a whole line, without its end; `None` when it has not (yet).

@@ -39,8 +39,23 @@ pub struct SessionOptions {
     pub download_limit: Option<u64>,
     /// Bytes per second to all peers together; `None`: no limit.
     pub upload_limit: Option<u64>,
-    /// Whether trackers are asked for peers.
+    /// Whether peers are looked for at all: through trackers, on the local network, and where an earlier run found
+    /// them. Without it only those are dialled that [`ApplianceOptions::peers`] names. Default: yes.
     pub discovery: bool,
+    /// Whether peers on the local network are looked for (BEP 14, multicast to UDP port 6771), unless the image is
+    /// private. Needs `discovery`. Default: yes.
+    pub local_discovery: bool,
+    /// Connections to peers at once, of all images together; at least one. Default 200. One address gets at most half
+    /// of them by connecting to us (programs of this host are not counted so).
+    pub max_connections: usize,
+    /// How long peers are asked for the description of an image that a magnet link names; `None`: for ever.
+    /// Default 60 s.
+    pub metadata_timeout: Option<Duration>,
+    /// Bytes of storage that the pristine copies of this session's images may take together; `None`: no bound.
+    ///
+    /// When it is reached, nothing is fetched in the background any more, and what reads need replaces what was not
+    /// read for long. What guests write is not counted, nor are copies that this session does not use.
+    pub max_disk: Option<u64>,
 }
 
 impl Default for SessionOptions {
@@ -51,6 +66,10 @@ impl Default for SessionOptions {
             download_limit: None,
             upload_limit: None,
             discovery: true,
+            local_discovery: true,
+            max_connections: 200,
+            metadata_timeout: Some(Duration::from_secs(60)),
+            max_disk: None,
         }
     }
 }
@@ -62,6 +81,9 @@ pub struct ApplianceOptions {
     pub state: State,
     /// Where the volume is mounted (an existing, empty directory); `None`: nowhere, use the calls.
     pub mount: Option<PathBuf>,
+    /// Lets other users into the mount, within the limits of the permission bits: for a VMM that runs as
+    /// a user of its own. Who is not root needs `user_allow_other` in `/etc/fuse.conf` for that. Default: no.
+    pub allow_other: bool,
     /// Peers to connect to, beside those that trackers name.
     pub peers: Vec<SocketAddr>,
     /// What is fetched that no read asked for.
@@ -75,6 +97,7 @@ impl Default for ApplianceOptions {
         Self {
             state: State::Default,
             mount: None,
+            allow_other: false,
             peers: Vec::new(),
             fill: Fill::Idle,
             read_timeout: Some(Duration::from_secs(60)),

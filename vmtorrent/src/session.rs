@@ -1,6 +1,8 @@
 //! Invariant: a session owns one runtime, one listener, one cache and the limits; all that it started
 //! ends with it.
 
+mod magnet;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,20 +12,23 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::Semaphore;
 use url::Url;
 
+use self::magnet::Magnets;
 use crate::appliance::{Appliance, ApplianceParts};
 use crate::clock::SystemClock;
 use crate::directories;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpClient;
 use crate::image::{Image, InfoHash, Source};
+use crate::log_limit::LogLimit;
+use crate::lsd::LocalDiscovery;
+use crate::metrics::{ApplianceEntry, MetricsServer, SessionCounters};
 use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
 use crate::overlay::StateDirectory;
-use crate::pristine::Pristine;
+use crate::pristine::{DiskBudget, Pristine};
 use crate::seed::Seed;
-use crate::swarm::{Limiter, SwarmConfig, answer, greet};
+use crate::swarm::{ACCEPT_PAUSE, Door, Limiter, PeersFile, Places, SwarmConfig, answer, greet};
 use crate::torrent::{Torrent, TorrentConfig};
 use crate::tracker::{TrackerConfig, TrackerServer, TrackerServerHandle, TrackerServerOptions};
 
@@ -58,11 +63,21 @@ pub(crate) struct Shared {
     clock: SystemClock,
     download: Arc<Mutex<Limiter>>,
     upload: Arc<Mutex<Limiter>>,
+    places: Arc<Places>,
+    disk: Option<Arc<DiskBudget>>,
     torrents: Mutex<HashMap<InfoHash, Weak<Torrent>>>,
     /// Held while a torrent is opened, so that two launches of one image share it.
     opening: tokio::sync::Mutex<()>,
     own_tracker: Mutex<Option<(Url, TrackerServerHandle)>>,
+    /// Images whose description is being fetched, or was: see [`magnet`].
+    magnets: Mutex<Magnets>,
+    pub(crate) metrics_server: Mutex<Option<MetricsServer>>,
+    pub(crate) counters: SessionCounters,
+    /// For as long as their counters live.
+    pub(crate) appliances: Mutex<Vec<ApplianceEntry>>,
     http: HttpClient,
+    /// Looks for peers on the local network, unless it is off.
+    local: Option<LocalDiscovery>,
     // Last, so that everything above is gone before its tasks are.
     runtime: OwnRuntime,
 }
@@ -81,8 +96,6 @@ impl Drop for OwnRuntime {
     }
 }
 
-/// Handshakes with strangers that are under way at once.
-const MAX_GREETINGS: usize = 64;
 /// Worker threads: the work is in the kernel, in hashing and on the disk, which have threads of their own.
 const WORKERS: usize = 2;
 const MAX_BLOCKING_THREADS: usize = 64;
@@ -119,20 +132,31 @@ impl Session {
         let address = listener
             .local_addr()
             .map_err(|e| Error::io("asking for the listener's address", e))?;
+        let clock = SystemClock::start();
+        let local = (options.discovery && options.local_discovery)
+            .then(|| LocalDiscovery::new(&handle, clock, address, rand::random()));
         let shared = Arc::new(Shared {
             cache,
             listen: address,
             peer_id: new_peer_id(),
-            clock: SystemClock::start(),
+            clock,
             download: Arc::new(Mutex::new(Limiter::new(options.download_limit))),
             upload: Arc::new(Mutex::new(Limiter::new(options.upload_limit))),
+            places: Places::new(options.max_connections),
+            disk: options.max_disk.map(DiskBudget::new).map(Arc::new),
             torrents: Mutex::new(HashMap::new()),
             opening: tokio::sync::Mutex::new(()),
             own_tracker: Mutex::new(None),
+            magnets: Mutex::default(),
+            metrics_server: Mutex::new(None),
+            counters: SessionCounters::default(),
+            appliances: Mutex::new(Vec::new()),
             http: HttpClient::new()?,
+            local,
             runtime,
             options,
         });
+        tracing::info!(listen = %address, cache = %shared.cache.display(), "a session has started");
         handle.spawn(accept(listener, Arc::downgrade(&shared)));
         Ok(Self { shared })
     }
@@ -142,12 +166,20 @@ impl Session {
         self.shared.listen
     }
 
-    /// Loads a .torrent file. [`Source::load`] does the same on the caller's tokio runtime; this works
-    /// from any executor.
+    /// Loads an image's description. For a .torrent file [`Source::load`] does the same on the caller's tokio
+    /// runtime; this works from any executor.
+    ///
+    /// With a magnet link it is in the cache after an earlier launch; else peers are asked for it, those that the
+    /// link names and those that its trackers know.
     ///
     /// # Errors
-    /// Those of [`Source::load`].
+    /// Those of [`Source::load`]; for a magnet link [`ErrorKind::TimedOut`] when no peer gave it within
+    /// [`metadata_timeout`](SessionOptions::metadata_timeout), and [`ErrorKind::InvalidInput`] when there is
+    /// nobody to ask.
     pub async fn load(&self, source: &Source) -> Result<Image> {
+        if let Source::Magnet(magnet) = source {
+            return self.shared.load_magnet(magnet.clone()).await;
+        }
         let source = source.clone();
         self.run(async move { source.load().await }).await
     }
@@ -206,13 +238,23 @@ impl Session {
             for torrent in torrents {
                 torrent.end().await;
             }
+            shared.forget_magnets().await;
             let tracker = shared.own_tracker.lock().take();
             if let Some((_, tracker)) = tracker {
                 tracker.stop().await;
             }
+            let metrics = shared.metrics_server.lock().take();
+            if let Some(metrics) = metrics {
+                metrics.stop().await;
+            }
+            tracing::info!(listen = %shared.listen, "a session has ended");
             Ok(())
         })
         .await
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     async fn run<T: Send + 'static>(
@@ -246,8 +288,8 @@ impl Shared {
     async fn launch(self: Arc<Self>, image: Image, options: ApplianceOptions) -> Result<Appliance> {
         let image = Arc::new(image);
         let state = self.open_state(&image, &options).await?;
-        let torrent = self.open_cached(image).await?;
-        for peer in &options.peers {
+        let torrent = self.open_cached(image.clone()).await?;
+        for peer in options.peers.iter().chain(image.peers()) {
             torrent.swarm().add_address(*peer, true);
         }
         let parts = ApplianceParts {
@@ -267,7 +309,8 @@ impl Shared {
         let state = options.state.clone();
         let image = image.clone();
         let cache = self.cache.clone();
-        let peers: Vec<String> = options.peers.iter().map(ToString::to_string).collect();
+        let named = options.peers.iter().chain(image.peers());
+        let peers: Vec<String> = named.map(ToString::to_string).collect();
         self.blocking(move || {
             let state = match state {
                 State::Ephemeral => StateDirectory::ephemeral(None, &image)?,
@@ -286,15 +329,30 @@ impl Shared {
             return Ok(torrent);
         }
         let (cache, address) = (self.cache.clone(), on_this_host(self.listen));
-        let for_store = image.clone();
+        let (for_store, disk) = (image.clone(), self.disk.clone());
         let opened = self
-            .blocking(move || Pristine::open_cache(for_store, &cache, Some(address)))
+            .blocking(move || Pristine::open_cache(for_store, &cache, Some(address), disk))
             .await?;
         let pristine = opened.pristine;
         if pristine.is_follower() {
-            tracing::info!(leader = ?opened.leader, "another process holds the cache entry: its pieces come over loopback");
+            tracing::info!(image = pristine.image().name(), leader = ?opened.leader, "another process holds the cache entry: its pieces come over loopback");
         }
-        Ok(self.start_torrent(Arc::new(pristine), opened.leader, true, None))
+        // A private image's peers come from its trackers only (BEP 27).
+        let remembers = self.options.discovery && !pristine.image().is_private();
+        let peers = if remembers {
+            let name = pristine.image().info_hash().to_string();
+            let file = PeersFile::new(&self.cache.join(name));
+            let read = self.blocking(move || Ok((file.read(), file))).await?;
+            Some(read)
+        } else {
+            None
+        };
+        let leads = !pristine.is_follower();
+        let torrent = self.start_torrent(Arc::new(pristine), opened.leader, true, None);
+        if let Some((known, file)) = peers {
+            torrent.remember_peers(&known, leads.then_some(file));
+        }
+        Ok(torrent)
     }
 
     async fn seed(self: Arc<Self>, image: Image, data: PathBuf) -> Result<Seed> {
@@ -312,6 +370,12 @@ impl Shared {
         let own = self.own_tracker.lock().as_ref().map(|(url, _)| url.clone());
         let torrent = self.start_torrent(Arc::new(pristine), None, false, own);
         Ok(Seed::new(self.clone(), torrent))
+    }
+
+    /// The images that are launched or seeded now.
+    pub(crate) fn torrents(&self) -> Vec<Arc<Torrent>> {
+        let torrents = self.torrents.lock();
+        torrents.values().filter_map(Weak::upgrade).collect()
     }
 
     fn torrent(&self, info_hash: InfoHash) -> Option<Arc<Torrent>> {
@@ -340,6 +404,7 @@ impl Shared {
             http: self.http.clone(),
             seed: rand::random(),
         });
+        let known = self.take_known(image.info_hash());
         let torrent = Torrent::start(TorrentConfig {
             swarm: SwarmConfig {
                 pristine,
@@ -350,12 +415,21 @@ impl Shared {
                 fill: Fill::None,
                 download: self.download.clone(),
                 upload: self.upload.clone(),
+                places: self.places.clone(),
                 seed: rand::random(),
+                // Of the highest level, so that every line that is logged at all bears the name.
+                span: tracing::error_span!("swarm", image = image.name()),
             },
             tracker,
+            // A private image's peers come from its trackers only (BEP 27).
+            local: self.local.clone().filter(|_| !image.is_private()),
+            announcer: known.announcer,
             leader,
             writable,
         });
+        for peer in known.peers {
+            torrent.swarm().add_address(peer, false);
+        }
         let mut torrents = self.torrents.lock();
         torrents.retain(|_, t| t.strong_count() > 0);
         torrents.insert(image.info_hash(), Arc::downgrade(&torrent));
@@ -373,6 +447,7 @@ impl Shared {
         };
         let server = TrackerServer::bind(address, options)?;
         let bound = server.local_addr();
+        tracing::info!(address = %bound, "a tracker has started");
         let reachable = on_this_host(bound);
         let url = Url::parse(&format!("http://{reachable}/announce"))
             .map_err(|e| Error::with_source(ErrorKind::InvalidInput, "the tracker's address", e))?;
@@ -413,13 +488,22 @@ impl Shared {
 
     /// Answers a peer that connected: whichever of our torrents it names.
     async fn welcome(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        let handshake = greet(&mut stream).await?;
+        let failed = |_: &std::io::Error| self.counters.refused_handshake.increment();
+        let handshake = greet(&mut stream).await.inspect_err(failed)?;
         let Some(torrent) = self.torrent(handshake.info_hash) else {
+            if self.awaits(handshake.info_hash) {
+                answer(&mut stream, handshake.info_hash, self.peer_id).await?;
+                self.arrived(stream, handshake);
+                return Ok(());
+            }
+            self.counters.refused_unknown.increment();
             return Err(std::io::Error::other(
                 "it asks for an image that is not here",
             ));
         };
-        answer(&mut stream, handshake.info_hash, self.peer_id).await?;
+        answer(&mut stream, handshake.info_hash, self.peer_id)
+            .await
+            .inspect_err(failed)?;
         torrent.swarm().accept(stream, handshake);
         Ok(())
     }
@@ -486,30 +570,34 @@ fn new_peer_id() -> [u8; 20] {
 }
 
 async fn accept(listener: TcpListener, shared: Weak<Shared>) {
-    let greetings = Arc::new(Semaphore::new(MAX_GREETINGS));
+    let door = Arc::new(Door::default());
+    let failures = LogLimit::default();
+    let clock = SystemClock::start();
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: give others time to close some.
-                tracing::warn!(%error, "accepting a peer failed");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if let Some(repeated) = failures.admit(clock.now()) {
+                    tracing::warn!(%error, repeated, "accepting a peer failed: raise the limit of open files, if that is the cause");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        let Ok(permit) = greetings.clone().try_acquire_owned() else {
-            tracing::debug!(%address, "too many peers shake hands at once");
-            continue;
-        };
-        let handle = shared.handle().clone();
-        handle.spawn(async move {
-            let _permit = permit;
-            if let Err(error) = shared.welcome(stream).await {
+        let (handle, now) = (shared.handle().clone(), shared.clock.now());
+        let host = shared.clone();
+        let greeting = async move {
+            if let Err(error) = host.welcome(stream).await {
                 tracing::debug!(%address, %error, "a peer was not let in");
             }
-        });
+        };
+        if !door.greet(&handle, now, address.ip(), greeting) {
+            shared.counters.refused_busy.increment();
+            tracing::debug!(%address, "it connects too often");
+        }
     }
 }

@@ -68,5 +68,6 @@ pub(crate) fn image_of_files(
         private: false,
         info_bytes: Bytes::from_static(b"de"),
         torrent_bytes: Bytes::from_static(b"d4:infodee"),
+        peers: Vec::new(),
     }
 }

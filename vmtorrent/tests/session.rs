@@ -43,6 +43,8 @@ async fn session(cache: &Path) -> Session {
     let options = SessionOptions {
         listen: loopback(),
         cache: Some(cache.to_owned()),
+        // Tests that run at the same time publish the same content.
+        local_discovery: false,
         ..SessionOptions::default()
     };
     Session::start(options).await.unwrap()
@@ -275,6 +277,11 @@ async fn a_damaged_pristine_byte_is_found_after_a_restart_and_fetched_again() {
     let host = session(&cache).await;
     let appliance = host.launch(image, options(&state, peer)).await.unwrap();
     assert!(read_all(&appliance, data.len()).await == data);
+    let page = host.metrics();
+    let damaged = page
+        .lines()
+        .find(|l| l.starts_with("vmtorrent_image_pieces_damaged_total"));
+    assert!(damaged.unwrap().ends_with(" 1"), "{page}");
     let stats = appliance.shutdown().await.unwrap();
     assert_eq!(stats.fetched_bytes, 64 << 10, "only the damaged piece");
     host.shutdown().await.unwrap();
@@ -404,6 +411,142 @@ async fn peers_find_each_other_by_the_seeds_tracker_and_say_good_bye() {
     assert!(gone, "{counted}");
     host.shutdown().await.unwrap();
     origin.shutdown().await.unwrap();
+}
+
+/// A tracker that lets every peer wait half a second for the answer to its good-bye, and counts those answers.
+fn slow_tracker() -> (SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use std::io::{Read, Write};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let listener = std::net::TcpListener::bind(loopback()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let told = std::sync::Arc::new(AtomicUsize::new(0));
+    let counted = told.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (Ok(mut stream), told) = (stream, counted.clone()) else {
+                return;
+            };
+            std::thread::spawn(move || {
+                let mut request = Vec::new();
+                let mut byte = [0];
+                while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0)
+                {
+                    request.push(byte[0]);
+                }
+                if String::from_utf8_lossy(&request).contains("event=stopped") {
+                    // Not to wait for anything, but to be slow.
+                    std::thread::sleep(Duration::from_millis(500));
+                    told.fetch_add(1, Ordering::SeqCst);
+                }
+                let body = "d8:intervali1800e5:peers0:e";
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all((head + body).as_bytes());
+            });
+        }
+    });
+    (address, told)
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_only_when_the_tracker_has_taken_the_good_bye() {
+    use std::sync::atomic::Ordering;
+    let scratch = tempfile::tempdir().unwrap();
+    let (tracker, told) = slow_tracker();
+    let path = scratch.path().join("disk.img");
+    std::fs::write(&path, content(4 * MIB)).unwrap();
+    let options_of = PublishOptions {
+        trackers: vec![format!("http://{tracker}/announce")],
+        ..PublishOptions::default()
+    };
+    let image = publish(&path, &options_of).unwrap().image;
+    let origin = session(&scratch.path().join("unused")).await;
+    let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
+    let host = session(&scratch.path().join("cache")).await;
+    let peer = Some(origin.listen_address());
+    let launch = |name: &str| host.launch(image.clone(), options(&scratch.path().join(name), peer));
+    let (first, last) = (
+        launch("first").await.unwrap(),
+        launch("last").await.unwrap(),
+    );
+    // Both were registered once their announces were answered.
+    let announced = "vmtorrent_image_tracker_announces_total";
+    for session in [&origin, &host] {
+        while !session
+            .metrics()
+            .lines()
+            .any(|l| l.starts_with(announced) && l.contains("result=\"ok\"} 1"))
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    first.shutdown().await.unwrap();
+    assert_eq!(told.load(Ordering::SeqCst), 0, "the image is still in use");
+    last.shutdown().await.unwrap();
+    assert_eq!(
+        told.load(Ordering::SeqCst),
+        1,
+        "the last appliance waits for it"
+    );
+    seed.shutdown().await.unwrap();
+    assert_eq!(told.load(Ordering::SeqCst), 2, "and so does the seed");
+    host.shutdown().await.unwrap();
+    origin.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn metrics_tell_appliances_of_one_image_apart_and_forget_those_that_ended() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = content(4 * MIB);
+    let image = published(scratch.path(), &data);
+    let host = session(&scratch.path().join("cache")).await;
+    // Of the same name, in different directories.
+    let state = |place: &str| scratch.path().join(place).join("web");
+    for place in ["a", "b"] {
+        std::fs::create_dir(scratch.path().join(place)).unwrap();
+    }
+    let launch = |place| host.launch(image.clone(), options(&state(place), None));
+    let (a, b) = (launch("a").await.unwrap(), launch("b").await.unwrap());
+    a.write_at(0, 0, Bytes::from(vec![1; 4096])).await.unwrap();
+    a.discard(0, 8192, 12_288).await.unwrap();
+    let lines = |name: &str| -> Vec<String> {
+        let name = format!("vmtorrent_{name}");
+        let page = host.metrics();
+        page.lines()
+            .filter(|l| l.starts_with(&name))
+            .map(str::to_owned)
+            .collect()
+    };
+    let labels = |place: &str| {
+        format!(
+            "{{image=\"disk.img\",info_hash=\"{}\",appliance=\"web\",state=\"{}\"}}",
+            image.info_hash(),
+            state(place).display()
+        )
+    };
+    let written = "appliance_written_bytes_total";
+    let expected = |place, bytes| format!("vmtorrent_{written}{} {bytes}", labels(place));
+    assert_eq!(lines(written), [expected("a", 4096), expected("b", 0)]);
+    let discarded = &lines("appliance_discarded_bytes_total")[0];
+    assert!(discarded.ends_with(" 12288"), "{discarded}");
+    assert_eq!(lines("images"), ["vmtorrent_images 1"]);
+    assert!(
+        !host.metrics().contains("process_"),
+        "these are for the server"
+    );
+    a.shutdown().await.unwrap();
+    assert_eq!(lines(written), [expected("b", 0)]);
+    b.shutdown().await.unwrap();
+    assert_eq!(lines("images"), ["vmtorrent_images 0"]);
+
+    let address = host.serve_metrics(loopback()).await.unwrap();
+    let error = host.serve_metrics(loopback()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse);
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    host.shutdown().await.unwrap();
+    assert!(
+        std::net::TcpStream::connect(address).is_err(),
+        "it ends with the session"
+    );
 }
 
 #[test]

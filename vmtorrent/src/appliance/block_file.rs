@@ -38,7 +38,7 @@ impl BlockFile for Disk {
         self.overlay()
             .set_len(length)
             .map_err(|e| self.to_errno("set length", &e))?;
-        self.wrote(0);
+        self.touch_time();
         Ok(())
     }
 
@@ -74,19 +74,24 @@ impl BlockFile for Disk {
             return Ok(None);
         }
         let failed = |e: Error| self.to_errno("write", &e);
-        let mut outcome = self.overlay().write(offset, data, &[]).map_err(failed)?;
-        if let WriteOutcome::NeedsBase(ranges) = &outcome {
+        let mut outcome = self
+            .overlay()
+            .try_write(offset, data, &[])
+            .map_err(failed)?;
+        if let Some(WriteOutcome::NeedsBase(ranges)) = &outcome {
             let Some(fills) = self.bases_present(ranges).map_err(failed)? else {
                 return Ok(None);
             };
-            outcome = self.overlay().write(offset, data, &fills).map_err(failed)?;
+            let again = self.overlay().try_write(offset, data, &fills);
+            outcome = again.map_err(failed)?;
         }
         Ok(match outcome {
-            WriteOutcome::Done => {
+            Some(WriteOutcome::Done) => {
                 self.wrote(data.len());
                 Some(())
             }
-            WriteOutcome::NeedsBase(_) => None,
+            // Base data is missing, or somebody else changes the same blocks.
+            Some(WriteOutcome::NeedsBase(_)) | None => None,
         })
     }
 
@@ -110,6 +115,9 @@ impl BlockFile for Disk {
         Box::pin(async move {
             let disk = self.clone();
             let done = self.blocking(move || disk.overlay().flush()).await;
+            if done.is_ok() {
+                self.config.counters.flushed();
+            }
             done.map_err(|e| self.to_errno("flush", &e))
         })
     }

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
 use crate::clock::Time;
+use crate::metrics::Counter;
 
 /// The unit in which distinct reads are counted, bytes.
 const UNIT: u64 = 64 << 10;
@@ -15,13 +16,36 @@ const UNIT: u64 = 64 << 10;
 /// What an appliance counts of its guest's reads and writes.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    read_bytes: AtomicU64,
-    written_bytes: AtomicU64,
+    reads: Counter,
+    read_bytes: Counter,
+    writes: Counter,
+    written_bytes: Counter,
+    discards: Counter,
+    discarded_bytes: Counter,
+    flushes: Counter,
+    read_timeouts: Counter,
+    errors: [Counter; OPERATIONS.len()],
     /// One bit for each 64 KiB of the image that was read through to the pristine copy.
     touched: Vec<AtomicU64>,
     image_bytes: u64,
     stalls: Mutex<Stalls>,
 }
+
+/// What a guest's request can be, as errors name it.
+pub(crate) const OPERATIONS: [&str; 5] = ["read", "write", "zero", "flush", "set length"];
+
+/// The place of an operation among [`OPERATIONS`].
+pub(crate) fn operation_index(operation: &str) -> usize {
+    let index = OPERATIONS.iter().position(|known| *known == operation);
+    debug_assert!(index.is_some(), "{operation}");
+    index.unwrap_or_default()
+}
+
+/// Upper bounds of the waits that are counted together, milliseconds: from a peer in the next rack to the
+/// usual read timeout.
+const WAIT_BOUNDS: [u64; 15] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000,
+];
 
 #[derive(Debug)]
 struct Stalls {
@@ -29,6 +53,8 @@ struct Stalls {
     waiting: u32,
     since: Time,
     total: Duration,
+    /// The sum of all waits that ended.
+    waited: Duration,
     /// Waits in microseconds.
     waits: Option<Histogram<u64>>,
 }
@@ -42,6 +68,34 @@ pub(crate) struct StallSummary {
     pub(crate) p99: Duration,
 }
 
+/// What a guest asked for so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GuestFigures {
+    pub(crate) reads: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) writes: u64,
+    pub(crate) written_bytes: u64,
+    pub(crate) discards: u64,
+    pub(crate) discarded_bytes: u64,
+    pub(crate) flushes: u64,
+    pub(crate) read_timeouts: u64,
+    /// Requests that failed, in the order of [`OPERATIONS`].
+    pub(crate) errors: [u64; OPERATIONS.len()],
+}
+
+/// How long reads waited, as a monitoring system takes it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct WaitFigures {
+    /// Reads that wait now.
+    pub(crate) waiting: u32,
+    /// Upper bounds in seconds, each with the number of waits that were not longer.
+    pub(crate) buckets: Vec<(f64, u64)>,
+    /// Waits that ended.
+    pub(crate) count: u64,
+    /// All of these together.
+    pub(crate) sum: Duration,
+}
+
 impl Counters {
     pub(crate) fn new(image_bytes: u64) -> Self {
         let words = image_bytes.div_ceil(UNIT * 64) as usize;
@@ -50,12 +104,20 @@ impl Counters {
             waiting: 0,
             since: Time::default(),
             total: Duration::ZERO,
+            waited: Duration::ZERO,
             // Two digits from a microsecond to an hour.
             waits: Histogram::new_with_bounds(1, 3_600_000_000, 2).ok(),
         };
         Self {
-            read_bytes: AtomicU64::new(0),
-            written_bytes: AtomicU64::new(0),
+            reads: Counter::default(),
+            read_bytes: Counter::default(),
+            writes: Counter::default(),
+            written_bytes: Counter::default(),
+            discards: Counter::default(),
+            discarded_bytes: Counter::default(),
+            flushes: Counter::default(),
+            read_timeouts: Counter::default(),
+            errors: Default::default(),
             touched: (0..words).map(|_| AtomicU64::new(0)).collect(),
             image_bytes,
             stalls: Mutex::new(stalls),
@@ -63,20 +125,55 @@ impl Counters {
     }
 
     pub(crate) fn read(&self, bytes: usize) {
-        self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.reads.increment();
+        self.read_bytes.add(bytes as u64);
     }
 
     pub(crate) fn written(&self, bytes: usize) {
-        self.written_bytes
-            .fetch_add(bytes as u64, Ordering::Relaxed);
+        self.writes.increment();
+        self.written_bytes.add(bytes as u64);
+    }
+
+    /// The guest made a range zeros, or gave it up.
+    pub(crate) fn discarded(&self, bytes: u64) {
+        self.discards.increment();
+        self.discarded_bytes.add(bytes);
+    }
+
+    pub(crate) fn flushed(&self) {
+        self.flushes.increment();
+    }
+
+    pub(crate) fn read_timed_out(&self) {
+        self.read_timeouts.increment();
+    }
+
+    /// A request of this kind, one of [`OPERATIONS`], ended with an error.
+    pub(crate) fn failed(&self, operation: &str) {
+        self.errors[operation_index(operation)].increment();
     }
 
     pub(crate) fn read_bytes(&self) -> u64 {
-        self.read_bytes.load(Ordering::Relaxed)
+        self.read_bytes.get()
     }
 
     pub(crate) fn written_bytes(&self) -> u64 {
-        self.written_bytes.load(Ordering::Relaxed)
+        self.written_bytes.get()
+    }
+
+    /// All counts of requests.
+    pub(crate) fn guest(&self) -> GuestFigures {
+        GuestFigures {
+            reads: self.reads.get(),
+            read_bytes: self.read_bytes.get(),
+            writes: self.writes.get(),
+            written_bytes: self.written_bytes.get(),
+            discards: self.discards.get(),
+            discarded_bytes: self.discarded_bytes.get(),
+            flushes: self.flushes.get(),
+            read_timeouts: self.read_timeouts.get(),
+            errors: std::array::from_fn(|index| self.errors[index].get()),
+        }
     }
 
     /// The guest read `range` of the image through to the pristine copy.
@@ -121,9 +218,34 @@ impl Counters {
             let wait = now.since(stalls.since);
             stalls.total += wait;
         }
-        let wait = now.since(began).as_micros().min(u128::from(u64::MAX)) as u64;
+        let wait = now.since(began);
+        stalls.waited += wait;
+        let wait = wait.as_micros().min(u128::from(u64::MAX)) as u64;
         if let Some(waits) = &mut stalls.waits {
             waits.saturating_record(wait.max(1));
+        }
+    }
+
+    /// The distribution of the waits that ended. Bounds are exact to one per cent.
+    pub(crate) fn waits(&self) -> WaitFigures {
+        let stalls = self.stalls.lock();
+        let Some(waits) = &stalls.waits else {
+            return WaitFigures::default();
+        };
+        let mut buckets = Vec::with_capacity(WAIT_BOUNDS.len());
+        let (mut below, mut at_most) = (0, 0);
+        for bound in WAIT_BOUNDS {
+            let bound_micros = bound * 1000;
+            at_most += waits.count_between(below, bound_micros);
+            // Values that the histogram can't tell from the bound were counted with it.
+            below = waits.highest_equivalent(bound_micros) + 1;
+            buckets.push((bound as f64 / 1000.0, at_most));
+        }
+        WaitFigures {
+            waiting: stalls.waiting,
+            buckets,
+            count: waits.len(),
+            sum: stalls.waited,
         }
     }
 
@@ -166,6 +288,56 @@ mod tests {
         let s = c.stalls(at(105));
         assert_eq!((s.count, s.total), (3, Duration::from_millis(45)));
         assert!(s.median.as_millis().abs_diff(30) <= 1);
+    }
+
+    #[test]
+    fn waits_fall_into_cumulative_buckets_each_once() {
+        let c = Counters::new(1);
+        let waits = [0, 1, 7, 10, 400, 59_000, 7_200_000];
+        for wait in waits {
+            c.stall_begins(at(0));
+            c.stall_ends(at(wait), at(0));
+        }
+        c.stall_begins(at(0));
+        let figures = c.waits();
+        assert_eq!(figures.waiting, 1);
+        assert_eq!(figures.count, waits.len() as u64);
+        assert_eq!(figures.sum, Duration::from_millis(waits.iter().sum()));
+        for (bound, count) in &figures.buckets {
+            let expected = waits
+                .iter()
+                .filter(|w| **w as f64 <= bound * 1000.0)
+                .count();
+            assert_eq!(*count, expected as u64, "at most {bound} s");
+        }
+        assert_eq!(figures.buckets.last().map(|b| b.0), Some(60.0));
+    }
+
+    #[test]
+    fn requests_are_counted_by_kind() {
+        let c = Counters::new(1);
+        c.read(4096);
+        c.read(1);
+        c.written(10);
+        c.discarded(70);
+        c.flushed();
+        c.read_timed_out();
+        for operation in OPERATIONS {
+            c.failed(operation);
+        }
+        c.failed("flush");
+        let expected = GuestFigures {
+            reads: 2,
+            read_bytes: 4097,
+            writes: 1,
+            written_bytes: 10,
+            discards: 1,
+            discarded_bytes: 70,
+            flushes: 1,
+            read_timeouts: 1,
+            errors: [1, 1, 1, 2, 1],
+        };
+        assert_eq!(c.guest(), expected);
     }
 
     #[test]

@@ -12,14 +12,18 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
+use tracing::Span;
 use vmtorrent_platform::{Errno, ZeroMode};
 
-use super::counters::Counters;
+use super::counters::{Counters, OPERATIONS, operation_index};
 use crate::clock::{SystemClock, Time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::{Image, ImageFile, PieceClass, PieceIndex};
-use crate::overlay::{Extent, ExtentKind, Fill as BaseFill, Overlay, StateDirectory, WriteOutcome};
+use crate::log_limit::LogLimit;
+use crate::overlay::{
+    Extent, ExtentKind, Fill as BaseFill, LazyOverlay, StateDirectory, WriteOutcome,
+};
 use crate::picker::Readahead;
 use crate::pristine::{Pristine, ReadOutcome, TryRead};
 use crate::swarm::Swarm;
@@ -36,12 +40,16 @@ pub(crate) struct DiskShared {
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) events: broadcast::Sender<Event>,
+    /// Names the appliance in the log.
+    pub(crate) span: Span,
+    /// For each operation, so that no error hides behind one of another.
+    pub(crate) log: Arc<[LogLimit; OPERATIONS.len()]>,
 }
 
 /// A file of the image.
 pub(crate) struct Disk {
     index: usize,
-    overlay: Arc<Overlay>,
+    overlay: Arc<LazyOverlay>,
     pub(super) config: DiskShared,
     pub(super) file: ImageFile,
     readahead: Mutex<Readahead>,
@@ -73,8 +81,13 @@ impl Disk {
         })
     }
 
-    pub(super) fn overlay(&self) -> &Overlay {
+    pub(super) fn overlay(&self) -> &LazyOverlay {
         &self.overlay
+    }
+
+    /// Whether the guest ever changed the file.
+    pub(super) fn is_changed(&self) -> bool {
+        self.overlay.is_made()
     }
 
     pub(super) fn image(&self) -> &Image {
@@ -236,6 +249,7 @@ impl Disk {
 
     /// Tells of a read that waited too long.
     fn timed_out(&self, offset: u64) -> Error {
+        self.config.counters.read_timed_out();
         let peers = self.config.swarm.peer_count() as u32;
         // Nobody may be listening.
         let _ = self.config.events.send(Event::ReadTimedOut {
@@ -359,7 +373,8 @@ impl Disk {
                 .await?;
             match outcome {
                 WriteOutcome::Done => {
-                    self.wrote(0);
+                    self.config.counters.discarded(end - offset);
+                    self.touch_time();
                     return Ok(());
                 }
                 WriteOutcome::NeedsBase(ranges) => fills = self.read_bases(&ranges).await?,
@@ -391,6 +406,10 @@ impl Disk {
 
     pub(super) fn wrote(&self, bytes: usize) {
         self.config.counters.written(bytes);
+        self.touch_time();
+    }
+
+    pub(super) fn touch_time(&self) {
         *self.modified.lock() = SystemTime::now();
     }
 
@@ -413,9 +432,29 @@ impl Disk {
         Error::new(kind, format!("{name} at offset {offset}: {why}"))
     }
 
-    /// Turns an error into what the guest sees, and keeps its text in the log.
+    /// Turns an error into what the guest sees, counts it, and keeps its text in the log.
     pub(super) fn to_errno(&self, operation: &str, error: &Error) -> Errno {
-        tracing::warn!(file = %self.file.path.join("/"), operation, %error, "the guest sees an error");
+        self.config.counters.failed(operation);
+        // An explicit parent would be missing from the JSON form of the log.
+        let _named = self.config.span.enter();
+        let file = self.file.path.join("/");
+        let limit = &self.config.log[operation_index(operation)];
+        match error.kind() {
+            ErrorKind::Closed | ErrorKind::InvalidInput => {
+                tracing::debug!(file, operation, %error, "the guest sees an error");
+            }
+            kind => {
+                // A guest asks again and again, and for many blocks at once.
+                let Some(repeated) = limit.admit(self.config.clock.now()) else {
+                    return error.errno();
+                };
+                if matches!(kind, ErrorKind::TimedOut | ErrorKind::Network) {
+                    tracing::warn!(file, operation, %error, repeated, "the guest sees an error");
+                } else {
+                    tracing::error!(file, operation, %error, repeated, "the guest sees an error");
+                }
+            }
+        }
         error.errno()
     }
 }

@@ -13,14 +13,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
+use tracing::Span;
 use vmtorrent_platform::fuse::{Mount, MountOptions, mount};
 use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
 
-use self::counters::Counters;
+pub(crate) use self::counters::{Counters, GuestFigures, OPERATIONS, WaitFigures};
 use self::disk::{Disk, DiskShared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::Image;
+use crate::metrics::ApplianceEntry;
 use crate::options::ApplianceOptions;
 use crate::overlay::StateDirectory;
 use crate::session::{Session, Shared, ended};
@@ -55,6 +57,8 @@ pub struct Appliance {
     session: Arc<Shared>,
     /// The session, if it exists for this appliance alone.
     own_session: Mutex<Option<Session>>,
+    /// Names the appliance in the log.
+    span: Span,
 }
 
 impl Appliance {
@@ -68,6 +72,15 @@ impl Appliance {
         let image = torrent.image().clone();
         let counters = Arc::new(Counters::new(image.geometry().total_length()));
         let state = Arc::new(state);
+        let name = name_of(state.path());
+        let span = tracing::error_span!(parent: torrent.span(), "machine", appliance = name);
+        session.appliances.lock().push(ApplianceEntry {
+            labels: torrent
+                .labels()
+                .with("appliance", &name)
+                .with("state", &state.path().to_string_lossy()),
+            counters: Arc::downgrade(&counters),
+        });
         let (events, _) = broadcast::channel(256);
         session
             .handle()
@@ -81,6 +94,8 @@ impl Appliance {
             read_timeout: options.read_timeout,
             counters: counters.clone(),
             events: events.clone(),
+            span: span.clone(),
+            log: Arc::default(),
         };
         // Opening an overlay waits for the disk.
         let open = move || -> Result<Vec<Arc<Disk>>> {
@@ -101,14 +116,20 @@ impl Appliance {
             state,
             session,
             own_session: Mutex::new(None),
+            span,
         };
         if let Some(directory) = options.mount {
-            appliance.mount_at(directory).await?;
+            appliance.mount_at(directory, options.allow_other).await?;
         }
+        let mount = appliance.directory().map(|d| d.display());
+        appliance.span.in_scope(|| {
+            let state = appliance.state.path().display();
+            tracing::info!(mount = mount.map(tracing::field::display), %state, "ready");
+        });
         Ok(appliance)
     }
 
-    async fn mount_at(&mut self, directory: PathBuf) -> Result<()> {
+    async fn mount_at(&mut self, directory: PathBuf, allow_other: bool) -> Result<()> {
         let image = self.torrent.image().clone();
         let files: Vec<(Vec<String>, Arc<dyn BlockFile>)> = image
             .files()
@@ -118,12 +139,17 @@ impl Appliance {
             .map(|(file, disk)| (file.path.clone(), disk.clone() as Arc<dyn BlockFile>))
             .collect();
         let own_files = self.state.files_dir();
-        let options = MountOptions::new(self.session.handle().clone(), image.name());
+        let options = MountOptions {
+            allow_other,
+            ..MountOptions::new(self.session.handle().clone(), image.name())
+        };
         let at = directory.clone();
+        let span = self.span.clone();
         let mounted = self
             .session
             .handle()
             .spawn_blocking(move || -> Result<Mount> {
+                let _named = span.enter();
                 let volume = TreeVolume::new(files, &own_files)
                     .map_err(|e| Error::io("opening the appliance's own files", e))?;
                 Ok(mount(Arc::new(volume), &at, options)?)
@@ -293,9 +319,20 @@ impl Appliance {
             }
         };
         for file in 0..self.disks.len() {
-            outcome = outcome.and(self.flush(file).await);
+            if self.disks[file].is_changed() {
+                outcome = outcome.and(self.flush(file).await);
+            }
         }
         let stats = self.stats();
+        self.span.in_scope(|| match &outcome {
+            Ok(()) => tracing::info!(
+                fetched = stats.fetched_bytes,
+                uploaded = stats.uploaded_bytes,
+                stalls = stats.stalls,
+                "has ended"
+            ),
+            Err(error) => tracing::error!(%error, "has not ended in order"),
+        });
         let session = self.session.clone();
         let own_session = self.own_session.lock().take();
         let (torrent, user) = (self.torrent.clone(), self.user.take());
@@ -352,6 +389,12 @@ async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::WeakSender
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// The name of an appliance is that of its state directory.
+fn name_of(state: &Path) -> String {
+    let name = state.file_name().unwrap_or(state.as_os_str());
+    name.to_string_lossy().into_owned()
 }
 
 fn failed(operation: &str, errno: vmtorrent_platform::Errno) -> Error {

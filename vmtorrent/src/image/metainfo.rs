@@ -4,22 +4,23 @@
 //! sense; everything that decides over names, lengths and hashes is refused when it is wrong.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
 use url::Url;
 
-use super::{BLOCK_LENGTH, Geometry, Image, ImageFile, InfoHash, pieces};
-use crate::bencode::Node;
+use super::{BLOCK_LENGTH, Geometry, Image, ImageFile, InfoHash, Magnet, pieces};
+use crate::bencode::{Encoder, Node};
 use crate::{Error, ErrorKind, Result};
 
 /// Largest .torrent file, bytes.
-pub(super) const MAX_TORRENT_BYTES: usize = 64 << 20;
+pub(crate) const MAX_TORRENT_BYTES: usize = 64 << 20;
 /// Largest image, bytes.
 const MAX_IMAGE_BYTES: u64 = 1 << 60;
 /// Most pieces of an image.
-const MAX_PIECES: u64 = 4 << 20;
+pub(crate) const MAX_PIECES: u64 = 4 << 20;
 /// Piece sizes that are taken, bytes; also a multiple of the block length.
 pub(super) const PIECE_SIZES: RangeInclusive<u32> = BLOCK_LENGTH..=128 << 20;
 /// Most files of an image, padding included.
@@ -75,7 +76,61 @@ impl Image {
                 .is_some_and(|n| n.as_integer() == Some(1)),
             info_bytes,
             torrent_bytes,
+            peers: Vec::new(),
         })
+    }
+
+    /// Makes a .torrent file of an info dictionary and what a magnet link adds, and reads it. The dictionary's
+    /// hash must have been checked.
+    pub(crate) fn from_info(info: &[u8], magnet: &Magnet) -> Result<Self> {
+        // What is to become a value of the file must be one.
+        Node::parse(info)
+            .map_err(|e| refuse(format_args!("no info dictionary: {e}; {REFETCH}")))?;
+        let torrent = Encoder::encode(|d| {
+            if let Some(first) = magnet.trackers().first() {
+                d.string("announce").string(first.as_str());
+            }
+            if magnet.trackers().len() > 1 {
+                d.string("announce-list").list(|tiers| {
+                    for tracker in magnet.trackers() {
+                        tiers.list(|tier| {
+                            tier.string(tracker.as_str());
+                        });
+                    }
+                });
+            }
+            d.string("info").raw(info);
+            if !magnet.web_seeds().is_empty() {
+                d.string("url-list").list(|list| {
+                    for web_seed in magnet.web_seeds() {
+                        list.string(web_seed.as_str());
+                    }
+                });
+            }
+        });
+        let image = Self::from_bytes(torrent)?;
+        debug_assert_eq!(image.info_hash, magnet.info_hash());
+        Ok(image)
+    }
+
+    /// Adds what a magnet link tells beside the image itself: trackers and web seeds, and the addresses of its peers.
+    pub(crate) fn reached_by(mut self, magnet: &Magnet, peers: &[SocketAddr]) -> Self {
+        for tracker in magnet.trackers() {
+            if !self.trackers.iter().flatten().any(|t| t == tracker) {
+                self.trackers.push(vec![tracker.clone()]);
+            }
+        }
+        for web_seed in magnet.web_seeds() {
+            if !self.web_seeds.contains(web_seed) {
+                self.web_seeds.push(web_seed.clone());
+            }
+        }
+        for peer in peers {
+            if !self.peers.contains(peer) {
+                self.peers.push(*peer);
+            }
+        }
+        self
     }
 }
 

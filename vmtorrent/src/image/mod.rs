@@ -4,6 +4,7 @@
 
 mod geometry;
 mod hasher;
+mod magnet;
 mod metainfo;
 mod pieces;
 mod publish;
@@ -11,10 +12,13 @@ mod source;
 mod tree;
 
 pub use geometry::{BLOCK_LENGTH, BlockIndex, Geometry, PieceIndex};
+pub use magnet::{Magnet, PeerAddress};
+pub(crate) use metainfo::{MAX_PIECES, MAX_TORRENT_BYTES};
 pub use publish::{PublishOptions, Published, default_piece_size, publish, publish_with_progress};
 pub use source::Source;
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use url::Url;
@@ -81,6 +85,7 @@ pub struct Image {
     pub(crate) private: bool,
     pub(crate) info_bytes: Bytes,
     pub(crate) torrent_bytes: Bytes,
+    pub(crate) peers: Vec<SocketAddr>,
 }
 
 impl Image {
@@ -145,6 +150,23 @@ impl Image {
     /// Whether peers may come from the trackers only (BEP 27).
     pub fn is_private(&self) -> bool {
         self.private
+    }
+
+    /// Peers that a magnet link named: a launch connects to them. None for an image of a .torrent file.
+    pub fn peers(&self) -> &[SocketAddr] {
+        &self.peers
+    }
+
+    /// A magnet link to the image, with its trackers and web seeds.
+    pub fn magnet(&self) -> Magnet {
+        let mut magnet = Magnet::new(self.info_hash).with_name(&*self.name);
+        for tracker in self.trackers.iter().flatten() {
+            magnet.add_tracker(tracker.clone());
+        }
+        for web_seed in &self.web_seeds {
+            magnet.add_web_seed(web_seed.clone());
+        }
+        magnet
     }
 
     /// The info dictionary as it stands in the file.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,15 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use url::Url;
 
-use super::Image;
 use super::metainfo::MAX_TORRENT_BYTES;
+use super::{Image, Magnet};
 use crate::http::HttpClient;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a web server may take to deliver a .torrent file.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where a .torrent file is.
+/// Where an image's description is: a .torrent file, or the peers that a magnet link leads to.
 ///
 /// ```
 /// use vmtorrent::image::Source;
@@ -35,6 +36,8 @@ pub enum Source {
     Url(Url),
     /// Here, as its bytes.
     Bytes(Bytes),
+    /// At peers: only [`Session::load`](crate::Session::load) can ask them.
+    Magnet(Magnet),
 }
 
 impl Source {
@@ -43,7 +46,7 @@ impl Source {
     /// # Errors
     /// [`ErrorKind::NotFound`] and the other kinds of file errors, [`ErrorKind::Network`] and
     /// [`ErrorKind::TimedOut`] (after 30 s) for a web server, [`ErrorKind::InvalidTorrent`] for what
-    /// came from there.
+    /// came from there. [`ErrorKind::InvalidInput`] for a magnet link, which needs a session.
     pub async fn load(&self) -> Result<Image> {
         let bytes = match self {
             Self::Bytes(bytes) => bytes.clone(),
@@ -52,6 +55,14 @@ impl Source {
                 let path = path.clone();
                 blocking(move || read(&path)).await?
             }
+            Self::Magnet(_) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!(
+                        "{self} leads to peers, and asking them takes a session: call Session::load instead"
+                    ),
+                ));
+            }
         };
         let name = self.to_string();
         blocking(move || {
@@ -59,6 +70,18 @@ impl Source {
                 .map_err(|e| Error::new(e.kind(), format!("{name}: {}", e.context())))
         })
         .await
+    }
+}
+
+impl Source {
+    /// Adds peers that may be asked for the description, beside those that a magnet link names. Nothing
+    /// changes for other sources.
+    #[must_use]
+    pub fn with_peers(mut self, peers: &[SocketAddr]) -> Self {
+        if let Self::Magnet(magnet) = &mut self {
+            peers.iter().for_each(|peer| magnet.add_peer(*peer));
+        }
+        self
     }
 }
 
@@ -130,11 +153,15 @@ async fn download(url: &Url) -> Result<Bytes> {
     }
 }
 
-/// A URL without its password, for messages.
+/// A URL without what may be a secret, for messages: password, query and fragment.
 fn shown(url: &Url) -> Url {
     let mut url = url.clone();
     // Only URLs that can't have a password refuse.
     let _ = url.set_password(None);
+    if url.query().is_some() {
+        url.set_query(Some("..."));
+    }
+    url.set_fragment(None);
     url
 }
 
@@ -144,11 +171,13 @@ impl fmt::Display for Source {
             Self::File(path) => path.display().fmt(f),
             Self::Url(url) => shown(url).fmt(f),
             Self::Bytes(_) => f.write_str("torrent in memory"),
+            // Its trackers may hold the user's keys.
+            Self::Magnet(magnet) => write!(f, "magnet link {}", magnet.info_hash()),
         }
     }
 }
 
-/// Takes an `http` or `https` URL, a `file` URL, or else a path.
+/// Takes a magnet link, an `http` or `https` URL, a `file` URL, or else a path.
 impl FromStr for Source {
     type Err = Error;
 
@@ -156,9 +185,7 @@ impl FromStr for Source {
         let invalid = |why: &str| Error::new(ErrorKind::InvalidInput, format!("{text:?} {why}"));
         let scheme = text.split_once(':').map(|(s, _)| s.to_ascii_lowercase());
         match scheme.as_deref() {
-            Some("magnet") => Err(invalid(
-                "is a magnet link, which is not supported yet; pass the .torrent file or its http(s) URL",
-            )),
+            Some("magnet") => text.parse().map(Self::Magnet),
             Some("http" | "https" | "file") => Url::parse(text)
                 .map_err(|e| {
                     Error::with_source(
@@ -169,11 +196,17 @@ impl FromStr for Source {
                 })?
                 .try_into(),
             Some(_) if text.contains("://") => Err(invalid(
-                "has an unknown scheme; pass a .torrent file or its http(s) URL",
+                "has an unknown scheme; pass a .torrent file, its http(s) URL or a magnet link",
             )),
             _ if text.is_empty() => Err(invalid("names nothing; pass a .torrent file or its URL")),
             _ => Ok(Self::File(text.into())),
         }
+    }
+}
+
+impl From<Magnet> for Source {
+    fn from(magnet: Magnet) -> Self {
+        Self::Magnet(magnet)
     }
 }
 
@@ -200,6 +233,9 @@ impl TryFrom<Url> for Source {
         if matches!(url.scheme(), "http" | "https") {
             return Ok(Self::Url(url));
         }
+        if url.scheme() == "magnet" {
+            return url.as_str().parse().map(Self::Magnet);
+        }
         if url.scheme() == "file"
             && let Ok(path) = url.to_file_path()
         {
@@ -207,7 +243,10 @@ impl TryFrom<Url> for Source {
         }
         Err(Error::new(
             ErrorKind::InvalidInput,
-            format!("{url} cannot be loaded; pass a .torrent file or its http(s) URL"),
+            format!(
+                "{} cannot be loaded; pass a .torrent file or its http(s) URL",
+                shown(&url)
+            ),
         ))
     }
 }

@@ -71,7 +71,7 @@ fn strings_become_files_and_urls() {
 #[test]
 fn what_is_neither_is_refused_with_the_remedy() {
     for (text, why) in [
-        ("magnet:?xt=urn:btih:00", "not supported yet"),
+        ("magnet:?xt=urn:btih:00", "field xt"),
         ("ftp://x.example/a.torrent", "unknown scheme"),
         ("http://", "no valid URL"),
         ("file://host/a", "cannot be loaded"),
@@ -81,6 +81,25 @@ fn what_is_neither_is_refused_with_the_remedy() {
         assert_eq!(e.kind(), ErrorKind::InvalidInput);
         assert!(e.to_string().contains(why), "{e}");
     }
+}
+
+#[test]
+fn a_magnet_link_is_read_but_needs_a_session() {
+    let link = format!(
+        "magnet:?xt=urn:btih:{}&tr=http://t.example/secret",
+        "07".repeat(20)
+    );
+    let source: Source = link.parse().unwrap();
+    let Source::Magnet(magnet) = &source else {
+        panic!("{source:?}");
+    };
+    assert_eq!(magnet.info_hash().0, [7; 20]);
+    let by_url = Source::try_from(Url::parse(&link).unwrap()).unwrap();
+    assert_eq!(by_url, source);
+    let e = load(source).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::InvalidInput);
+    assert!(e.to_string().contains("Session::load"), "{e}");
+    assert!(!e.to_string().contains("secret"), "{e}");
 }
 
 #[test]
@@ -177,4 +196,22 @@ fn a_server_that_is_not_there_is_an_error_with_the_url() {
     let e = load(url.parse().unwrap()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Network);
     assert!(e.to_string().contains(&url), "{e}");
+}
+
+#[test]
+fn what_may_be_a_secret_in_a_url_is_not_shown() {
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let url = format!("http://user:secret1@{address}/a.torrent?passkey=secret2#secret3");
+    let source: Source = url.parse().unwrap();
+    assert_eq!(
+        source.to_string(),
+        format!("http://user@{address}/a.torrent?...")
+    );
+    let e = load(source).unwrap_err();
+    assert!(!e.to_string().contains("secret"), "{e}");
+    let e = Source::try_from(Url::parse("ftp://u:secret1@h/a?secret2").unwrap()).unwrap_err();
+    assert!(!e.to_string().contains("secret"), "{e}");
 }

@@ -1,6 +1,7 @@
 //! Invariant: `end` is the end of the last record that is known to be durable; a record is appended only
 //! there, and only after its predecessor was durable. So whatever lies behind `end` after a crash is one
-//! torn record, and a bad record with a good one behind it is damage.
+//! torn record, and a bad record with a good one behind it is damage. After a sync of the file has failed, nothing is
+//! appended to it any more: it is replaced.
 //!
 //! The file is a header of 64 bytes and records. Numbers are little-endian.
 //!
@@ -40,7 +41,6 @@ const RECORD_HEADER: usize = 28;
 pub(super) struct Journal {
     directory: Arc<dyn StorageDirectory>,
     name: String,
-    file: Box<dyn StorageFile>,
     base_length: u64,
     salt: u64,
     /// Of the last durable record.
@@ -48,6 +48,8 @@ pub(super) struct Journal {
     end: u64,
     /// A failed append may have left bytes behind `end`.
     torn: bool,
+    /// A sync of the file failed: no later one can be believed, and nothing may be built on what it holds.
+    suspect: bool,
     /// An earlier process may have left the last record in the page cache only.
     unsynced_content: bool,
     /// The file was renamed into place, and that may not be durable yet.
@@ -62,16 +64,16 @@ impl Journal {
         base_length: u64,
         payload: &[u8],
     ) -> Result<Self> {
-        let (file, salt, end) = Self::write_new(&*directory, name, base_length, 1, payload)?;
+        let (salt, end) = Self::write_new(&*directory, name, base_length, 1, payload)?;
         let mut journal = Self {
             directory,
             name: name.to_owned(),
-            file,
             base_length,
             salt,
             sequence: 1,
             end,
             torn: false,
+            suspect: false,
             unsynced_content: false,
             unsynced_name: true,
         };
@@ -129,12 +131,12 @@ impl Journal {
         let journal = Self {
             directory,
             name: name.to_owned(),
-            file,
             base_length,
             salt,
             sequence,
             end: at as u64,
             torn: at < bytes.len(),
+            suspect: false,
             unsynced_content: true,
             unsynced_name: true,
         };
@@ -146,7 +148,12 @@ impl Journal {
         self.end
     }
 
-    /// Appends a record and makes it durable. After an error the journal is as before.
+    /// Whether it must be [rewritten](Self::rewrite): what a sync has failed to make durable is still read.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// Appends a record and makes it durable. After an error the journal is as before, or suspect.
     pub(super) fn append(&mut self, payload: &[u8]) -> Result<()> {
         self.settle()?;
         let record = encode_record(self.salt, self.sequence + 1, payload);
@@ -167,19 +174,28 @@ impl Journal {
         Ok(())
     }
 
-    fn append_record(&self, record: &[u8]) -> io::Result<()> {
+    fn append_record(&mut self, record: &[u8]) -> io::Result<()> {
+        let file = self.open_again()?;
         if self.torn {
-            self.file.set_len(self.end)?;
+            file.set_len(self.end)?;
         }
-        self.file.write_all_at(record, self.end)?;
-        self.file.sync_data()
+        file.write_all_at(record, self.end)?;
+        let result = file.sync_data();
+        self.suspect |= result.is_err();
+        result
+    }
+
+    /// The file is open only while it is written: an image may have many.
+    fn open_again(&self) -> io::Result<Box<dyn StorageFile>> {
+        let file = self.directory.open(&self.name)?;
+        file.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Puts a new file with the one record `payload` in this one's place, durably. After an error the
     /// journal holds either what it held or `payload`.
     pub(super) fn rewrite(&mut self, payload: &[u8]) -> Result<()> {
         let sequence = self.sequence + 1;
-        let (file, salt, end) = Self::write_new(
+        let (salt, end) = Self::write_new(
             &*self.directory,
             &self.name,
             self.base_length,
@@ -188,11 +204,11 @@ impl Journal {
         )?;
         // The name now leads to the new file, durably or not: records must go there from here on, and
         // none may count as durable before the name is.
-        self.file = file;
         self.salt = salt;
         self.sequence = sequence;
         self.end = end;
         self.torn = false;
+        self.suspect = false;
         self.unsynced_content = false;
         self.unsynced_name = true;
         self.settle()
@@ -200,12 +216,12 @@ impl Journal {
 
     /// Makes durable what the journal says and where it is found, if that is not known to be so.
     pub(super) fn settle(&mut self) -> Result<()> {
-        let failed = |e| {
-            let path = self.directory.describe(&self.name);
-            Error::io(format!("syncing the block map {path}"), e)
-        };
+        let path = self.directory.describe(&self.name);
+        let failed = |e| Error::io(format!("syncing the block map {path}"), e);
         if self.unsynced_content {
-            self.file.sync_data().map_err(failed)?;
+            let synced = self.open_again().map_err(failed)?.sync_data();
+            self.suspect |= synced.is_err();
+            synced.map_err(failed)?;
             self.unsynced_content = false;
         }
         if self.unsynced_name {
@@ -222,7 +238,7 @@ impl Journal {
         base_length: u64,
         sequence: u64,
         payload: &[u8],
-    ) -> Result<(Box<dyn StorageFile>, u64, u64)> {
+    ) -> Result<(u64, u64)> {
         let salt = RandomState::new().build_hasher().finish();
         let mut bytes = encode_header(base_length, salt);
         bytes.extend(encode_record(salt, sequence, payload));
@@ -231,16 +247,15 @@ impl Journal {
             let file = directory.create(&temporary)?;
             file.write_all_at(&bytes, 0)?;
             file.sync_data()?;
-            directory.rename(&temporary, name)?;
-            Ok(file)
+            directory.rename(&temporary, name)
         };
-        let file = write().map_err(|e| {
+        write().map_err(|e| {
             Error::io(
                 format!("writing the block map {}", directory.describe(name)),
                 e,
             )
         })?;
-        Ok((file, salt, bytes.len() as u64))
+        Ok((salt, bytes.len() as u64))
     }
 }
 

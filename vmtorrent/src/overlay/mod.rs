@@ -29,16 +29,24 @@
 //!    file, sync, rename, sync of the directory, and only then the flush is acknowledged.
 //! 9. After a restart nothing counts as durable: the first flush syncs everything, since an earlier process may
 //!    have been killed between writing and syncing.
+//! 10. *A sync that failed is never repeated in good faith*: the system takes pages that it could not write for
+//!     written, whatever the cause (a full disk below a network file system too). A journal is replaced by a new file.
+//!     For the data file all later flushes fail, until the overlay is opened again; a mark beside it (`N.lost`) lets that
+//!     opening forget what is only in the page cache, so that reads show what the disk has.
 //!
-//! Locks: `changes` is taken shared by writes to blocks that are `Data`, exclusively by everything that changes a
-//! state; `state` only while the map is looked at or changed, never around disk I/O; `journal` by one flush at a time.
-//! Readers take `state` alone, so they never wait for a disk write. Order: `journal` or `changes`, then `state`.
+//! Locks: a change holds the blocks that it touches (`claims`) from its look at their states until it has set them, around
+//! its disk I/O; one that moves the end holds all blocks from there on. So changes of the same blocks follow each
+//! other, and those of others go on meanwhile. `state` is held only while the map is looked at or changed, never
+//! around disk I/O; `journal` by one flush at a time. Readers take `state` alone, so they never wait for a disk
+//! write. Order: `journal` or a claim, then `state`.
 
 mod block_map;
 mod dirty_ranges;
 mod extent;
 mod fill;
 mod journal;
+mod lazy;
+mod range_locks;
 mod record;
 #[cfg(test)]
 mod simulated_disk;
@@ -53,6 +61,7 @@ mod write;
 pub(crate) use block_map::{MAX_LENGTH, OVERLAY_BLOCK};
 pub(crate) use extent::{Extent, ExtentKind};
 pub(crate) use fill::{Fill, WriteOutcome};
+pub(crate) use lazy::LazyOverlay;
 pub(crate) use state_dir::StateDirectory;
 
 use std::io;
@@ -67,6 +76,7 @@ use self::block_map::{BlockMap, BlockState, MAX_BLOCKS};
 use self::dirty_ranges::DirtyRanges;
 use self::extent::push_extent;
 use self::journal::Journal;
+use self::range_locks::{RangeGuard, RangeLocks};
 use self::record::Lengths;
 use self::storage::{HostDirectory, StorageDirectory, StorageFile};
 use crate::{Error, ErrorKind, Result};
@@ -80,15 +90,19 @@ fn compact_above(bound: u64) -> u64 {
 pub(crate) struct Overlay {
     data: Box<dyn StorageFile>,
     data_path: String,
-    changes: RwLock<()>,
+    claims: RangeLocks,
     state: RwLock<State>,
     journal: Mutex<Journal>,
+    directory: Arc<dyn StorageDirectory>,
+    lost_name: String,
     /// The data file may hold bytes that are not durable. Set after each write to it.
     unsynced: AtomicBool,
-    /// A sync of the data file failed for another reason than want of space.
+    /// A sync of the data file failed.
     lost_writes: AtomicBool,
-    /// A write that would have grown the file failed: bytes of it may lie behind the end. Used under
-    /// `changes`, exclusively.
+    /// The file `lost_name` was made.
+    marked_lost: AtomicBool,
+    /// A write that would have grown the file failed: bytes of it may lie behind the end. Used by who
+    /// holds the blocks behind the end.
     tail_suspect: AtomicBool,
     /// See [`compact_above`]; tests have less patience.
     compact_above: fn(u64) -> u64,
@@ -146,18 +160,18 @@ impl Overlay {
         base_length: u64,
         compact_above: fn(u64) -> u64,
     ) -> Result<Self> {
-        let (data_name, map_name) = (format!("{key}.data"), format!("{key}.map"));
+        let name = |suffix| format!("{key}.{suffix}");
+        let (data_name, map_name, lost_name) = (name("data"), name("map"), name("lost"));
         let data_path = directory.describe(&data_name);
         let failed = |e| Error::io(format!("opening the overlay file {data_path}"), e);
         if base_length > MAX_LENGTH {
             return Err(too_long(&data_path));
         }
-        let found = directory.open(&data_name).map_err(failed)?;
-        let had_data = found.is_some();
-        let data = match found {
-            Some(file) => file,
-            None => directory.create(&data_name).map_err(failed)?,
-        };
+        let had_data = directory.open(&data_name).map_err(failed)?.is_some();
+        if !had_data {
+            directory.create(&data_name).map_err(failed)?;
+        }
+        let lost = directory.open(&lost_name).map_err(failed)?.is_some();
 
         let mut map = BlockMap::default();
         let mut lengths = Lengths {
@@ -171,11 +185,11 @@ impl Overlay {
             }
             Ok(())
         })?;
-        let journal = match journal {
+        let mut journal = match journal {
             Some(journal) => journal,
             None => {
                 let payload = record::encode(lengths, &map, std::iter::empty());
-                Journal::create(directory, &map_name, base_length, &payload)?
+                Journal::create(directory.clone(), &map_name, base_length, &payload)?
             }
         };
         if !had_data && map.data_blocks() > 0 {
@@ -187,6 +201,16 @@ impl Overlay {
                 ),
             ));
         }
+        let data = directory.keep(&data_name);
+        if lost {
+            tracing::warn!(path = %data_path, "the disk lost writes when this was used last; what it has counts");
+            data.sync_data()
+                .and_then(|()| data.forget_cache())
+                .map_err(failed)?;
+            let all = std::iter::once(0..MAX_BLOCKS);
+            journal.rewrite(&record::encode(lengths, &map, all))?;
+            directory.remove(&lost_name).map_err(failed)?;
+        }
         let mut state = State {
             map,
             lengths,
@@ -197,11 +221,14 @@ impl Overlay {
         let overlay = Self {
             data,
             data_path,
-            changes: RwLock::new(()),
+            claims: RangeLocks::default(),
             state: RwLock::new(state),
             journal: Mutex::new(journal),
+            directory,
+            lost_name,
             unsynced: AtomicBool::new(true),
             lost_writes: AtomicBool::new(false),
+            marked_lost: AtomicBool::new(false),
             tail_suspect: AtomicBool::new(false),
             compact_above,
         };
@@ -263,7 +290,7 @@ impl Overlay {
         if length > MAX_LENGTH {
             return Err(too_long(&self.data_path));
         }
-        let _exclusive = self.changes.write();
+        let _claim = self.claim(|old| length.min(old) / OVERLAY_BLOCK..u64::MAX);
         if length < self.len() {
             self.cut_data(length)?;
         } else {
@@ -276,6 +303,28 @@ impl Overlay {
         }
         state.set_length(length);
         Ok(())
+    }
+
+    /// Waits for the blocks that a change needs, which depends on the length of the file.
+    ///
+    /// Whoever moves the end holds all blocks from there on: so what was computed from the length is right for as
+    /// long as the claim lives.
+    fn claim(&self, blocks: impl Fn(u64) -> Range<u64>) -> RangeGuard<'_> {
+        loop {
+            let claimed = blocks(self.len());
+            let guard = self.claims.lock(claimed.clone());
+            // The length may have changed before the claim was there.
+            if covers(&claimed, &blocks(self.len())) {
+                return guard;
+            }
+        }
+    }
+
+    /// As [`claim`](Self::claim), if nobody else holds one of the blocks.
+    fn try_claim(&self, blocks: impl Fn(u64) -> Range<u64>) -> Option<RangeGuard<'_>> {
+        let claimed = blocks(self.len());
+        let guard = self.claims.try_lock(claimed.clone())?;
+        covers(&claimed, &blocks(self.len())).then_some(guard)
     }
 
     /// Cuts the data file, so that zeros lie behind `length` when it grows again.
@@ -323,13 +372,15 @@ impl Overlay {
     /// Calls that come while one is at work wait for it and then find their part done.
     ///
     /// # Errors
-    /// What the disk reports. Nothing is forgotten: call again when the cause is gone.
+    /// What the disk reports. Nothing is forgotten: call again when the cause is gone. But when the disk could not
+    /// sync the data file, every later call fails too: the overlay must be opened anew.
     pub(crate) fn flush(&self) -> Result<()> {
         let mut journal = self.journal.lock();
         let state = self.state.upgradable_read();
         let changed = state.lengths_dirty || !state.dirty.is_empty();
-        let compact = changed && journal.end() > (self.compact_above)(state.map.encoded_bound());
-        let payload = if compact {
+        let too_long = changed && journal.end() > (self.compact_above)(state.map.encoded_bound());
+        let rewrite = too_long || journal.is_suspect();
+        let payload = if rewrite {
             let all = std::iter::once(0..MAX_BLOCKS);
             record::encode(state.lengths, &state.map, all)
         } else {
@@ -340,15 +391,21 @@ impl Overlay {
         state.lengths_dirty = false;
         drop(state);
 
-        let result = self.sync_data().and_then(|()| match (changed, compact) {
-            (false, _) => journal.settle(),
-            (true, false) => journal.append(&payload),
-            (true, true) => journal.rewrite(&payload),
+        let result = self.sync_data().and_then(|()| match (rewrite, changed) {
+            (true, _) => journal.rewrite(&payload),
+            (false, true) => journal.append(&payload),
+            (false, false) => journal.settle(),
         });
         if result.is_err() && changed {
             let mut state = self.state.write();
             state.dirty.merge(taken);
             state.lengths_dirty = true;
+        }
+        if journal.is_suspect() {
+            self.mark_lost();
+        } else if result.is_ok() && self.marked_lost.swap(false, Ordering::AcqRel) {
+            // The journal is a new file, and the data file never failed.
+            let _ = self.directory.remove(&self.lost_name);
         }
         result
     }
@@ -359,26 +416,29 @@ impl Overlay {
             return Err(Error::new(
                 ErrorKind::Io,
                 format!(
-                    "the disk lost writes to the overlay file {path} at an earlier sync: check the disk, then \
-                     launch the appliance again"
+                    "the disk lost writes to the overlay file {path} at an earlier sync: check the disk and its \
+                     free space, then launch the appliance again"
                 ),
             ));
         }
         if self.unsynced.swap(false, Ordering::AcqRel) {
             self.data.sync_data().map_err(|e| {
-                self.unsynced.store(true, Ordering::Release);
-                // The system reports a lost page once and then takes it for written: no later sync
-                // of this file can be believed. A full disk loses nothing, it only refuses.
-                if !matches!(
-                    e.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                ) {
-                    self.lost_writes.store(true, Ordering::Release);
-                }
+                self.lost_writes.store(true, Ordering::Release);
+                self.mark_lost();
                 self.failed("syncing", 0, 0, e)
             })?;
         }
         Ok(())
+    }
+
+    /// Notes for the next opening that the page cache may hold what the disk does not. A loss of power empties
+    /// the cache, so this need not be durable.
+    fn mark_lost(&self) {
+        self.marked_lost.store(true, Ordering::Release);
+        if let Err(error) = self.directory.create(&self.lost_name) {
+            let path = self.directory.describe(&self.lost_name);
+            tracing::error!(%path, %error, "a disk that lost writes could not be marked");
+        }
     }
 
     fn failed(&self, what: &str, length: usize, offset: u64, source: io::Error) -> Error {
@@ -388,6 +448,11 @@ impl Overlay {
             source,
         )
     }
+}
+
+/// Whether `outer` holds all of `inner`.
+fn covers(outer: &Range<u64>, inner: &Range<u64>) -> bool {
+    inner.is_empty() || outer.start <= inner.start && inner.end <= outer.end
 }
 
 /// The blocks that hold a byte of `bytes`.

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use super::Overlay;
+use super::LazyOverlay;
 use crate::durable;
 use crate::image::Image;
 use crate::lock_file::LockFile;
@@ -55,7 +55,7 @@ pub(crate) struct StateDirectory {
     path: PathBuf,
     record: Mutex<StateRecord>,
     file_lengths: Vec<u64>,
-    overlays: Mutex<HashMap<usize, Weak<Overlay>>>,
+    overlays: Mutex<HashMap<usize, Weak<LazyOverlay>>>,
     _lock: LockFile,
     /// Removed after everything else is closed.
     _temporary: Option<TempDir>,
@@ -252,8 +252,8 @@ impl StateDirectory {
     /// The overlay of a file of the image, by its number. Everyone who asks gets the same one.
     ///
     /// # Errors
-    /// `InvalidInput` when the image has no such file; else those of [`Overlay::open`].
-    pub(crate) fn overlay(&self, file_index: usize) -> Result<Arc<Overlay>> {
+    /// `InvalidInput` when the image has no such file; else those of [`LazyOverlay::open`].
+    pub(crate) fn overlay(&self, file_index: usize) -> Result<Arc<LazyOverlay>> {
         let Some(&length) = self.file_lengths.get(file_index) else {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -268,7 +268,11 @@ impl StateDirectory {
             return Ok(open);
         }
         let directory = self.path.join(OVERLAYS);
-        let overlay = Arc::new(Overlay::open(&directory, &file_index.to_string(), length)?);
+        let overlay = Arc::new(LazyOverlay::open(
+            &directory,
+            &file_index.to_string(),
+            length,
+        )?);
         overlays.insert(file_index, Arc::downgrade(&overlay));
         Ok(overlay)
     }

@@ -1,11 +1,13 @@
 //! Invariant: everything an overlay does to a disk goes through these two traits, so a test can take the
 //! power away between any two of the calls.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use vmtorrent_platform::PositionedFile;
+
+use crate::file_pool::{FilePool, Opening, PooledFile};
 
 /// One file of an overlay. Calls may come from several threads at once.
 pub(super) trait StorageFile: Send + Sync {
@@ -31,17 +33,27 @@ pub(super) trait StorageFile: Send + Sync {
     #[cfg(test)]
     fn allocated(&self) -> io::Result<u64>;
 
-    /// Makes content and length durable.
+    /// Makes content and length durable. After an error some of it may be neither durable nor written by a later
+    /// sync, though it is still read.
     fn sync_data(&self) -> io::Result<()>;
+
+    /// Lets later reads see what is on the disk, where that differs from what was written but not synced.
+    fn forget_cache(&self) -> io::Result<()>;
 }
 
 /// The directory that holds an overlay's files.
 pub(super) trait StorageDirectory: Send + Sync {
-    /// Opens a file for reading and writing; `None` if there is none.
+    /// Opens a file for reading and writing, to be closed soon; `None` if there is none.
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn StorageFile>>>;
 
-    /// Opens a file for reading and writing, empty, whether it exists or not.
+    /// Opens a file for reading and writing, empty, whether it exists or not; to be closed soon.
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
+
+    /// A file that exists, for long use. It takes a descriptor only while it is used often.
+    fn keep(&self, name: &str) -> Box<dyn StorageFile>;
+
+    /// Removes a file, if it is there.
+    fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Gives a file another name, in one step; a file of that name is replaced.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -86,6 +98,52 @@ impl StorageFile for PositionedFile {
     fn sync_data(&self) -> io::Result<()> {
         PositionedFile::sync_data(self)
     }
+
+    fn forget_cache(&self) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        rustix::fs::fadvise(self.file(), 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
+}
+
+impl StorageFile for PooledFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.with(|file| file.read_at(buffer, offset))
+    }
+
+    fn try_read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+        self.with_open(|file| file.try_read_exact_at(buffer, offset))
+            .unwrap_or(Ok(false))
+    }
+
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.change(|file| file.write_all_at(data, offset))
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.change(|file| file.punch_hole(offset, len))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(|file| file.set_len(len))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.with(PositionedFile::len)
+    }
+
+    #[cfg(test)]
+    fn allocated(&self) -> io::Result<u64> {
+        self.with(PositionedFile::allocated)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn forget_cache(&self) -> io::Result<()> {
+        self.with(StorageFile::forget_cache)
+    }
 }
 
 /// A directory of the host.
@@ -125,8 +183,24 @@ impl StorageDirectory for HostDirectory {
         Ok(Box::new(PositionedFile::new(file)))
     }
 
+    fn keep(&self, name: &str) -> Box<dyn StorageFile> {
+        let path = self.path.join(name);
+        Box::new(PooledFile::new(
+            FilePool::of_process(),
+            path,
+            Opening::Existing,
+        ))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path.join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path.join(from), self.path.join(to))
+        fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn sync(&self) -> io::Result<()> {

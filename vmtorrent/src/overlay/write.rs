@@ -47,6 +47,15 @@ impl State {
     }
 }
 
+/// The blocks that a write of `range` to a file of `length` bytes holds: when it grows, all from the old end on.
+fn claimed_by_write(range: &Range<u64>, length: u64) -> Range<u64> {
+    if range.end <= length {
+        blocks_touching(range)
+    } else {
+        range.start.min(length) / OVERLAY_BLOCK..u64::MAX
+    }
+}
+
 /// The part of `range` that lies in `block`.
 fn part_in(block: u64, range: &Range<u64>) -> Range<u64> {
     let start = block * OVERLAY_BLOCK;
@@ -77,33 +86,63 @@ impl Overlay {
     /// What the disk reports. Blocks that were written before may then hold a part of `data`, all others are
     /// as before.
     pub(crate) fn write(&self, offset: u64, data: &[u8], fill: &[Fill]) -> Result<WriteOutcome> {
-        let end = offset.checked_add(data.len() as u64);
-        let Some(end) = end.filter(|&end| end <= MAX_LENGTH) else {
-            return Err(too_long(&self.data_path));
+        let range = self.written_range(offset, data)?;
+        let _claim = self.claim(|length| claimed_by_write(&range, length));
+        self.write_claimed(&range, data, fill)
+    }
+
+    /// As [`write`](Self::write), but `None` where it would have to wait for another change of the same blocks.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(crate) fn try_write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        fill: &[Fill],
+    ) -> Result<Option<WriteOutcome>> {
+        let range = self.written_range(offset, data)?;
+        let Some(_claim) = self.try_claim(|length| claimed_by_write(&range, length)) else {
+            return Ok(None);
         };
-        let range = offset..end;
+        self.write_claimed(&range, data, fill).map(Some)
+    }
+
+    fn written_range(&self, offset: u64, data: &[u8]) -> Result<Range<u64>> {
+        let end = offset.checked_add(data.len() as u64);
+        match end.filter(|&end| end <= MAX_LENGTH) {
+            Some(end) => Ok(offset..end),
+            None => Err(too_long(&self.data_path)),
+        }
+    }
+
+    fn write_claimed(
+        &self,
+        range: &Range<u64>,
+        data: &[u8],
+        fill: &[Fill],
+    ) -> Result<WriteOutcome> {
         if range.is_empty() {
             return Ok(WriteOutcome::Done);
         }
-        let blocks = blocks_touching(&range);
-        {
-            let _shared = self.changes.read();
+        let (offset, end) = (range.start, range.end);
+        let blocks = blocks_touching(range);
+        let grows = {
             let state = self.state.read();
-            let in_place =
-                end <= state.lengths.length && state.map.is_all(blocks.clone(), BlockState::Data);
-            drop(state);
-            if in_place {
+            let grows = end > state.lengths.length;
+            if !grows && state.map.is_all(blocks.clone(), BlockState::Data) {
+                drop(state);
                 self.put(offset, data)?;
                 return Ok(WriteOutcome::Done);
             }
-        }
+            grows
+        };
 
-        let _exclusive = self.changes.write();
         let (mut whole, mut needed) = (Vec::new(), Vec::new());
         {
             let state = self.state.read();
-            for block in partial_blocks(&range) {
-                let part = part_in(block, &range);
+            for block in partial_blocks(range) {
+                let part = part_in(block, range);
                 match state.edge(block, &part, fill) {
                     Edge::InPlace => {}
                     Edge::Needs(ranges) => needed.extend(ranges),
@@ -119,7 +158,6 @@ impl Overlay {
         if !needed.is_empty() {
             return Ok(WriteOutcome::NeedsBase(needed));
         }
-        let grows = end > self.len();
         if grows {
             self.clear_tail()?;
             self.tail_suspect.store(true, Ordering::Relaxed);
@@ -164,7 +202,13 @@ impl Overlay {
         if grow && end > MAX_LENGTH {
             return Err(too_long(&self.data_path));
         }
-        let _exclusive = self.changes.write();
+        let _claim = self.claim(|length| {
+            if grow {
+                claimed_by_write(&(offset..end), length)
+            } else {
+                blocks_touching(&(offset..end.min(length)))
+            }
+        });
         let old_length = self.len();
         let end_inside = end.min(old_length);
         if offset < end_inside {

@@ -11,19 +11,23 @@
 //! - as long as a peer has a wanted block that nobody was asked for, a pick for that peer finds one.
 
 mod band;
+mod fields;
 mod progress;
 mod rarity;
 mod readahead;
+mod wants;
 
 pub use band::Band;
 pub use readahead::Readahead;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
+use fields::Fields;
 use progress::{Arrival, Progress};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rarity::Rarity;
+use wants::Wants;
 
 use crate::Bitfield;
 use crate::image::{BlockIndex, Geometry, PieceIndex};
@@ -77,15 +81,9 @@ pub struct Picker {
     geometry: Geometry,
     states: Vec<PieceState>,
     open: HashMap<PieceIndex, Progress>,
-    /// For each band, the pieces of it that still have a block nobody was asked for, in the order of
-    /// asking. Background pieces stand here only once they are open.
-    queues: [VecDeque<PieceIndex>; 4],
-    /// The band of a wanted piece that is not open.
-    wanted: HashMap<PieceIndex, Band>,
+    wants: Wants,
     rarity: Rarity,
-    peers: HashMap<PeerKey, Bitfield>,
-    /// Pieces that are asked of one peer only.
-    confined: HashMap<PieceIndex, PeerKey>,
+    fields: Fields,
     missing: u32,
     rng: StdRng,
 }
@@ -119,11 +117,9 @@ impl Picker {
             geometry,
             states,
             open: HashMap::new(),
-            queues: Default::default(),
-            wanted: HashMap::new(),
+            wants: Wants::default(),
             rarity,
-            peers: HashMap::new(),
-            confined: HashMap::new(),
+            fields: Fields::default(),
             missing,
             rng,
         }
@@ -149,62 +145,48 @@ impl Picker {
 
     /// The pieces of `field` that could still be fetched: a peer that has one is interesting.
     pub fn is_interesting(&self, peer: PeerKey) -> bool {
-        let Some(field) = self.peers.get(&peer) else {
+        let Some(field) = self.fields.get(peer) else {
             return false;
         };
+        let begun = self.open.keys().copied();
         self.rarity.candidates().intersects(field)
-            || self
-                .wanted
-                .keys()
-                .chain(self.open.keys())
-                .any(|p| field.get(*p))
+            || self.wants.pieces().chain(begun).any(|p| field.get(p))
     }
 
     /// A peer has connected; it has nothing until it says so.
     pub fn add_peer(&mut self, peer: PeerKey) {
-        self.peers
-            .insert(peer, Bitfield::new(self.geometry.piece_count()));
+        self.fields.add(peer, self.geometry.piece_count());
     }
 
     /// A peer said what it has. Replaces what it said before.
     pub fn set_field(&mut self, peer: PeerKey, field: Bitfield) {
-        if field.len() != self.geometry.piece_count() {
-            return;
+        if field.len() == self.geometry.piece_count() {
+            self.fields.set(peer, field, &mut self.rarity);
         }
-        if let Some(old) = self.peers.insert(peer, field) {
-            self.count(&old, false);
-        }
-        let new = self.peers[&peer].clone();
-        self.count(&new, true);
     }
 
     /// A peer has one more piece; false when it had said so before.
     pub fn add_have(&mut self, peer: PeerKey, piece: PieceIndex) -> bool {
-        let Some(field) = self.peers.get_mut(&peer) else {
-            return false;
-        };
-        if !field.set(piece, true) {
-            return false;
+        self.fields.add_piece(peer, piece, &mut self.rarity)
+    }
+
+    /// A peer turned out not to have a piece, or not to give it: it counts as not having it.
+    pub fn lose_have(&mut self, peer: PeerKey, piece: PieceIndex) {
+        if let Some(mut field) = self.fields.get(peer).cloned()
+            && field.set(piece, false)
+        {
+            self.set_field(peer, field);
         }
-        if field.is_full() {
-            // It has become a seed, and seeds are not counted: take back what it was counted for.
-            for p in self.geometry.pieces().filter(|p| *p != piece) {
-                self.rarity.decrease(p);
-            }
-        } else {
-            self.rarity.increase(piece);
-        }
-        true
     }
 
     /// What a peer has.
     pub fn field(&self, peer: PeerKey) -> Option<&Bitfield> {
-        self.peers.get(&peer)
+        self.fields.get(peer)
     }
 
     /// Whether a peer has a piece.
     pub fn has(&self, peer: PeerKey, piece: PieceIndex) -> bool {
-        self.peers.get(&peer).is_some_and(|f| f.get(piece))
+        self.fields.has(peer, piece)
     }
 
     /// How many connected peers that lack something have this piece.
@@ -215,23 +197,23 @@ impl Picker {
     /// From now on a piece is asked of this peer only, as long as it is connected: several gave it before,
     /// and one of them lied.
     pub fn confine(&mut self, piece: PieceIndex, peer: PeerKey) {
-        if self.has(peer, piece) {
-            self.confined.insert(piece, peer);
-        }
+        self.fields.confine(piece, peer);
+    }
+
+    /// A piece may be asked of anybody again; gives whom it was confined to.
+    pub fn unconfine(&mut self, piece: PieceIndex) -> Option<PeerKey> {
+        self.fields.free(piece)
     }
 
     /// Whether `peer` may be asked for `piece`.
     pub fn may_ask(&self, peer: PeerKey, piece: PieceIndex) -> bool {
-        self.has(peer, piece) && self.confined.get(&piece).is_none_or(|p| *p == peer)
+        self.fields.askable(peer).is_some_and(|a| a.contains(piece))
     }
 
     /// A peer has gone; what it was asked for is free again.
     pub fn remove_peer(&mut self, peer: PeerKey) {
         self.release(peer);
-        self.confined.retain(|_, p| *p != peer);
-        if let Some(field) = self.peers.remove(&peer) {
-            self.count(&field, false);
-        }
+        self.fields.remove(peer, &mut self.rarity);
     }
 
     /// A peer will deliver nothing of what it was asked for (it choked us, or went silent).
@@ -262,9 +244,7 @@ impl Picker {
         };
         let had_free = progress.has_free();
         if progress.give_up(block.block, peer) && !had_free {
-            let band = progress.band;
-            // It was begun before its neighbours: it goes on before them.
-            self.queues[band.index()].push_front(block.piece);
+            self.wants.resume(block.piece, progress.band);
         }
     }
 
@@ -274,20 +254,14 @@ impl Picker {
     pub fn want(&mut self, piece: PieceIndex, band: Band) -> bool {
         match self.states.get(piece.as_usize()) {
             Some(PieceState::Missing) => {
-                let old = self.wanted.get(&piece).copied();
-                if old.is_some_and(|old| old <= band) {
+                let old = self.wants.band(piece);
+                if old.is_some_and(|old| old <= band) || band == Band::Background {
                     return false;
                 }
-                if band == Band::Background {
-                    return false;
-                }
-                if let Some(old) = old {
-                    self.queues[old.index()].retain(|p| *p != piece);
-                } else {
+                if old.is_none() {
                     self.rarity.remove(piece);
                 }
-                self.wanted.insert(piece, band);
-                self.queues[band.index()].push_back(piece);
+                self.wants.want(piece, band);
                 true
             }
             Some(PieceState::Open | PieceState::Verifying) => {
@@ -299,8 +273,7 @@ impl Picker {
                 }
                 let old = std::mem::replace(&mut progress.band, band);
                 if progress.has_free() {
-                    self.queues[old.index()].retain(|p| *p != piece);
-                    self.queues[band.index()].push_back(piece);
+                    self.wants.promote(piece, old, band);
                 }
                 true
             }
@@ -310,14 +283,10 @@ impl Picker {
 
     /// Takes back all wants of one band that nobody was asked for yet (a stream was left, a profile was dropped).
     pub fn drop_wants(&mut self, band: Band, mut keep: impl FnMut(PieceIndex) -> bool) {
-        let queue = std::mem::take(&mut self.queues[band.index()]);
-        for piece in queue {
-            if self.open.contains_key(&piece) || keep(piece) {
-                self.queues[band.index()].push_back(piece);
-            } else {
-                self.wanted.remove(&piece);
-                self.rarity.insert(piece);
-            }
+        let open = &self.open;
+        let stays = |piece| open.contains_key(&piece) || keep(piece);
+        for piece in self.wants.drop_unless(band, stays) {
+            self.rarity.insert(piece);
         }
     }
 
@@ -326,12 +295,12 @@ impl Picker {
         self.open
             .get(&piece)
             .map(|p| p.band)
-            .or_else(|| self.wanted.get(&piece).copied())
+            .or_else(|| self.wants.band(piece))
     }
 
     /// Whether any piece of this band waits for a block that nobody was asked for.
     pub fn has_free(&self, band: Band) -> bool {
-        !self.queues[band.index()].is_empty()
+        !self.wants.queue(band).is_empty()
     }
 
     /// Whether some peer was asked for a block of this band, or one is being verified. A want that nobody
@@ -347,7 +316,7 @@ impl Picker {
     /// The caller spreads them over the peers by their expected time, with [`ask`](Picker::ask).
     pub fn free_demand_blocks(&self) -> Vec<BlockIndex> {
         let mut blocks = Vec::new();
-        for &piece in &self.queues[Band::Demand.index()] {
+        for &piece in self.wants.queue(Band::Demand) {
             match self.open.get(&piece) {
                 Some(progress) => blocks.extend(
                     progress
@@ -376,13 +345,10 @@ impl Picker {
             .collect()
     }
 
-    /// Whether `peer` may be asked for a block that another peer was asked for.
-    pub fn may_ask_twice(&self, peer: PeerKey, block: BlockIndex) -> bool {
-        self.may_ask(peer, block.piece)
-            && self
-                .open
-                .get(&block.piece)
-                .is_some_and(|p| p.may_ask_twice(block.block, peer))
+    /// The peers that were asked for a block, two at most.
+    pub fn asked_of(&self, block: BlockIndex) -> Vec<PeerKey> {
+        let progress = self.open.get(&block.piece);
+        progress.map_or(Vec::new(), |p| p.asked_of(block.block).collect())
     }
 
     /// Notes that `peer` is asked for `block`. False, and nothing noted, when that makes no sense.
@@ -398,7 +364,7 @@ impl Picker {
         let now_full = had_free && !progress.has_free();
         let band = progress.band;
         if now_full {
-            self.queues[band.index()].retain(|p| *p != block.piece);
+            self.wants.fill(block.piece, band);
         }
         asked
     }
@@ -407,17 +373,16 @@ impl Picker {
     /// block counts as asked. Background pieces that are open go on also when `lowest` forbids to
     /// begin new ones.
     pub fn pick(&mut self, peer: PeerKey, lowest: Band) -> Option<Pick> {
-        if !self.peers.contains_key(&peer) {
-            return None;
-        }
         for band in Band::ALL.into_iter().filter(|b| *b <= lowest) {
-            let mut queue = self.queues[band.index()].iter().copied();
             let piece = if band == Band::Background {
                 self.pick_background(peer)?
-            } else if let Some(piece) = queue.find(|p| self.may_ask(peer, *p)) {
-                piece
             } else {
-                continue;
+                let askable = self.fields.askable(peer)?;
+                let mut queue = self.wants.queue(band).iter().copied();
+                match queue.find(|p| askable.contains(*p)) {
+                    Some(piece) => piece,
+                    None => continue,
+                }
             };
             let first = self.open_piece(piece)?.first_free()?;
             let block = BlockIndex {
@@ -433,22 +398,24 @@ impl Picker {
     /// has begun, and only when there is none, one that another peer has begun. So a fast peer is not
     /// spent on what slow peers are fetching anyway, and peers that start together stay different.
     fn pick_background(&mut self, peer: PeerKey) -> Option<PieceIndex> {
-        let field = self.peers.get(&peer)?;
-        let queue = &self.queues[Band::Background.index()];
+        let askable = self.fields.askable(peer)?;
+        let queue = self.wants.queue(Band::Background);
         let mut others = None;
-        for &piece in queue.iter().filter(|p| self.may_ask(peer, **p)) {
+        for &piece in queue.iter().filter(|p| askable.contains(**p)) {
             match self.open.get(&piece).and_then(|p| p.owner) {
                 Some(owner) if owner != peer => others = others.or(Some(piece)),
                 _ => return Some(piece),
             }
         }
         let rng = &mut self.rng;
-        let Some(piece) = self.rarity.rarest(field, |n| rng.random_range(0..n)) else {
+        let Some(piece) = self
+            .rarity
+            .rarest(askable.field, |n| rng.random_range(0..n))
+        else {
             return others;
         };
         self.rarity.remove(piece);
-        self.queues[Band::Background.index()].push_back(piece);
-        self.wanted.insert(piece, Band::Background);
+        self.wants.want(piece, Band::Background);
         Some(piece)
     }
 
@@ -466,7 +433,7 @@ impl Picker {
             Arrival::Duplicate => BlockArrival::Unwanted,
             Arrival::New { other, complete } => {
                 if had_free && !progress.has_free() {
-                    self.queues[band.index()].retain(|p| *p != block.piece);
+                    self.wants.fill(block.piece, band);
                 }
                 if complete {
                     self.states[block.piece.as_usize()] = PieceState::Verifying;
@@ -489,7 +456,7 @@ impl Picker {
             return;
         }
         self.forget(piece);
-        self.confined.remove(&piece);
+        self.fields.free(piece);
         self.rarity.remove(piece);
         self.states[piece.as_usize()] = PieceState::Had;
         self.missing -= 1;
@@ -517,17 +484,14 @@ impl Picker {
     }
 
     fn forget(&mut self, piece: PieceIndex) {
-        let open = self.open.remove(&piece).map(|p| p.band);
-        let wanted = self.wanted.remove(&piece);
-        for band in [open, wanted].into_iter().flatten() {
-            self.queues[band.index()].retain(|p| *p != piece);
-        }
+        let begun = self.open.remove(&piece).map(|p| p.band);
+        self.wants.forget(piece, begun);
     }
 
     fn open_piece(&mut self, piece: PieceIndex) -> Option<&mut Progress> {
         match self.states.get(piece.as_usize())? {
             PieceState::Missing => {
-                let band = self.wanted.remove(&piece)?;
+                let band = self.wants.begin(piece)?;
                 self.states[piece.as_usize()] = PieceState::Open;
                 let blocks = self.geometry.block_count(piece);
                 Some(
@@ -538,20 +502,6 @@ impl Picker {
             }
             PieceState::Open => self.open.get_mut(&piece),
             PieceState::Skipped | PieceState::Verifying | PieceState::Had => None,
-        }
-    }
-
-    /// Counts the pieces of a peer that joins or leaves. Seeds are left out: they change no order.
-    fn count(&mut self, field: &Bitfield, join: bool) {
-        if field.is_full() {
-            return;
-        }
-        for piece in field.ones() {
-            if join {
-                self.rarity.increase(piece);
-            } else {
-                self.rarity.decrease(piece);
-            }
         }
     }
 }

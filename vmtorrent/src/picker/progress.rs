@@ -87,9 +87,13 @@ impl Progress {
         }
     }
 
-    /// Whether one more peer may be asked for this block.
-    pub(super) fn may_ask_twice(&self, block: u32, peer: PeerKey) -> bool {
-        matches!(self.blocks.get(block as usize), Some(BlockState::Asked(first, None)) if *first != peer)
+    /// The peers that were asked for this block.
+    pub(super) fn asked_of(&self, block: u32) -> impl Iterator<Item = PeerKey> + '_ {
+        let peers = match self.blocks.get(block as usize) {
+            Some(BlockState::Asked(first, second)) => [Some(*first), *second],
+            _ => [None, None],
+        };
+        peers.into_iter().flatten()
     }
 
     /// `peer` will not deliver `block`; true when the block became free by that.

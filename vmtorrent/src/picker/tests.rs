@@ -308,8 +308,7 @@ fn a_late_block_is_asked_of_one_other_peer_and_the_loser_is_named() {
         block: 0,
     };
     assert!(picker.ask(PeerKey(0), block));
-    assert!(!picker.may_ask_twice(PeerKey(0), block));
-    assert!(picker.may_ask_twice(PeerKey(1), block));
+    assert_eq!(picker.asked_of(block), [PeerKey(0)]);
     assert!(picker.ask(PeerKey(1), block));
     assert!(
         !picker.ask(PeerKey(2), block),

@@ -25,6 +25,15 @@ impl Claims {
             piece,
         }
     }
+
+    /// Takes the claim of `piece` if nobody holds it.
+    pub(super) fn try_take(&self, piece: PieceIndex) -> Option<Claim<'_>> {
+        let free = self.held.lock().insert(piece);
+        free.then(|| Claim {
+            claims: self,
+            piece,
+        })
+    }
 }
 
 /// Gives the claim back when it is dropped.

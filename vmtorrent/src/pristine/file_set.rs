@@ -1,74 +1,56 @@
-//! Invariant: a writable file has its full length from its opening on, so no read meets an early end; files
-//! that were not asked for are not opened.
+//! Invariant: a writable file has its full length from its first use on, so no read meets an early end unless somebody
+//! cut it; files that were not asked for are not opened, and few are open at any time.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmtorrent_platform::PositionedFile;
 
+use crate::file_pool::{FilePool, Opening, PooledFile};
 use crate::image::Image;
 use crate::{Error, Result};
 
 /// The files of an image below a directory, opened at their first use.
 pub(super) struct FileSet {
-    writable: bool,
     files: Vec<Entry>,
 }
 
 struct Entry {
-    path: PathBuf,
-    length: u64,
-    file: OnceLock<PositionedFile>,
-    unsynced: AtomicBool,
+    file: PooledFile,
+    /// What it took on the disk when it was measured last, bytes.
+    measured: AtomicU64,
 }
 
 impl FileSet {
     /// Opens nothing yet. `writable` files are made when they are absent.
-    pub(super) fn new(image: &Image, directory: &Path, writable: bool) -> Self {
-        let files = image.files().iter().map(|file| Entry {
-            path: directory.join(file.path.iter().collect::<PathBuf>()),
-            length: file.length,
-            file: OnceLock::new(),
-            unsynced: AtomicBool::new(false),
+    pub(super) fn new(
+        pool: &Arc<FilePool>,
+        image: &Image,
+        directory: &Path,
+        writable: bool,
+    ) -> Self {
+        let files = image.files().iter().map(|file| {
+            let path = directory.join(file.path.iter().collect::<PathBuf>());
+            let opening = if writable {
+                Opening::Sparse(file.length)
+            } else {
+                Opening::ReadOnly
+            };
+            Entry {
+                file: PooledFile::new(pool.clone(), path, opening),
+                measured: AtomicU64::new(0),
+            }
         });
         Self {
-            writable,
             files: files.collect(),
         }
     }
 
     /// The path of a file.
     pub(super) fn path(&self, index: usize) -> &Path {
-        &self.files[index].path
-    }
-
-    fn get(&self, index: usize) -> Result<&PositionedFile> {
-        let entry = &self.files[index];
-        if let Some(file) = entry.file.get() {
-            return Ok(file);
-        }
-        let file = self
-            .open(entry)
-            .map_err(|e| Error::io(format!("opening {}", entry.path.display()), e))?;
-        // Two threads may get here; the second file is closed again, unused.
-        Ok(entry.file.get_or_init(|| file))
-    }
-
-    fn open(&self, entry: &Entry) -> io::Result<PositionedFile> {
-        if !self.writable {
-            return PositionedFile::open_read_only(&entry.path);
-        }
-        if let Some(parent) = entry.path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let file = PositionedFile::open_or_create(&entry.path)?;
-        if file.len()? != entry.length {
-            file.set_len(entry.length)?;
-        }
-        Ok(file)
+        self.files[index].file.path()
     }
 
     /// Fills `buffer`; with `nowait` only if the page cache holds it all, else `false`.
@@ -79,38 +61,72 @@ impl FileSet {
         buffer: &mut [u8],
         nowait: bool,
     ) -> Result<bool> {
-        let file = self.get(index)?;
+        let file = &self.files[index].file;
+        let length = buffer.len();
         let result = if nowait {
-            file.try_read_exact_at(buffer, offset)
+            // Opening a file may wait for the disk.
+            file.with_open(|f| f.try_read_exact_at(buffer, offset))
+                .unwrap_or(Ok(false))
         } else {
-            file.read_exact_at(buffer, offset).map(|()| true)
+            file.with(|f| f.read_exact_at(buffer, offset))
+                .map(|()| true)
         };
-        result.map_err(|e| self.failed("reading", buffer.len(), index, offset, e))
+        result.map_err(|e| self.failed("reading", length, index, offset, e))
     }
 
     /// Fills as much of `buffer` as the file has and gives the number of bytes.
     pub(super) fn read_some(&self, index: usize, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let result = self.get(index)?.read_at(buffer, offset);
-        result.map_err(|e| self.failed("reading", buffer.len(), index, offset, e))
+        let length = buffer.len();
+        let result = self.files[index].file.with(|f| f.read_at(buffer, offset));
+        result.map_err(|e| self.failed("reading", length, index, offset, e))
     }
 
     /// Writes all of `data`.
     pub(super) fn write(&self, index: usize, offset: u64, data: &[u8]) -> Result<()> {
-        let result = self.get(index)?.write_all_at(data, offset);
-        self.files[index].unsynced.store(true, Ordering::Release);
+        let file = &self.files[index].file;
+        let result = file.change(|f| f.write_all_at(data, offset));
         result.map_err(|e| self.failed("writing", data.len(), index, offset, e))
+    }
+
+    /// Gives the storage of a range back.
+    pub(super) fn punch(&self, index: usize, offset: u64, length: u64) -> Result<()> {
+        let file = &self.files[index].file;
+        let result = file.change(|f| f.punch_hole(offset, length));
+        result.map_err(|e| self.failed("punching a hole into", length as usize, index, offset, e))
+    }
+
+    /// Looks at what a file takes on the disk, and gives what it took when it was looked at before and what it takes
+    /// now, bytes.
+    pub(super) fn measure(&self, index: usize) -> (u64, u64) {
+        let entry = &self.files[index];
+        let before = entry.measured.load(Ordering::Relaxed);
+        // Where it can't be told, it is taken to be as before.
+        let now = match entry.file.with_open(PositionedFile::allocated) {
+            Some(Ok(now)) => now,
+            _ => allocated(entry.file.path()).unwrap_or(before),
+        };
+        // Two that measure at once must not count one change twice.
+        let before = entry.measured.swap(now, Ordering::Relaxed);
+        (before, now)
+    }
+
+    /// What all files took when they were measured last, bytes.
+    pub(super) fn measured(&self) -> u64 {
+        let files = self.files.iter();
+        files.map(|e| e.measured.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Number of files.
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
     }
 
     /// Makes durable what was written. After an error the rest is tried, and all that failed again next time.
     pub(super) fn sync(&self) -> Result<()> {
         let mut result = Ok(());
-        for entry in &self.files {
-            if let Some(file) = entry.file.get()
-                && entry.unsynced.swap(false, Ordering::AcqRel)
-                && let Err(e) = file.sync_data()
-            {
-                entry.unsynced.store(true, Ordering::Release);
-                result = Err(Error::io(format!("syncing {}", entry.path.display()), e));
+        for Entry { file, .. } in &self.files {
+            if let Err(e) = file.sync_changes() {
+                result = Err(Error::io(format!("syncing {}", file.path().display()), e));
             }
         }
         result
@@ -129,5 +145,17 @@ impl FileSet {
             format!("{what} {length} bytes at offset {offset} of {path}"),
             source,
         )
+    }
+}
+
+/// Bytes of storage that a file takes; an absent one takes none.
+fn allocated(path: &Path) -> Option<u64> {
+    match std::fs::metadata(path) {
+        #[cfg(unix)]
+        Ok(metadata) => Some(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512),
+        #[cfg(not(unix))]
+        Ok(metadata) => Some(metadata.len()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Some(0),
+        Err(_) => None,
     }
 }

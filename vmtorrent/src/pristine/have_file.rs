@@ -47,22 +47,23 @@ impl HaveFile {
         {
             return Ok((Self { file }, bits));
         }
+        // Written as a whole, so that setting a bit later needs no space.
+        header.resize(length, 0);
         file.set_len(0)?;
-        file.set_len(length as u64)?;
         file.write_all_at(&header, 0)?;
         Ok((Self { file }, Bitfield::new(count)))
     }
 
-    /// The byte that is to be written when the bit of a piece changes: its neighbours are those of `present`.
-    pub(super) fn change(piece: PieceIndex, value: bool, present: &Bitfield) -> Change {
+    /// The byte that is to be written when the bit of a piece changes: for its neighbours, `is_set` tells.
+    pub(super) fn change(
+        piece: PieceIndex,
+        value: bool,
+        is_set: impl Fn(PieceIndex) -> bool,
+    ) -> Change {
         let first = piece.0 / 8 * 8;
         let byte = (0..8).fold(0_u8, |byte, i| {
             let other = PieceIndex(first + i);
-            let bit = if other == piece {
-                value
-            } else {
-                present.get(other)
-            };
+            let bit = if other == piece { value } else { is_set(other) };
             byte | (u8::from(bit) << (7 - i))
         });
         Change {

@@ -6,31 +6,45 @@
 //! [`read`](Pristine::read)). What an earlier run stored, or someone published, is [`Unverified`](PieceState::Unverified) until its
 //! first use: so a launch never waits for a full re-hash, and damage on the disk is found before it is served.
 //!
+//! A piece that the disk would not take is held in memory for a while, and a bound on what the copy may take on the
+//! disk makes pieces go that were not read for long: see [`room`].
+//!
 //! Pieces with equal hashes are kept once, in the place of the first ([`Image::canonical`]); pieces of zeros are
 //! not kept at all. Every call is blocking code without an async runtime; `try_read`, `has` and `missing_in` never wait
 //! for a disk.
 //!
-//! Locks: the claim of a piece is held while it is hashed from or written to disk; `have` while its bit changes, in the
-//! file and then in `states`; `states` only for moments. Order: claim, `have`, `states`.
+//! Locks: the claim of a piece is held while it is hashed from, written to or taken from the disk (who holds one, takes
+//! another only if it is free); `have` while a bit changes, in the file and then in `states`; all others only for
+//! moments, and none inside another. Order: claim, `have`, `states`.
 
+mod budget;
 mod claims;
 mod file_set;
 mod have_file;
+mod held;
 mod home;
 mod layout;
 mod piece_states;
 mod read;
+mod recency;
+mod room;
+mod shortage;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_room;
 
+pub(crate) use budget::DiskBudget;
 pub(crate) use piece_states::PieceState;
 pub(crate) use read::{ReadOutcome, TryRead};
+pub(crate) use shortage::Shortage;
 
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
 use sha1::{Digest, Sha1};
@@ -38,10 +52,14 @@ use sha1::{Digest, Sha1};
 use self::claims::Claims;
 use self::file_set::FileSet;
 use self::have_file::HaveFile;
+use self::held::Held;
 use self::home::Home;
 use self::layout::Layout;
 use self::piece_states::PieceStates;
+use self::recency::Recency;
+use crate::file_pool::FilePool;
 use crate::image::{Image, PieceIndex};
+use crate::metrics::Counter;
 use crate::{Bitfield, Error, ErrorKind, Result, durable};
 
 /// Bytes that are hashed at a time.
@@ -56,6 +74,18 @@ pub(crate) struct Pristine {
     /// `None` where nothing outlives the process.
     have: Mutex<Option<HaveFile>>,
     claims: Claims,
+    damaged: Counter,
+    held: Mutex<Held>,
+    /// How many pieces are held, to be known without the lock.
+    held_pieces: AtomicUsize,
+    /// Counts pieces that went: who read meanwhile looks again.
+    evictions: AtomicU64,
+    /// Pieces that went and of which the swarm was not told yet.
+    gone: Mutex<Vec<PieceIndex>>,
+    shortage: Mutex<Option<Shortage>>,
+    budget: Option<Arc<DiskBudget>>,
+    /// `None` where no budget makes pieces go.
+    recency: Option<Recency>,
     /// Dropped last: the files lie in it.
     home: Home,
 }
@@ -73,7 +103,7 @@ pub(crate) struct Opened {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Stored {
-    /// It is stored and verified.
+    /// It is verified, and stored or held in memory.
     New,
     /// It was there already.
     Already,
@@ -88,12 +118,15 @@ impl Pristine {
     /// While another process holds the copy, this one gets an empty store in a directory of its own, removed
     /// when the store is dropped, and the address of the other, to fetch pieces from.
     ///
+    /// With a `budget`, what the copy takes on the disk counts against it, and pieces go where it is exceeded.
+    ///
     /// # Errors
     /// What the system reports of the cache directory.
     pub(crate) fn open_cache(
         image: Arc<Image>,
         cache_dir: &Path,
         address: Option<SocketAddr>,
+        budget: Option<Arc<DiskBudget>>,
     ) -> Result<Opened> {
         let entry = cache_dir.join(image.info_hash().to_string());
         let failed = |e| Error::io(format!("opening the cache {}", entry.display()), e);
@@ -117,8 +150,10 @@ impl Pristine {
                 (entry.as_path(), Some(have))
             }
         };
-        let files = FileSet::new(&image, &directory.join("data"), true);
-        let pristine = Self::assemble(image, files, states, have, home);
+        let pool = FilePool::of_process();
+        let files = FileSet::new(&pool, &image, &directory.join("data"), true);
+        let mut pristine = Self::assemble(image, files, states, have, home);
+        pristine.limit(budget);
         Ok(Opened { pristine, leader })
     }
 
@@ -133,7 +168,7 @@ impl Pristine {
         } else {
             data_dir.join(image.name())
         };
-        let files = FileSet::new(&image, &directory, false);
+        let files = FileSet::new(&FilePool::of_process(), &image, &directory, false);
         for (index, file) in image.files().iter().enumerate() {
             if !file.padding {
                 check_published(files.path(index), file.length, image.name(), data_dir)?;
@@ -155,13 +190,22 @@ impl Pristine {
         have: Option<HaveFile>,
         home: Home,
     ) -> Self {
+        let held = Held::new(room::held_capacity(image.geometry().nominal_piece_length()));
         Self {
             layout: Layout::new(image.clone()),
+            held: Mutex::new(held),
+            held_pieces: AtomicUsize::new(0),
+            evictions: AtomicU64::new(0),
+            gone: Mutex::default(),
+            shortage: Mutex::default(),
+            budget: None,
+            recency: None,
             image,
             files,
             states: RwLock::new(states),
             have: Mutex::new(have),
             claims: Claims::default(),
+            damaged: Counter::default(),
             home,
         }
     }
@@ -206,6 +250,11 @@ impl Pristine {
     /// What is known of a piece.
     pub(crate) fn state(&self, piece: PieceIndex) -> PieceState {
         self.states.read().get(piece)
+    }
+
+    /// Pieces that turned out damaged so far.
+    pub(crate) fn damaged_pieces(&self) -> u64 {
+        self.damaged.get()
     }
 
     /// Bytes of the image that are there; zeros and duplicates count.
@@ -258,12 +307,21 @@ impl Pristine {
             PieceState::Missing => return Ok(false),
             PieceState::Unverified => {}
         }
-        let right = self.hash_on_disk(piece)? == Some(*self.image.piece_hash(piece));
+        let found = match self.hash_on_disk(piece) {
+            Err(error) if read::is_damage(&error) => {
+                tracing::warn!(image = self.image.name(), %piece, %error, "a piece can't be read");
+                None
+            }
+            found => found?,
+        };
+        let right = found == Some(*self.image.piece_hash(piece));
         if right {
             self.states.write().set(piece, PieceState::Verified);
         } else {
-            tracing::warn!(image = self.image.name(), %piece, "a piece on disk is damaged");
-            self.set_with_bit(piece, PieceState::Missing)?;
+            // The swarm, which is told of it, warns.
+            tracing::debug!(image = self.image.name(), %piece, "a piece on disk is damaged");
+            self.set_missing(piece);
+            self.damaged.increment();
         }
         Ok(right)
     }
@@ -297,11 +355,13 @@ impl Pristine {
 
     /// Takes a piece that came from the swarm: checks its hash, writes it and notes that it is there. Blocks.
     ///
+    /// Where the disk does not take it, it is held in memory, and [`shortage`](Self::shortage) tells why. Other pieces
+    /// may have gone for it: [`take_gone`](Self::take_gone).
+    ///
     /// Calls for one piece at the same time write it once.
     ///
     /// # Errors
-    /// `InvalidInput` when there is no such piece, `PermissionDenied` when the store shows published files;
-    /// else what the disk reports: the piece's state is then unchanged, and a later call may succeed.
+    /// `InvalidInput` when there is no such piece, `PermissionDenied` when the store shows published files.
     pub(crate) fn store(&self, piece: PieceIndex, data: &[u8]) -> Result<Stored> {
         let piece = self.canonical(piece)?;
         if self.state(piece) == PieceState::Verified {
@@ -327,29 +387,53 @@ impl Pristine {
         if self.state(piece) == PieceState::Verified {
             return Ok(Stored::Already);
         }
-        let mut rest = data;
-        for span in self.layout.piece_spans(piece) {
-            let (part, tail) = rest.split_at(span.length);
-            if let Some(file) = span.file {
-                self.files.write(file, span.offset, part)?;
-            }
-            rest = tail;
+        if let Err(shortage) = self.write_piece(piece, data) {
+            self.hold(piece, data, shortage);
         }
-        self.set_with_bit(piece, PieceState::Verified)?;
         Ok(Stored::New)
     }
 
-    /// Writes the bit of a piece through to the disk, and sets its state.
-    fn set_with_bit(&self, piece: PieceIndex, state: PieceState) -> Result<()> {
+    /// A piece whose bytes are on the disk is verified: its bit is written through, and its state set.
+    fn set_on_disk(&self, piece: PieceIndex) -> Result<()> {
         let have = self.have.lock();
         if let Some(file) = &*have {
-            let present = state != PieceState::Missing;
-            let change = HaveFile::change(piece, present, self.states.read().present());
+            let change = {
+                let states = self.states.read();
+                HaveFile::change(piece, true, |p| states.is_on_disk(p))
+            };
             file.write(&change)
                 .map_err(|e| self.have_failed("writing", e))?;
         }
-        self.states.write().set(piece, state);
+        self.states.write().set(piece, PieceState::Verified);
         Ok(())
+    }
+
+    /// A piece is missing from now on. If its bit can't be cleared, a later run finds out when it verifies it.
+    fn set_missing(&self, piece: PieceIndex) {
+        let have = self.have.lock();
+        if let Some(file) = &*have {
+            let change = {
+                let states = self.states.read();
+                HaveFile::change(piece, false, |p| states.is_on_disk(p))
+            };
+            if let Err(error) = file.write(&change) {
+                let error = self.have_failed("writing", error);
+                tracing::warn!(%piece, %error, "a missing piece stays noted as present");
+            }
+        }
+        self.states.write().set(piece, PieceState::Missing);
+    }
+
+    /// Keeps to a budget from now on.
+    fn limit(&mut self, budget: Option<Arc<DiskBudget>>) {
+        let Some(budget) = budget else { return };
+        for file in 0..self.files.len() {
+            let (before, now) = self.files.measure(file);
+            budget.change(before, now);
+        }
+        self.budget = Some(budget);
+        self.recency = Some(Recency::new(self.image.geometry().piece_count()));
+        self.shrink();
     }
 
     /// Makes durable what was stored: the data first, then the list of pieces. Blocks.

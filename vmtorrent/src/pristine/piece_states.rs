@@ -1,7 +1,8 @@
-//! Invariant: a piece is in exactly one state at any time; `verified` is a subset of `present`; a duplicate has the
-//! state of its canonical piece, and a piece of zeros is verified from the beginning and for ever.
+//! Invariant: a piece is in exactly one state at any time; `verified` is a subset of `present`, and `in_memory` one of
+//! `verified`; a duplicate has the state of its canonical piece, and a piece of zeros is verified from the beginning
+//! and for ever.
 //!
-//! Cost: two bits a piece, and 8 bytes for each duplicate.
+//! Cost: three bits a piece, and 8 bytes for each duplicate.
 
 use crate::Bitfield;
 use crate::image::{Image, PieceClass, PieceIndex};
@@ -22,6 +23,8 @@ pub(crate) enum PieceState {
 pub(super) struct PieceStates {
     present: Bitfield,
     verified: Bitfield,
+    /// Those that the disk would not take.
+    in_memory: Bitfield,
     /// Canonical piece and duplicate, sorted.
     duplicates: Vec<(PieceIndex, PieceIndex)>,
 }
@@ -33,6 +36,7 @@ impl PieceStates {
         let mut states = Self {
             present: Bitfield::new(count),
             verified: Bitfield::new(count),
+            in_memory: Bitfield::new(count),
             duplicates: Vec::new(),
         };
         for piece in image.geometry().pieces() {
@@ -60,8 +64,26 @@ impl PieceStates {
         }
     }
 
-    /// Sets the state of a canonical piece that is not of zeros, and of its duplicates.
+    /// Whether a piece is kept in memory and not on the disk.
+    pub(super) fn is_in_memory(&self, piece: PieceIndex) -> bool {
+        self.in_memory.get(piece)
+    }
+
+    /// Whether a piece is kept on the disk. Those of zeros count too.
+    pub(super) fn is_on_disk(&self, piece: PieceIndex) -> bool {
+        self.present.get(piece) && !self.in_memory.get(piece)
+    }
+
+    /// A canonical piece is verified, and kept in memory.
+    pub(super) fn set_in_memory(&mut self, canonical: PieceIndex) {
+        self.set(canonical, PieceState::Verified);
+        self.in_memory.set(canonical, true);
+    }
+
+    /// Sets the state of a canonical piece that is not of zeros, and of its duplicates; one that is present is on
+    /// the disk.
     pub(super) fn set(&mut self, canonical: PieceIndex, state: PieceState) {
+        self.in_memory.set(canonical, false);
         self.set_one(canonical, state);
         let first = self.duplicates.partition_point(|&(c, _)| c < canonical);
         let mut at = first;

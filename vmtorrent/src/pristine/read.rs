@@ -1,6 +1,12 @@
-//! Invariant: every piece of a range was verified before the first of its bytes is read.
+//! Invariant: every piece of a range was verified before the first of its bytes is read, and none went away before the
+//! last of them was.
 
+use std::io;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use vmtorrent_platform::Errno;
 
 use super::{PieceState, Pristine};
 use crate::image::{PieceClass, PieceIndex};
@@ -12,7 +18,7 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) enum TryRead {
     /// The buffer is filled.
     Done,
-    /// All is there, but the page cache does not hold it: [`Pristine::read`] waits for the disk.
+    /// All is there, but the page cache does not hold it, or it could not be read: [`Pristine::read`] waits for the disk.
     Cold,
     /// Nothing is missing, but this piece was not verified yet: [`Pristine::verify`] or [`Pristine::read`] do it.
     Unverified(PieceIndex),
@@ -30,12 +36,24 @@ pub(crate) enum ReadOutcome {
     Missing(PieceIndex),
 }
 
+/// Where some bytes are kept.
+enum Source {
+    /// Nowhere: they are zeros.
+    Zeros,
+    /// On the disk, at this offset of the image.
+    Disk(u64),
+    /// In memory.
+    Memory(Bytes),
+}
+
 /// Bytes that lie together where they are kept.
 struct Run {
-    /// In the image; `None` for zeros.
-    source: Option<u64>,
+    source: Source,
     length: usize,
 }
+
+/// How often a range is read again whose pieces went away meanwhile, or that the disk fails to read.
+const LOOKS: u32 = 100;
 
 impl Pristine {
     /// Reads from the image if that needs neither the network nor the disk.
@@ -44,10 +62,16 @@ impl Pristine {
     /// `InvalidInput` when the range is not inside the image; else what the disk reports.
     pub(crate) fn try_read(&self, offset: u64, buffer: &mut [u8]) -> Result<TryRead> {
         let range = self.check_range(offset, buffer.len())?;
+        let evictions = self.evictions.load(Ordering::SeqCst);
         if let Some(obstacle) = self.obstacle(&range) {
             return Ok(obstacle);
         }
-        if self.copy(range, buffer, true)? {
+        let copied = match self.copy(&range, buffer, true) {
+            Err(error) if is_damage(&error) => false,
+            copied => copied?,
+        };
+        if copied && self.evictions.load(Ordering::SeqCst) == evictions {
+            self.touch(&range);
             Ok(TryRead::Done)
         } else {
             Ok(TryRead::Cold)
@@ -56,21 +80,55 @@ impl Pristine {
 
     /// Reads from the image what is there, waiting for the disk and verifying pieces where that is due. Blocks.
     ///
+    /// A piece that the disk can't read any more is missing from then on.
+    ///
     /// # Errors
     /// As [`try_read`](Self::try_read).
     pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<ReadOutcome> {
         let range = self.check_range(offset, buffer.len())?;
+        let mut looks = 0;
         loop {
+            let evictions = self.evictions.load(Ordering::SeqCst);
             match self.obstacle(&range) {
                 Some(TryRead::Missing(piece)) => return Ok(ReadOutcome::Missing(piece)),
                 Some(TryRead::Unverified(piece)) => {
                     self.verify(piece)?;
+                    continue;
                 }
-                Some(TryRead::Done | TryRead::Cold) | None => break,
+                Some(TryRead::Done | TryRead::Cold) | None => {}
+            }
+            looks += 1;
+            match self.copy(&range, buffer, false) {
+                Ok(true) if self.evictions.load(Ordering::SeqCst) == evictions => {
+                    self.touch(&range);
+                    return Ok(ReadOutcome::Done);
+                }
+                // A piece went away, or is on its way.
+                Ok(_) if looks < LOOKS => std::thread::yield_now(),
+                Ok(_) => return Ok(ReadOutcome::Missing(self.first_piece(&range))),
+                Err(error) if is_damage(&error) && looks < LOOKS => self.distrust(&range),
+                Err(error) => return Err(error),
             }
         }
-        self.copy(range, buffer, false)?;
-        Ok(ReadOutcome::Done)
+    }
+
+    fn first_piece(&self, range: &Range<u64>) -> PieceIndex {
+        let mut pieces = self.image.geometry().pieces_in(range.clone());
+        let first = pieces.next().map_or(PieceIndex(0), PieceIndex);
+        self.image.canonical(first)
+    }
+
+    /// Has the pieces of a range verified again that are on the disk: one of them can't be read.
+    fn distrust(&self, range: &Range<u64>) {
+        for piece in self.image.geometry().pieces_in(range.clone()) {
+            let piece = self.image.canonical(PieceIndex(piece));
+            let _claim = self.claims.take(piece);
+            let mut states = self.states.write();
+            let is_unique = self.image.piece_class(piece) == PieceClass::Unique;
+            if is_unique && states.is_on_disk(piece) {
+                states.set(piece, PieceState::Unverified);
+            }
+        }
     }
 
     fn check_range(&self, offset: u64, length: usize) -> Result<Range<u64>> {
@@ -106,39 +164,66 @@ impl Pristine {
         unverified
     }
 
-    /// Where the bytes of `range` are kept. Neighbours that lie together make one run.
-    fn runs(&self, range: Range<u64>) -> Vec<Run> {
+    /// Where the bytes of `range` are kept. Neighbours that lie together make one run. `None` when a piece in memory
+    /// is just going.
+    fn runs(&self, range: &Range<u64>) -> Option<Vec<Run>> {
         let geometry = self.image.geometry();
+        let some_held = self.held_pieces.load(Ordering::SeqCst) > 0;
         let mut runs: Vec<Run> = Vec::new();
         for piece in geometry.pieces_in(range.clone()).map(PieceIndex) {
             let bytes = geometry.piece_range(piece);
             let start = bytes.start.max(range.start);
             let length = (bytes.end.min(range.end) - start) as usize;
+            let skip = start - bytes.start;
+            let canonical = self.image.canonical(piece);
             let source = match self.image.piece_class(piece) {
-                PieceClass::Zero => None,
-                PieceClass::Unique => Some(start),
+                PieceClass::Zero => Source::Zeros,
+                _ if some_held && self.states.read().is_in_memory(canonical) => {
+                    let held = self.held.lock().get(canonical)?;
+                    let skip = skip as usize;
+                    Source::Memory(held.slice(skip..skip + length))
+                }
+                PieceClass::Unique => Source::Disk(start),
                 PieceClass::DuplicateOf(canonical) => {
-                    Some(geometry.piece_offset(canonical) + (start - bytes.start))
+                    Source::Disk(geometry.piece_offset(canonical) + skip)
                 }
             };
-            match runs.last_mut() {
-                Some(last) if last.source.map(|s| s + last.length as u64) == source => {
+            match (runs.last_mut(), &source) {
+                (Some(last), Source::Zeros) if matches!(last.source, Source::Zeros) => {
                     last.length += length;
                 }
+                (
+                    Some(Run {
+                        source: Source::Disk(from),
+                        length: before,
+                    }),
+                    Source::Disk(at),
+                ) if *from + *before as u64 == *at => *before += length,
                 _ => runs.push(Run { source, length }),
             }
         }
-        runs
+        Some(runs)
     }
 
-    fn copy(&self, range: Range<u64>, buffer: &mut [u8], nowait: bool) -> Result<bool> {
+    /// Fills `buffer`; `false` when the page cache does not hold all of it, or a piece is just going.
+    fn copy(&self, range: &Range<u64>, buffer: &mut [u8], nowait: bool) -> Result<bool> {
         let mut rest = buffer;
-        for run in self.runs(range) {
+        let Some(runs) = self.runs(range) else {
+            return Ok(false);
+        };
+        for run in runs {
             let (mut part, tail) = rest.split_at_mut(run.length);
             rest = tail;
-            let Some(source) = run.source else {
-                part.fill(0);
-                continue;
+            let source = match run.source {
+                Source::Zeros => {
+                    part.fill(0);
+                    continue;
+                }
+                Source::Memory(bytes) => {
+                    part.copy_from_slice(&bytes);
+                    continue;
+                }
+                Source::Disk(source) => source,
             };
             for span in self.layout.spans(source..source + run.length as u64) {
                 let (bytes, behind) = part.split_at_mut(span.length);
@@ -155,4 +240,16 @@ impl Pristine {
         }
         Ok(true)
     }
+}
+
+/// Whether an error says that stored bytes are not there any more, rather than that they can't be had now.
+pub(super) fn is_damage(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let Some(error) = source.and_then(|s| s.downcast_ref::<io::Error>()) else {
+        return false;
+    };
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
+    ) || Errno::from_io(error) == Errno::EIO
 }

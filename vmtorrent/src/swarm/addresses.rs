@@ -1,15 +1,20 @@
-//! Invariant: an address is dialled by one attempt at a time, never while connected, never when banned.
+//! Invariant: an address is dialled by one attempt at a time, never while connected, never when banned; and the more
+//! often it failed, the more seldom.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 use crate::clock::Time;
 
-/// The addresses where peers may be, and when to try each next.
-#[derive(Debug, Default)]
+/// The addresses where peers may be, and when to try each next. Pure: time is passed in, chance comes from a seed.
+#[derive(Debug)]
 pub(crate) struct AddressBook {
     entries: HashMap<SocketAddr, Entry>,
+    rng: StdRng,
 }
 
 #[derive(Debug)]
@@ -18,6 +23,12 @@ struct Entry {
     failures: u32,
     /// The user named it: it is tried for ever.
     named: bool,
+    /// An earlier run knew it.
+    remembered: bool,
+    /// When a peer was last connected there.
+    seen: Option<Time>,
+    /// The peer id of who is there, while that peer is connected by another way.
+    twin: Option<[u8; 20]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +49,17 @@ impl AddressBook {
     /// Failures in a row after which an address that nobody named is forgotten.
     const GIVE_UP: u32 = 8;
     const CAPACITY: usize = 4096;
+    /// How long an address is left alone whose peer is connected by another way.
+    const TWIN_REST: Duration = Duration::from_secs(600);
+
+    /// A book whose pauses vary by chance, which starts from `seed`: peers that lost each other at one moment shall not
+    /// all come back at one moment.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            entries: HashMap::new(),
+            rng: StdRng::seed_from_u64(seed),
+        }
+    }
 
     /// Learns of an address; true when it was new.
     pub(crate) fn add(&mut self, now: Time, address: SocketAddr, named: bool) -> bool {
@@ -45,28 +67,80 @@ impl AddressBook {
             return false;
         }
         if let Some(entry) = self.entries.get_mut(&address) {
+            let newly_named = named && !entry.named;
             entry.named |= named;
+            // What the user asks for is not kept waiting for failures of before.
+            if let State::Idle { due } = &mut entry.state
+                && newly_named
+                && *due > now
+            {
+                *due = now;
+                return true;
+            }
             return false;
         }
         if self.entries.len() >= Self::CAPACITY && !named {
             return false;
         }
-        let state = State::Idle { due: now };
-        self.entries.insert(
-            address,
-            Entry {
-                state,
-                failures: 0,
-                named,
-            },
-        );
+        let entry = Entry::new(State::Idle { due: now }, named);
+        self.entries.insert(address, entry);
         true
     }
 
-    /// The address to dial now, if any; it counts as being dialled.
-    pub(crate) fn next(&mut self, now: Time) -> Option<SocketAddr> {
+    /// Learns of an address that an earlier run knew; true when it was new.
+    pub(crate) fn remember(&mut self, now: Time, address: SocketAddr) -> bool {
+        let new = self.add(now, address, false);
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.remembered = true;
+        }
+        new
+    }
+
+    /// A peer that connected to us says that it listens there. True when the address is taken for that peer's: its
+    /// connection's end has to be told like that of one that was dialled.
+    pub(crate) fn arrived(&mut self, now: Time, address: SocketAddr) -> bool {
+        self.add(now, address, false);
+        match self.entries.get_mut(&address) {
+            Some(entry) if matches!(entry.state, State::Idle { .. }) => {
+                entry.connect(now);
+                true
+            }
+            // Being dialled, or somebody else's, or banned; or there is no room.
+            _ => false,
+        }
+    }
+
+    /// The addresses that are worth remembering, the best ones first: where peers are or were connected, then those
+    /// that an earlier run knew and that were not given up.
+    pub(crate) fn worth_remembering(&self, limit: usize) -> Vec<SocketAddr> {
+        let rank = |e: &Entry| match e.state {
+            State::Banned => None,
+            State::Connected { since } => Some((2, since)),
+            _ => match e.seen {
+                Some(seen) => Some((1, seen)),
+                None => e.remembered.then(|| (0, Time::default())),
+            },
+        };
+        let mut found: Vec<_> = self
+            .entries
+            .iter()
+            // Who was named is named again.
+            .filter(|(_, e)| !e.named)
+            .filter_map(|(a, e)| Some((rank(e)?, *a)))
+            .collect();
+        found.sort_by(|a, b| b.cmp(a));
+        found.into_iter().map(|(_, a)| a).take(limit).collect()
+    }
+
+    /// Whether the user named the address.
+    pub(crate) fn is_named(&self, address: SocketAddr) -> bool {
+        self.entries.get(&address).is_some_and(|e| e.named)
+    }
+
+    /// The address to dial now, if any; it counts as being dialled. `only_named`: there is no room for others.
+    pub(crate) fn next(&mut self, now: Time, only_named: bool) -> Option<SocketAddr> {
         let due = |e: &Entry| match e.state {
-            State::Idle { due } if due <= now => Some((!e.named, due)),
+            State::Idle { due } if due <= now && (e.named || !only_named) => Some((!e.named, due)),
             _ => None,
         };
         let (address, _) = self
@@ -81,9 +155,10 @@ impl AddressBook {
     }
 
     /// When [`next`](Self::next) will have something.
-    pub(crate) fn next_due(&self) -> Option<Time> {
+    pub(crate) fn next_due(&self, only_named: bool) -> Option<Time> {
         self.entries
             .values()
+            .filter(|e| e.named || !only_named)
             .filter_map(|e| match e.state {
                 State::Idle { due } => Some(due),
                 _ => None,
@@ -102,7 +177,27 @@ impl AddressBook {
     /// The address answered.
     pub(crate) fn connected(&mut self, now: Time, address: SocketAddr) {
         if let Some(entry) = self.entries.get_mut(&address) {
-            entry.state = State::Connected { since: now };
+            entry.connect(now);
+        }
+    }
+
+    /// The peer at this address is connected by another way, under that peer id: it is left alone for as long.
+    pub(crate) fn twin(&mut self, now: Time, address: SocketAddr, peer_id: [u8; 20]) {
+        self.rest(now, address, Self::TWIN_REST);
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.twin = Some(peer_id);
+        }
+    }
+
+    /// That peer's connection has ended: its other addresses may be tried.
+    pub(crate) fn gone(&mut self, now: Time, peer_id: [u8; 20]) {
+        let rng = &mut self.rng;
+        let twins = self.entries.values_mut();
+        for entry in twins.filter(|e| e.twin == Some(peer_id)) {
+            entry.twin = None;
+            if let State::Idle { due } = &mut entry.state {
+                *due = (*due).min(now + Self::FIRST_RETRY.mul_f64(jitter(rng)));
+            }
         }
     }
 
@@ -113,7 +208,10 @@ impl AddressBook {
         };
         match entry.state {
             State::Banned => return,
-            State::Connected { since } if now.since(since) >= Self::STEADY => entry.failures = 0,
+            State::Connected { since } if now.since(since) >= Self::STEADY => {
+                entry.failures = 0;
+                entry.seen = Some(now);
+            }
             _ => entry.failures += 1,
         }
         if entry.failures > Self::GIVE_UP && !entry.named {
@@ -126,9 +224,8 @@ impl AddressBook {
         } else {
             Self::LAST_RETRY
         };
-        entry.state = State::Idle {
-            due: now + pause.min(longest),
-        };
+        let pause = pause.min(longest).mul_f64(jitter(&mut self.rng));
+        entry.state = State::Idle { due: now + pause };
     }
 
     /// The address is of no use for a while (it has nothing for us, nor we for it).
@@ -138,6 +235,7 @@ impl AddressBook {
         {
             if matches!(entry.state, State::Connected { .. }) {
                 entry.failures = 0;
+                entry.seen = Some(now);
             }
             entry.state = State::Idle { due: now + pause };
         }
@@ -170,6 +268,29 @@ impl AddressBook {
     }
 }
 
+impl Entry {
+    fn new(state: State, named: bool) -> Self {
+        Self {
+            state,
+            failures: 0,
+            named,
+            remembered: false,
+            seen: None,
+            twin: None,
+        }
+    }
+
+    fn connect(&mut self, now: Time) {
+        self.state = State::Connected { since: now };
+        self.twin = None;
+    }
+}
+
+/// What a pause is multiplied by.
+fn jitter(rng: &mut StdRng) -> f64 {
+    rng.random_range(0.75..1.25)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +301,7 @@ mod tests {
 
     #[test]
     fn failures_back_off_and_end_unless_the_address_was_named() {
-        let mut book = AddressBook::default();
+        let mut book = AddressBook::new(1);
         let mut now = Time::default();
         assert!(book.add(now, address(1), true));
         assert!(book.add(now, address(2), false));
@@ -188,7 +309,7 @@ mod tests {
         assert!(!book.add(now, address(0), false));
         let mut dials = HashMap::new();
         for _ in 0..60 {
-            while let Some(a) = book.next(now) {
+            while let Some(a) = book.next(now, false) {
                 *dials.entry(a.port()).or_insert(0) += 1;
                 assert_eq!(book.dialling(), 1);
                 book.lost(now, a);
@@ -201,27 +322,162 @@ mod tests {
 
     #[test]
     fn an_address_that_rests_is_due_when_peers_are_needed_again() {
-        let mut book = AddressBook::default();
+        let mut book = AddressBook::new(1);
         let now = Time::default();
         book.add(now, address(1), false);
-        assert_eq!(book.next(now), Some(address(1)));
+        assert_eq!(book.next(now, false), Some(address(1)));
         book.connected(now, address(1));
         book.rest(now, address(1), Duration::from_secs(600));
-        assert_eq!(book.next(now), None);
+        assert_eq!(book.next(now, false), None);
         book.end_rests(now);
-        assert_eq!(book.next(now), Some(address(1)));
+        assert_eq!(book.next(now, false), Some(address(1)));
     }
 
     #[test]
     fn connected_and_banned_addresses_are_not_dialled() {
-        let mut book = AddressBook::default();
+        let mut book = AddressBook::new(1);
         let now = Time::default();
         book.add(now, address(1), true);
-        assert_eq!(book.next(now), Some(address(1)));
+        assert_eq!(book.next(now, false), Some(address(1)));
         book.connected(now, address(1));
-        assert_eq!(book.next_due(), None);
+        assert_eq!(book.next_due(false), None);
         book.ban(address(1));
         book.lost(now, address(1));
-        assert_eq!(book.next(now + Duration::from_secs(9999)), None);
+        assert_eq!(book.next(now + Duration::from_secs(9999), false), None);
+    }
+
+    #[test]
+    fn pauses_grow_with_failures_vary_by_chance_and_shrink_after_a_steady_connection() {
+        let pauses = |seed| {
+            let mut book = AddressBook::new(seed);
+            let mut now = Time::default();
+            book.add(now, address(1), false);
+            let mut pauses = Vec::new();
+            for _ in 0..7 {
+                book.next(now, false).unwrap();
+                book.lost(now, address(1));
+                let due = book.next_due(false).unwrap();
+                pauses.push(due.since(now));
+                now = due;
+            }
+            book.next(now, false).unwrap();
+            book.connected(now, address(1));
+            now = now + AddressBook::STEADY;
+            book.lost(now, address(1));
+            pauses.push(book.next_due(false).unwrap().since(now));
+            pauses
+        };
+        let (one, two) = (pauses(1), pauses(2));
+        assert_eq!(one, pauses(1));
+        assert_ne!(one, two);
+        for (n, pause) in one[..7].iter().enumerate() {
+            let plain = AddressBook::FIRST_RETRY * 2u32.pow(n as u32 + 1);
+            let bounds = plain.mul_f64(0.75)..plain.mul_f64(1.25);
+            assert!(bounds.contains(pause), "{n}: {pause:?}");
+        }
+        assert!(one[7] < AddressBook::FIRST_RETRY.mul_f64(1.25));
+    }
+
+    #[test]
+    fn a_peer_that_came_to_us_is_dialled_when_it_is_lost_and_never_before() {
+        let mut book = AddressBook::new(1);
+        let now = Time::default();
+        assert!(book.arrived(now, address(1)));
+        // Another peer that says the same is not believed.
+        assert!(!book.arrived(now, address(1)));
+        assert_eq!(book.next(now, false), None);
+        let end = now + Duration::from_secs(60);
+        book.lost(end, address(1));
+        assert_eq!(book.next(end, false), None);
+        let later = end + AddressBook::FIRST_RETRY * 2;
+        assert_eq!(book.next(later, false), Some(address(1)));
+        assert!(!book.arrived(later, address(1)), "it is being dialled");
+        book.ban(address(1));
+        assert!(!book.arrived(later, address(1)));
+        assert!(!book.arrived(later, address(0)));
+    }
+
+    #[test]
+    fn a_peer_that_flaps_is_dialled_ever_more_seldom() {
+        let mut book = AddressBook::new(1);
+        let mut now = Time::default();
+        let end = now + Duration::from_secs(600);
+        book.add(now, address(1), true);
+        let mut dials = 0;
+        while now < end {
+            if let Some(a) = book.next(now, false) {
+                dials += 1;
+                book.connected(now, a);
+                book.lost(now, a);
+            }
+            now = now + Duration::from_millis(100);
+        }
+        // A named one: each 5 s in the end.
+        assert!((100..180).contains(&dials), "{dials}");
+    }
+
+    #[test]
+    fn other_addresses_of_a_connected_peer_rest_until_it_is_gone() {
+        let mut book = AddressBook::new(1);
+        let now = Time::default();
+        book.add(now, address(1), false);
+        book.next(now, false).unwrap();
+        book.twin(now, address(1), [7; 20]);
+        let later = now + Duration::from_secs(60);
+        book.gone(later, [8; 20]);
+        assert_eq!(book.next(later + Duration::from_secs(1), false), None);
+        book.gone(later, [7; 20]);
+        assert_eq!(book.next(later, false), None);
+        assert_eq!(
+            book.next(later + Duration::from_secs(1), false),
+            Some(address(1))
+        );
+    }
+
+    #[test]
+    fn only_named_addresses_are_dialled_when_there_is_room_for_no_others() {
+        let mut book = AddressBook::new(1);
+        let now = Time::default();
+        book.add(now, address(1), false);
+        assert_eq!(book.next(now, true), None);
+        assert_eq!(book.next_due(true), None);
+        book.add(now, address(2), true);
+        assert_eq!(book.next(now, true), Some(address(2)));
+        assert!(book.is_named(address(2)) && !book.is_named(address(1)));
+    }
+
+    #[test]
+    fn an_address_that_failed_is_due_at_once_when_the_user_names_it() {
+        let mut book = AddressBook::new(1);
+        let now = Time::default();
+        book.add(now, address(1), false);
+        book.next(now, false).unwrap();
+        book.lost(now, address(1));
+        assert_eq!(book.next(now, false), None);
+        assert!(book.add(now, address(1), true));
+        assert_eq!(book.next(now, false), Some(address(1)));
+    }
+
+    #[test]
+    fn what_is_remembered_begins_with_those_who_are_there() {
+        let mut book = AddressBook::new(1);
+        let at = |s| Time::from_start(Duration::from_secs(s));
+        for port in 1..=6 {
+            book.add(at(0), address(port), port == 6);
+            book.next(at(0), false).unwrap();
+        }
+        // 1 was there early, 2 later, 3 is there, 4 only failed, 5 lied, 6 was named.
+        for (port, end) in [(1, 50), (2, 80)] {
+            book.connected(at(1), address(port));
+            book.lost(at(end), address(port));
+        }
+        book.connected(at(90), address(3));
+        book.lost(at(90), address(4));
+        book.connected(at(1), address(5));
+        book.lied(at(60), address(5));
+        book.connected(at(1), address(6));
+        assert!(book.remember(at(90), address(7)));
+        assert_eq!(book.worth_remembering(9), [3, 2, 1, 7].map(address));
+        assert_eq!(book.worth_remembering(2), [3, 2].map(address));
     }
 }

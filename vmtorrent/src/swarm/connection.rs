@@ -2,6 +2,7 @@
 //! never waits for the writer, nor the writer for the reader.
 
 use std::collections::VecDeque;
+use std::fmt::{self, Debug};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::Swarm;
+use super::places::Activity;
+use super::receiver::Receiver;
 use super::wire::{
     Decoder, HANDSHAKE_LENGTH, PIECE_MESSAGE_LENGTH, PeerHandshake, WireMessage, WireRequest,
     decode_handshake, encode, encode_handshake, encode_piece_header,
@@ -106,12 +109,17 @@ pub(super) async fn run(
     swarm: Arc<Swarm>,
     key: PeerKey,
     stream: TcpStream,
-    outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    outgoing: mpsc::Receiver<Outgoing>,
+    activity: Arc<Activity>,
 ) {
     let (reader, writer) = stream.into_split();
     let result = tokio::select! {
         r = read(&swarm, key, reader) => r,
         w = write(&swarm, key, writer, outgoing) => w,
+        () = activity.given_up() => {
+            tracing::debug!(peer = key.0, "the connection gives its place to another peer");
+            return swarm.gave_way(key);
+        }
     };
     if let Err(error) = result {
         tracing::debug!(peer = key.0, %error, "connection ended");
@@ -119,31 +127,19 @@ pub(super) async fn run(
     swarm.closed(key);
 }
 
-async fn read(swarm: &Arc<Swarm>, key: PeerKey, mut reader: OwnedReadHalf) -> io::Result<()> {
+async fn read(swarm: &Arc<Swarm>, key: PeerKey, reader: OwnedReadHalf) -> io::Result<()> {
     let decoder = Decoder::new(swarm.image().geometry().piece_count());
-    let mut buffer = BytesMut::with_capacity(8 * PIECE_MESSAGE_LENGTH);
+    let mut receiver = Receiver::new(reader, decoder);
     let mut messages = Vec::new();
     loop {
-        if buffer.capacity() - buffer.len() < PIECE_MESSAGE_LENGTH {
-            buffer.reserve(8 * PIECE_MESSAGE_LENGTH);
-        }
-        if reader.read_buf(&mut buffer).await? == 0 {
-            return Ok(());
-        }
-        loop {
-            match decoder.decode(&mut buffer) {
-                Ok(Some(message)) => messages.push(message),
-                Ok(None) => break,
-                Err(error) => {
-                    swarm.received(key, &mut messages);
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        error.to_string(),
-                    ));
-                }
-            }
+        let received = receiver.receive(&mut messages).await;
+        for message in &messages {
+            tracing::trace!(peer = key.0, message = %Brief(message), "received");
         }
         swarm.received(key, &mut messages);
+        if !received? {
+            return Ok(());
+        }
     }
 }
 
@@ -151,7 +147,7 @@ async fn write(
     swarm: &Arc<Swarm>,
     key: PeerKey,
     mut writer: OwnedWriteHalf,
-    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    mut outgoing: mpsc::Receiver<Outgoing>,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(WRITE_BATCH + PIECE_MESSAGE_LENGTH);
     let mut waiting: VecDeque<WireRequest> = VecDeque::new();
@@ -159,13 +155,15 @@ async fn write(
     loop {
         if waiting.is_empty() {
             match outgoing.recv().await {
-                Some(item) => sort(item, &mut buffer, &mut waiting),
+                Some(item) => sort(key, item, &mut buffer, &mut waiting),
                 None => return Ok(()),
             }
         }
         // Messages are small and may be a demand read's: they go before the blocks that wait.
-        while let Ok(item) = outgoing.try_recv() {
-            sort(item, &mut buffer, &mut waiting);
+        while buffer.len() < WRITE_BATCH
+            && let Ok(item) = outgoing.try_recv()
+        {
+            sort(key, item, &mut buffer, &mut waiting);
         }
         while buffer.len() < WRITE_BATCH {
             let Some(request) = waiting.pop_front() else {
@@ -184,10 +182,30 @@ async fn write(
 }
 
 /// A message is encoded at once, a block waits for its turn.
-fn sort(item: Outgoing, buffer: &mut BytesMut, waiting: &mut VecDeque<WireRequest>) {
+fn sort(key: PeerKey, item: Outgoing, buffer: &mut BytesMut, waiting: &mut VecDeque<WireRequest>) {
+    tracing::trace!(peer = key.0, message = %Brief(&item), "sending");
     match item {
         Outgoing::Message(message) => encode(&message, buffer),
         Outgoing::Block(request) => waiting.push_back(request),
+    }
+}
+
+/// The beginning of what a message looks like: a block is long.
+struct Brief<'a, T>(&'a T);
+
+impl<T: Debug> fmt::Display for Brief<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Takes so many bytes and no more.
+        struct Short<'a, 'b>(&'a mut fmt::Formatter<'b>, usize);
+        impl fmt::Write for Short<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.1 = self.1.checked_sub(text.len()).ok_or(fmt::Error)?;
+                self.0.write_str(text)
+            }
+        }
+        // It ends early when there is no room for more.
+        let _ = fmt::Write::write_fmt(&mut Short(f, 100), format_args!("{:?}", self.0));
+        Ok(())
     }
 }
 

@@ -7,18 +7,31 @@
 //! so each peer sees them in order. Nothing waits while it holds the lock.
 
 mod addresses;
+mod bans;
 mod connection;
+mod counters;
+mod door;
 mod engine;
 mod limiter;
+mod metadata;
+mod origin;
 mod path;
 mod peers;
+mod peers_file;
+mod places;
+mod receiver;
 mod upload;
 mod wait;
 mod wire;
 
 pub(crate) use connection::{answer, greet};
+pub(crate) use counters::{PeerCounts, SwarmCounters};
+pub(crate) use door::{ACCEPT_PAUSE, Door};
 pub(crate) use engine::Traffic;
 pub(crate) use limiter::Limiter;
+pub(crate) use metadata::{MetadataJob, fetch_metadata};
+pub(crate) use peers_file::{MAX_PEERS as MAX_REMEMBERED, PeersFile};
+pub(crate) use places::Places;
 pub(crate) use wire::PeerHandshake;
 
 use std::collections::HashMap;
@@ -29,17 +42,22 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tracing::Span;
 
 use self::addresses::AddressBook;
+use self::bans::Bans;
 use self::connection::{Opened, Outgoing};
 use self::engine::{DisconnectReason, Engine, EngineConfig, Output};
+use self::places::Place;
 use self::wait::Wait;
 use self::wire::{WireMessage, WireRequest};
 use crate::clock::{SystemClock, Time};
 use crate::error::Error;
 use crate::image::{Image, PieceIndex};
+use crate::log_limit::LogLimit;
 use crate::options::Fill;
 use crate::picker::PeerKey;
 use crate::pristine::{PieceState, Pristine, ReadOutcome, Stored, TryRead};
@@ -54,8 +72,12 @@ pub(crate) struct SwarmConfig {
     pub(crate) fill: Fill,
     pub(crate) download: Arc<Mutex<Limiter>>,
     pub(crate) upload: Arc<Mutex<Limiter>>,
+    /// The session's connections.
+    pub(crate) places: Arc<Places>,
     /// Decides ties.
     pub(crate) seed: u64,
+    /// Names the image in the log.
+    pub(crate) span: Span,
 }
 
 /// A swarm on tokio.
@@ -65,33 +87,60 @@ pub(crate) struct Swarm {
     runtime: Handle,
     clock: SystemClock,
     peer_id: [u8; 20],
+    places: Arc<Places>,
     inner: Mutex<Inner>,
     /// Something is due earlier than the timer knows, or there is somebody to dial.
     news: Notify,
     completed: Notify,
+    counters: SwarmCounters,
+    /// Names the image in the log.
+    span: Span,
+    log: LogLimits,
     me: Weak<Swarm>,
+}
+
+/// What a peer or a disk could make us say again and again.
+#[derive(Default)]
+struct LogLimits {
+    wrong_hash: LogLimit,
+    damaged: LogLimit,
+    unreadable: LogLimit,
 }
 
 struct Inner {
     engine: Engine,
     links: HashMap<PeerKey, Link>,
     book: AddressBook,
+    bans: Bans,
     waits: HashMap<PieceIndex, Vec<Arc<Wait>>>,
+    /// Peers that leave unread what we send, to be left once the outputs at hand are carried out.
+    stalled: Vec<PeerKey>,
     timer_due: Time,
     tasks: Vec<AbortHandle>,
     closed: bool,
     /// The last reason why a piece could not be stored; taken back when one could.
     storage_error: Option<String>,
+    /// What is to be filled while the disk takes it.
+    fill: Fill,
+    /// The disk takes no more pieces: nothing is fetched in the background.
+    short: bool,
 }
 
 struct Link {
-    outgoing: mpsc::UnboundedSender<Outgoing>,
+    outgoing: mpsc::Sender<Outgoing>,
     task: Option<AbortHandle>,
     /// The address that we dialled, if it was us.
     dialled: Option<SocketAddr>,
+    /// Where it listens, if it said so and it was not us who dialled.
+    listens: Option<SocketAddr>,
+    /// The other end of the connection.
+    remote: SocketAddr,
     peer_id: [u8; 20],
+    place: Place,
 }
 
+/// What may wait to be written to a peer: HAVEs for minutes, or a flood of requests that are all rejected.
+const MAX_OUTGOING: usize = 16_384;
 /// How long a peer that has everything is left alone once we have it too.
 const SEED_REST: Duration = Duration::from_secs(600);
 
@@ -105,6 +154,7 @@ impl Swarm {
             peer_id,
             listen_port,
             fill,
+            places,
             ..
         } = config;
         let image = pristine.image().clone();
@@ -124,12 +174,16 @@ impl Swarm {
         let inner = Inner {
             engine,
             links: HashMap::new(),
-            book: AddressBook::default(),
+            book: AddressBook::new(config.seed.wrapping_add(1)),
+            bans: Bans::default(),
             waits: HashMap::new(),
+            stalled: Vec::new(),
             timer_due: now,
             tasks: Vec::new(),
             closed: false,
             storage_error: None,
+            fill,
+            short: false,
         };
         let swarm = Arc::new_cyclic(|me| Self {
             image,
@@ -137,9 +191,13 @@ impl Swarm {
             runtime: runtime.clone(),
             clock,
             peer_id,
+            places,
             inner: Mutex::new(inner),
             news: Notify::new(),
             completed: Notify::new(),
+            counters: SwarmCounters::default(),
+            span: config.span,
+            log: LogLimits::default(),
             me: me.clone(),
         });
         let timer = runtime.spawn(keep_time(Arc::downgrade(&swarm)));
@@ -157,6 +215,21 @@ impl Swarm {
 
     pub(crate) fn peer_count(&self) -> usize {
         self.inner.lock().engine.peer_count()
+    }
+
+    /// Connected peers, by who opened the connection.
+    pub(crate) fn peers(&self) -> PeerCounts {
+        let inner = self.inner.lock();
+        let links = inner.links.values();
+        let outgoing = links.filter(|l| l.dialled.is_some()).count();
+        PeerCounts {
+            incoming: (inner.links.len() - outgoing) as u64,
+            outgoing: outgoing as u64,
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &SwarmCounters {
+        &self.counters
     }
 
     /// Whether nothing is left to fetch.
@@ -186,7 +259,35 @@ impl Swarm {
     }
 
     pub(crate) fn set_fill(&self, fill: Fill) {
-        self.drive(|engine, now| engine.set_fill(now, fill));
+        self.drive_inner(|inner, now| {
+            inner.fill = fill;
+            inner.apply_fill(now);
+        });
+    }
+
+    /// Looks whether the store takes pieces, and tells the engine of those that had to go: they are fetched
+    /// again when they are needed. While the disk takes none, nothing is fetched in the background.
+    pub(crate) fn look_at_store(&self) {
+        let gone = self.pristine.take_gone();
+        let short = self.pristine.shortage().is_some();
+        self.drive_inner(|inner, now| {
+            for &piece in &gone {
+                // It may have come back already.
+                if self.pristine.state(piece) == PieceState::Missing {
+                    inner.engine.damaged(now, piece);
+                }
+            }
+            if !gone.is_empty() {
+                inner.book.end_rests(now);
+            }
+            if inner.short != short {
+                inner.short = short;
+                inner.apply_fill(now);
+            }
+        });
+        if !gone.is_empty() {
+            self.news.notify_one();
+        }
     }
 
     /// Wants pieces (canonical ones) before everything else, and waits until all can be read. Dropping
@@ -218,8 +319,10 @@ impl Swarm {
             // Somebody else found it out before, and it is here again.
             return;
         }
-        tracing::warn!(%piece, "a stored piece is damaged; it is fetched again when it is needed");
         self.drive_inner(|inner, now| {
+            if let Some(repeated) = self.log.damaged.admit(now) {
+                tracing::warn!(%piece, repeated, "a stored piece is damaged; it is fetched again when it is needed: check the disk");
+            }
             inner.engine.damaged(now, piece);
             // Peers that we had no use for any more are needed again.
             inner.book.end_rests(now);
@@ -258,9 +361,17 @@ impl Swarm {
         if messages.is_empty() {
             return;
         }
-        self.drive(|engine, now| {
+        self.drive_inner(|inner, now| {
+            let fetched = |inner: &Inner| inner.engine.traffic().fetched.iter().sum::<u64>();
+            let before = fetched(inner);
             for message in messages.drain(..) {
-                engine.received(now, key, message);
+                inner.overhear(now, key, &message);
+                inner.engine.received(now, key, message);
+            }
+            if fetched(inner) > before
+                && let Some(link) = inner.links.get(&key)
+            {
+                link.place.activity().moved(now);
             }
         });
     }
@@ -269,9 +380,12 @@ impl Swarm {
         if blocks.is_empty() {
             return;
         }
-        self.drive(|engine, now| {
+        self.drive_inner(|inner, now| {
+            if let Some(link) = inner.links.get(&key) {
+                link.place.activity().moved(now);
+            }
             for (request, sent) in blocks.drain(..) {
-                engine.block_sent(now, key, request, sent);
+                inner.engine.block_sent(now, key, request, sent);
             }
         });
     }
@@ -279,12 +393,7 @@ impl Swarm {
     /// A connection's task has ended.
     fn closed(&self, key: PeerKey) {
         self.drive_inner(|inner, now| {
-            if let Some(link) = inner.links.remove(&key) {
-                if let Some(address) = link.dialled {
-                    inner.book.lost(now, address);
-                }
-                inner.engine.disconnected(now, key);
-            }
+            inner.leave(now, key);
         });
         self.news.notify_one();
     }
@@ -317,7 +426,10 @@ impl Swarm {
                 false
             }
             Ok(Err(error)) => {
-                tracing::warn!(%piece, %error, "a piece can't be read for a peer");
+                if let Some(repeated) = self.log.unreadable.admit(self.clock.now()) {
+                    // This runs in the connection's task, which bears the name.
+                    tracing::warn!(%piece, %error, repeated, "a piece can't be read for a peer");
+                }
                 false
             }
             Err(_) => false,
@@ -330,14 +442,26 @@ impl Swarm {
 
     /// Enters the engine and carries out what comes of it.
     fn drive_inner(&self, event: impl FnOnce(&mut Inner, Time)) {
+        // For what the engine says in it.
+        let _named = self.span.enter();
         let now = self.clock.now();
         let mut inner = self.inner.lock();
         if inner.closed {
             return;
         }
         event(&mut inner, now);
-        for output in inner.engine.take_outputs() {
-            self.carry_out(&mut inner, now, output);
+        loop {
+            for output in inner.engine.take_outputs() {
+                self.carry_out(&mut inner, now, output);
+            }
+            let Some(key) = inner.stalled.pop() else {
+                break;
+            };
+            tracing::debug!(
+                peer = key.0,
+                "the peer does not read what it is sent; closing the connection"
+            );
+            inner.leave(now, key);
         }
         let due = inner.engine.next_timeout(now);
         if due < inner.timer_due {
@@ -353,10 +477,14 @@ impl Swarm {
             Output::SendBlock(key, request) => inner.send(key, Outgoing::Block(request)),
             Output::Disconnect(key, reason) => {
                 if let Some(link) = inner.links.remove(&key) {
-                    if let Some(task) = link.task {
+                    if let Some(task) = &link.task {
                         task.abort();
                     }
-                    match (link.dialled, reason) {
+                    if reason == DisconnectReason::BadData {
+                        inner.bans.lied(now, link.remote.ip());
+                    }
+                    inner.book.gone(now, link.peer_id);
+                    match (link.address(), reason) {
                         (Some(address), DisconnectReason::BadData) => {
                             inner.book.lied(now, address);
                         }
@@ -376,6 +504,7 @@ impl Swarm {
                 self.runtime.spawn_blocking(move || {
                     let stored = swarm.pristine.store(piece, &data);
                     swarm.stored(piece, stored);
+                    swarm.look_at_store();
                 });
             }
             Output::Ready(piece) => inner.ready(piece),
@@ -385,16 +514,30 @@ impl Swarm {
 
     fn stored(&self, piece: PieceIndex, outcome: Result<Stored, Error>) {
         self.drive_inner(|inner, now| match outcome {
-            Ok(Stored::New | Stored::Already) => {
-                inner.storage_error = None;
+            Ok(stored @ (Stored::New | Stored::Already)) => {
+                if stored == Stored::New {
+                    self.counters.verified.increment();
+                }
+                if inner.storage_error.take().is_some() {
+                    tracing::info!("pieces can be stored again");
+                }
                 inner.engine.stored(now, piece);
             }
             Ok(Stored::Mismatch) => {
-                tracing::warn!(%piece, "a piece came with a wrong hash");
+                self.counters.failed.increment();
+                if let Some(repeated) = self.log.wrong_hash.admit(now) {
+                    tracing::warn!(%piece, repeated, "a piece came with a wrong hash");
+                }
                 inner.engine.mismatched(now, piece);
             }
             Err(error) => {
-                tracing::error!(%piece, %error, "a piece can't be stored");
+                self.counters.storage_errors.increment();
+                // Once for each time that it begins: a full disk fails for every piece that comes.
+                if inner.storage_error.is_none() {
+                    tracing::error!(%piece, %error, "a piece can't be stored; it is tried again until it can: free some space, or check the disk");
+                } else {
+                    tracing::debug!(%piece, %error, "a piece can't be stored");
+                }
                 inner.storage_error = Some(error.to_string());
                 inner.engine.not_stored(now, piece);
             }
@@ -404,10 +547,29 @@ impl Swarm {
 
 impl Inner {
     fn send(&mut self, key: PeerKey, item: Outgoing) {
-        if let Some(link) = self.links.get(&key) {
-            // The task may have ended already; it reports that itself.
-            let _ = link.outgoing.send(item);
+        if let Some(link) = self.links.get(&key)
+            && let Err(TrySendError::Full(_)) = link.outgoing.try_send(item)
+        {
+            self.stalled.push(key);
         }
+        // If the task has ended already, it reports that itself.
+    }
+
+    /// Forgets a connection that was lost, or that is given up.
+    fn leave(&mut self, now: Time, key: PeerKey) {
+        let Some(link) = self.links.remove(&key) else {
+            return;
+        };
+        if let Some(task) = &link.task {
+            task.abort();
+        }
+        self.left(now, &link);
+        self.engine.disconnected(now, key);
+    }
+
+    fn apply_fill(&mut self, now: Time) {
+        let fill = if self.short { Fill::None } else { self.fill };
+        self.engine.set_fill(now, fill);
     }
 
     fn ready(&mut self, piece: PieceIndex) {
@@ -433,7 +595,8 @@ async fn keep_time(swarm: Weak<Swarm>) {
             let due = inner.engine.next_timeout(now).min(now + LOOK);
             inner.timer_due = due;
             // The end of a dial or of a connection is news by itself.
-            let dial = inner.book.next_due().filter(|_| inner.may_dial());
+            let whom = inner.may_dial(&strong, now);
+            let dial = whom.and_then(|only_named| inner.book.next_due(only_named));
             dial.map_or(due, |d| d.min(due))
                 .max(now + Duration::from_micros(500))
         };

@@ -110,12 +110,22 @@ impl PathEstimator {
         (product * Self::GAIN) as u64 + block
     }
 
-    /// When a block of `bytes` would be here if it were asked for now: round trip plus what is queued
-    /// before it over the rate.
+    /// How soon a block of `bytes` would be here if it were asked for now.
     pub(crate) fn expected(&self, bytes: u32) -> Duration {
-        let queued = (self.in_flight + u64::from(bytes)) as f64;
-        let seconds = (queued / self.rate().max(1.0)).min(3600.0);
-        self.round_trip() + Duration::from_secs_f64(seconds)
+        self.expected_behind(self.in_flight, bytes)
+    }
+
+    /// The same if `queued` bytes were in flight. What is in flight arrives at the peer's rate from now on, and the
+    /// block comes behind it, but no sooner than after a round trip.
+    pub(crate) fn expected_behind(&self, queued: u64, bytes: u32) -> Duration {
+        let seconds =
+            |bytes: f64| Duration::from_secs_f64((bytes / self.rate().max(1.0)).min(3600.0));
+        seconds(queued as f64).max(self.round_trip()) + seconds(f64::from(bytes))
+    }
+
+    /// Bytes that keep the line busy with nothing queued at the peer: bandwidth x round trip.
+    pub(crate) fn pipe(&self) -> u64 {
+        (self.rate() * self.round_trip().as_secs_f64()) as u64
     }
 
     /// A request goes out.
@@ -144,6 +154,11 @@ impl PathEstimator {
     /// A block has arrived.
     pub(crate) fn on_receive(&mut self, now: Time, mark: &SendMark) {
         self.on_drop(mark);
+        self.on_late_receive(now, mark);
+    }
+
+    /// A block has arrived after all whose request was dropped.
+    pub(crate) fn on_late_receive(&mut self, now: Time, mark: &SendMark) {
         self.delivered += u64::from(mark.bytes);
         self.delivered_at = now;
         self.sample_rtt(now, now.since(mark.sent));

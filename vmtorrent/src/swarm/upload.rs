@@ -1,5 +1,5 @@
-//! Invariant: no peer gets a second block while another that waits got none since (round robin by
-//! block); a peer's queue is bounded; a cancelled request is never answered once it was taken out.
+//! Invariant: peers that wait get the same number of bytes, but for a block, however they cut their requests; a peer's
+//! queue is bounded; a cancelled request is never answered once it was taken out.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,8 +8,8 @@ use crate::picker::PeerKey;
 
 /// Requests of peers that wait to be served.
 ///
-/// Blocks are of nearly one size, so plain round robin over the peers is deficit round robin
-/// (Shreedhar and Varghese, SIGCOMM 1995) with a quantum of one block.
+/// Deficit round robin (Shreedhar and Varghese, SIGCOMM 1995) with a quantum of one block. Nearly all blocks are of
+/// that size, so a peer is served first and then sits out turns for what was larger.
 #[derive(Debug, Default)]
 pub(crate) struct UploadQueue {
     peers: HashMap<PeerKey, Waiting>,
@@ -22,6 +22,8 @@ struct Waiting {
     requests: VecDeque<WireRequest>,
     /// Bytes handed to the peer's writer that it has not sent.
     sending: u64,
+    /// Bytes beyond its share that it got.
+    debt: u64,
     in_turn: bool,
 }
 
@@ -31,6 +33,10 @@ impl UploadQueue {
     /// Bytes that are handed to one peer's writer at once: enough to keep a fast line busy, little
     /// enough that CANCEL and the order among peers mean something.
     const MAX_SENDING: u64 = 256 << 10;
+    /// Bytes for each turn.
+    const QUANTUM: u64 = 16 << 10;
+    /// What the smallest request counts for: reading and sending it costs about as much as this many bytes.
+    const MIN_COST: u64 = 4 << 10;
 
     /// A peer asks for a block. False: its queue is full, the request is dropped.
     pub(crate) fn push(&mut self, peer: PeerKey, request: WireRequest) -> bool {
@@ -70,22 +76,35 @@ impl UploadQueue {
 
     /// The next block to send.
     pub(crate) fn pop(&mut self) -> Option<(PeerKey, WireRequest)> {
-        self.drop_idle();
-        let peer = self.turn.pop_front()?;
-        let waiting = self.peers.get_mut(&peer)?;
-        waiting.in_turn = false;
-        let request = waiting.requests.pop_front()?;
-        waiting.sending += u64::from(request.length);
-        self.line_up(peer);
-        Some((peer, request))
+        loop {
+            self.drop_idle();
+            let peer = self.turn.pop_front()?;
+            let waiting = self.peers.get_mut(&peer)?;
+            if waiting.debt >= Self::QUANTUM {
+                waiting.debt -= Self::QUANTUM;
+                self.turn.push_back(peer);
+                continue;
+            }
+            waiting.in_turn = false;
+            let request = waiting.requests.pop_front()?;
+            let cost = Self::cost(request.length.into());
+            waiting.sending += cost;
+            waiting.debt += cost.saturating_sub(Self::QUANTUM);
+            self.line_up(peer);
+            return Some((peer, request));
+        }
     }
 
-    /// The peer's writer has sent `bytes` of what was popped.
+    /// The peer's writer has sent a block of `bytes` that was popped.
     pub(crate) fn sent(&mut self, peer: PeerKey, bytes: u64) {
         if let Some(waiting) = self.peers.get_mut(&peer) {
-            waiting.sending = waiting.sending.saturating_sub(bytes);
+            waiting.sending = waiting.sending.saturating_sub(Self::cost(bytes));
             self.line_up(peer);
         }
+    }
+
+    fn cost(bytes: u64) -> u64 {
+        bytes.max(Self::MIN_COST)
     }
 
     fn line_up(&mut self, peer: PeerKey) {
@@ -139,6 +158,81 @@ mod tests {
         q.push(PeerKey(3), block(0));
         let order: Vec<_> = std::iter::from_fn(|| pop(&mut q)).collect();
         assert_eq!(order, [1, 2, 3, 1, 2, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn large_requests_give_no_larger_share() {
+        let mut q = UploadQueue::default();
+        let mut given = [0; 2];
+        for n in 0.. {
+            // Both always have something to ask for, and read at once what they get.
+            for (peer, length) in [(0, 128 << 10), (1, 16 << 10)] {
+                let piece = n;
+                let begin = 0;
+                q.push(
+                    PeerKey(peer),
+                    WireRequest {
+                        piece,
+                        begin,
+                        length,
+                    },
+                );
+            }
+            let Some((peer, request)) = q.pop() else {
+                break;
+            };
+            q.sent(peer, request.length.into());
+            given[peer.0] += request.length;
+            if given[0] + given[1] > 20 << 20 {
+                break;
+            }
+        }
+        assert!(given[0].abs_diff(given[1]) <= 256 << 10, "{given:?}");
+    }
+
+    #[test]
+    fn a_large_request_alone_is_served_at_once() {
+        let mut q = UploadQueue::default();
+        for piece in 0..8 {
+            let length = 128 << 10;
+            q.push(
+                PeerKey(1),
+                WireRequest {
+                    piece,
+                    begin: 0,
+                    length,
+                },
+            );
+            assert!(q.is_ready());
+            assert_eq!(pop(&mut q), Some(1));
+            q.sent(PeerKey(1), length.into());
+        }
+    }
+
+    #[test]
+    fn single_bytes_that_are_not_read_do_not_pile_up() {
+        let mut q = UploadQueue::default();
+        let mut handed = 0;
+        for begin in 0..100_000 {
+            q.push(
+                PeerKey(1),
+                WireRequest {
+                    piece: 0,
+                    begin,
+                    length: 1,
+                },
+            );
+            handed += std::iter::from_fn(|| pop(&mut q)).count();
+        }
+        assert_eq!(handed, 64);
+        for _ in 0..64 {
+            q.sent(PeerKey(1), 1);
+        }
+        assert_eq!(
+            std::iter::from_fn(|| pop(&mut q)).count(),
+            64,
+            "what was sent makes room"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use librqbit_core::hash_id::Id20;
 use librqbit_peer_protocol::extended::PeerExtendedMessageIds;
 use librqbit_peer_protocol::{Handshake, Message, Request};
 
+use super::metadata::MetadataMessage;
 use crate::bencode::{Encoder, Node};
 use crate::image::{BLOCK_LENGTH, InfoHash};
 
@@ -22,7 +23,20 @@ const MAX_EXTENDED: usize = 1 << 20;
 
 const ID_BITFIELD: u8 = 5;
 const ID_PIECE: u8 = 7;
+// The fast extension (BEP 6).
+const ID_SUGGEST: u8 = 0x0d;
+const ID_HAVE_ALL: u8 = 0x0e;
+const ID_HAVE_NONE: u8 = 0x0f;
+const ID_REJECT: u8 = 0x10;
+const ID_ALLOWED_FAST: u8 = 0x11;
 const ID_EXTENDED: u8 = 20;
+
+/// Where the handshake says that its sender knows the fast extension (BEP 6).
+const FAST_BYTE: usize = 27;
+const FAST_BIT: u8 = 0x04;
+
+/// The number under which peers send us messages of ut_metadata (BEP 9).
+pub(crate) const UT_METADATA: u8 = 1;
 
 /// A block request, as it stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +55,10 @@ pub(crate) struct ExtendedHello {
     pub(crate) request_queue: Option<u32>,
     /// The port on which it listens.
     pub(crate) listen_port: Option<u16>,
+    /// The length of the info dictionary, if it has it (BEP 9).
+    pub(crate) metadata_size: Option<u32>,
+    /// The number under which it takes messages of ut_metadata; 0: no more.
+    pub(crate) ut_metadata: Option<u8>,
 }
 
 /// A message between peers.
@@ -60,7 +78,23 @@ pub(crate) enum WireMessage {
         begin: u32,
         data: Bytes,
     },
+    /// The sender has every piece (BEP 6).
+    HaveAll,
+    /// The sender has no piece (BEP 6).
+    HaveNone,
+    /// A hint that the sender would like to be asked for a piece (BEP 6).
+    Suggest(u32),
+    /// A request will not be answered (BEP 6).
+    Reject(WireRequest),
+    /// A piece that may be requested while choked (BEP 6).
+    AllowedFast(u32),
     ExtendedHello(ExtendedHello),
+    /// A message of ut_metadata (BEP 9).
+    Metadata {
+        /// The number that the receiver chose for the extension; [`UT_METADATA`] when we are the receiver.
+        extension: u8,
+        message: MetadataMessage,
+    },
     /// A message or extension that we don't know: skipped.
     Unknown(u8),
 }
@@ -92,6 +126,7 @@ pub(crate) fn encode_handshake(info_hash: InfoHash, peer_id: [u8; 20]) -> [u8; H
     let written = Handshake::new(Id20::new(info_hash.0), Id20::new(peer_id))
         .serialize_unchecked_len(&mut out);
     debug_assert_eq!(written, HANDSHAKE_LENGTH);
+    out[FAST_BYTE] |= FAST_BIT;
     out
 }
 
@@ -102,6 +137,8 @@ pub(crate) struct PeerHandshake {
     pub(crate) peer_id: [u8; 20],
     /// Whether the peer knows extension messages (BEP 10).
     pub(crate) extended: bool,
+    /// Whether the peer knows the fast extension (BEP 6).
+    pub(crate) fast: bool,
 }
 
 /// Reads the opening handshake.
@@ -111,6 +148,7 @@ pub(crate) fn decode_handshake(bytes: &[u8; HANDSHAKE_LENGTH]) -> Result<PeerHan
         info_hash: InfoHash(handshake.info_hash.0),
         peer_id: handshake.peer_id.0,
         extended: handshake.supports_extended(),
+        fast: bytes[FAST_BYTE] & FAST_BIT != 0,
     })
 }
 
@@ -145,7 +183,7 @@ impl Decoder {
             ID_BITFIELD => 1 + self.max_bitfield,
             ID_PIECE => 9 + MAX_BLOCK,
             ID_EXTENDED => MAX_EXTENDED,
-            0..=4 | 6 | 8 => 13,
+            0..=4 | 6 | 8 | ID_SUGGEST..=ID_ALLOWED_FAST => 13,
             _ => 64 << 10,
         };
         if length > limit {
@@ -178,7 +216,18 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
             });
         }
         (ID_EXTENDED, Some(0)) => return decode_hello(&whole[6..]),
+        (ID_EXTENDED, Some(&UT_METADATA)) => {
+            let message = MetadataMessage::decode(&whole.slice(6..))
+                .map_err(|reason| WireError::Malformed { id, reason })?;
+            return Ok(
+                message.map_or(WireMessage::Unknown(id), |message| WireMessage::Metadata {
+                    extension: UT_METADATA,
+                    message,
+                }),
+            );
+        }
         (ID_EXTENDED, _) => return Ok(WireMessage::Unknown(id)),
+        (ID_SUGGEST..=ID_ALLOWED_FAST, _) => return decode_fast(id, &whole[5..]),
         (0..=8, _) => {}
         _ => return Ok(WireMessage::Unknown(id)),
     }
@@ -205,6 +254,30 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
     })
 }
 
+/// Reads a message of the fast extension, which the wire crate does not know.
+fn decode_fast(id: u8, mut body: &[u8]) -> Result<WireMessage, WireError> {
+    let expected = match id {
+        ID_SUGGEST | ID_ALLOWED_FAST => 4,
+        ID_REJECT => 12,
+        _ => 0,
+    };
+    if body.len() != expected {
+        let reason = format!("{} bytes where {expected} belong", body.len());
+        return Err(WireError::Malformed { id, reason });
+    }
+    Ok(match id {
+        ID_SUGGEST => WireMessage::Suggest(body.get_u32()),
+        ID_ALLOWED_FAST => WireMessage::AllowedFast(body.get_u32()),
+        ID_HAVE_ALL => WireMessage::HaveAll,
+        ID_HAVE_NONE => WireMessage::HaveNone,
+        _ => WireMessage::Reject(WireRequest {
+            piece: body.get_u32(),
+            begin: body.get_u32(),
+            length: body.get_u32(),
+        }),
+    })
+}
+
 /// Reads the extended handshake (BEP 10). Entries of a wrong type are as good as absent.
 fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
     let malformed = |reason: String| WireError::Malformed {
@@ -218,6 +291,12 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
             .map_err(|_| malformed(format!("the key {key} stands twice")))
     };
     let number = |key| Ok(entry(key)?.and_then(|n| n.as_integer()));
+    let ut_metadata = match entry("m")? {
+        Some(extensions) => extensions
+            .get("ut_metadata")
+            .map_err(|_| malformed("the extension ut_metadata stands twice".to_owned()))?,
+        None => None,
+    };
     Ok(WireMessage::ExtendedHello(ExtendedHello {
         client: entry("v")?
             .and_then(|v| v.as_bytes())
@@ -226,6 +305,10 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
         listen_port: number("p")?
             .and_then(|n| u16::try_from(n).ok())
             .filter(|p| *p != 0),
+        metadata_size: number("metadata_size")?.and_then(|n| u32::try_from(n).ok()),
+        ut_metadata: ut_metadata
+            .and_then(|n| n.as_integer())
+            .and_then(|n| u8::try_from(n).ok()),
     }))
 }
 
@@ -247,8 +330,19 @@ pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
             out.put_slice(data);
             return;
         }
+        WireMessage::HaveAll => return encode_fast(ID_HAVE_ALL, &[], out),
+        WireMessage::HaveNone => return encode_fast(ID_HAVE_NONE, &[], out),
+        WireMessage::Suggest(piece) => return encode_fast(ID_SUGGEST, &[*piece], out),
+        WireMessage::AllowedFast(piece) => return encode_fast(ID_ALLOWED_FAST, &[*piece], out),
+        WireMessage::Reject(r) => {
+            return encode_fast(ID_REJECT, &[r.piece, r.begin, r.length], out);
+        }
         WireMessage::ExtendedHello(hello) => {
             encode_hello(hello, out);
+            return;
+        }
+        WireMessage::Metadata { extension, message } => {
+            encode_metadata(*extension, message, out);
             return;
         }
         WireMessage::Unknown(_) => return,
@@ -266,10 +360,25 @@ pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
     out.truncate(start + written);
 }
 
+fn encode_fast(id: u8, numbers: &[u32], out: &mut BytesMut) {
+    out.put_u32(1 + 4 * numbers.len() as u32);
+    out.put_u8(id);
+    for number in numbers {
+        out.put_u32(*number);
+    }
+}
+
 /// Appends the extended handshake. The wire crate can't write one without any extension named.
 fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
     let body = Encoder::encode(|d| {
-        d.string("m").dictionary(|_| {});
+        d.string("m").dictionary(|m| {
+            if let Some(number) = hello.ut_metadata {
+                m.string("ut_metadata").integer(number.into());
+            }
+        });
+        if let Some(size) = hello.metadata_size {
+            d.string("metadata_size").integer(size.into());
+        }
         if let Some(port) = hello.listen_port {
             d.string("p").integer(port.into());
         }
@@ -283,6 +392,15 @@ fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
     out.put_u32(2 + body.len() as u32);
     out.put_slice(&[ID_EXTENDED, 0]);
     out.put_slice(&body);
+}
+
+fn encode_metadata(extension: u8, message: &MetadataMessage, out: &mut BytesMut) {
+    let (head, data) = message.encode();
+    out.reserve(6 + head.len() + data.len());
+    out.put_u32((2 + head.len() + data.len()) as u32);
+    out.put_slice(&[ID_EXTENDED, extension]);
+    out.put_slice(&head);
+    out.put_slice(data);
 }
 
 /// Appends the header of a PIECE message; `length` bytes of data must follow.
@@ -323,11 +441,34 @@ mod tests {
                 begin: 2,
                 data: Bytes::from_static(b"data"),
             },
+            WireMessage::HaveAll,
+            WireMessage::HaveNone,
+            WireMessage::Suggest(5),
+            WireMessage::Reject(r),
+            WireMessage::AllowedFast(6),
             WireMessage::ExtendedHello(ExtendedHello {
                 client: Some("x 1".into()),
                 request_queue: Some(500),
                 listen_port: Some(6881),
+                metadata_size: Some(70_000),
+                ut_metadata: Some(3),
             }),
+            WireMessage::Metadata {
+                extension: UT_METADATA,
+                message: MetadataMessage::Request { piece: 4 },
+            },
+            WireMessage::Metadata {
+                extension: UT_METADATA,
+                message: MetadataMessage::Data {
+                    piece: 4,
+                    total_size: 70_000,
+                    data: Bytes::from_static(b"de"),
+                },
+            },
+            WireMessage::Metadata {
+                extension: UT_METADATA,
+                message: MetadataMessage::Reject { piece: 4 },
+            },
         ]
     }
 
@@ -360,6 +501,7 @@ mod tests {
             (4, 100),
             (20, 2 << 20),
             (99, 1 << 20),
+            (0x10, 14),
         ] {
             let mut buffer = BytesMut::new();
             buffer.put_u32(length);
@@ -380,15 +522,40 @@ mod tests {
         let bytes = encode_handshake(InfoHash([7; 20]), [9; 20]);
         let h = decode_handshake(&bytes).unwrap();
         assert_eq!(
-            (h.info_hash, h.peer_id, h.extended),
-            (InfoHash([7; 20]), [9; 20], true)
+            (h.info_hash, h.peer_id, h.extended, h.fast),
+            (InfoHash([7; 20]), [9; 20], true, true)
         );
+        let mut plain = bytes;
+        plain[20..28].fill(0);
+        let h = decode_handshake(&plain).unwrap();
+        assert_eq!((h.extended, h.fast), (false, false));
         assert_eq!(decode_handshake(&[b'G'; 68]), Err(WireError::NotBitTorrent));
     }
 
     #[test]
+    fn a_fast_message_of_a_wrong_length_is_refused() {
+        for (id, length) in [
+            (ID_HAVE_ALL, 4usize),
+            (ID_REJECT, 8),
+            (ID_SUGGEST, 0),
+            (ID_ALLOWED_FAST, 12),
+        ] {
+            let mut buffer = BytesMut::new();
+            buffer.put_u32(1 + length as u32);
+            buffer.put_u8(id);
+            buffer.put_bytes(0, length);
+            let got = Decoder::new(16).decode(&mut buffer);
+            assert!(
+                matches!(got, Err(WireError::Malformed { .. })),
+                "{id}: {got:?}"
+            );
+        }
+    }
+
+    #[test]
     fn absurd_numbers_in_the_extended_handshake_are_ignored() {
-        let body = b"d1:pi99999999999e4:reqqi-5e1:v3:abce";
+        let body =
+            b"d1:md11:ut_metadatai256ee13:metadata_sizei-1e1:pi99999999999e4:reqqi-5e1:v3:abce";
         let mut buffer = BytesMut::new();
         buffer.put_u32(body.len() as u32 + 2);
         buffer.put_slice(&[ID_EXTENDED, 0]);

@@ -23,7 +23,7 @@ const MIN_MIN_INTERVAL: u64 = 1;
 /// Longest tracker id that is given back, bytes.
 const MAX_TRACKER_ID: usize = 256;
 /// Longest reason that is shown, characters.
-const MAX_REASON: usize = 200;
+pub(super) const MAX_REASON: usize = 200;
 
 /// The bytes that stand for themselves in a query (RFC 3986: unreserved).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -179,6 +179,20 @@ impl AnnounceAnswer {
             min_interval: Duration::from_secs(min_interval),
             tracker_id,
         })
+    }
+
+    /// What an answer over UDP (BEP 15) says. It names an interval in seconds but no minimum: what holds for HTTP
+    /// trackers that name none holds here too.
+    pub(super) fn from_datagram(interval: u32, peers: Vec<SocketAddr>) -> Self {
+        let interval = u64::from(interval).clamp(MIN_INTERVAL, MAX_INTERVAL);
+        let mut usable = Vec::new();
+        add(&mut usable, peers.into_iter());
+        Self {
+            peers: usable,
+            interval: Duration::from_secs(interval),
+            min_interval: Duration::from_secs(interval.min(60)),
+            tracker_id: None,
+        }
     }
 }
 

@@ -1,28 +1,33 @@
 //! Invariant: a tracker that was told `started` is told `stopped`, if it can be reached within a few seconds.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 use url::Url;
 
 use super::Event;
-use super::announce::{Announce, AnnounceAnswer, MAX_ANSWER_BYTES};
+use super::announce::{Announce, AnnounceAnswer};
 use super::schedule::{Action, Schedule};
+use super::transport::Transports;
+use crate::Result;
 use crate::clock::SystemClock;
 use crate::http::HttpClient;
 use crate::image::InfoHash;
-use crate::{Error, ErrorKind, Result};
+use crate::metrics::Counter;
 
-/// How long a tracker may take to answer.
-const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the farewell may take: somebody waits for the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many peers are asked for.
 const NUM_WANT: u32 = 100;
+/// What is told to be missing while the image's length is not known. Not 0, which would make us a seed; nor so much
+/// that a tracker takes it for a negative number.
+const UNKNOWN_LEFT: u64 = 16 << 10;
 
 /// How far the transfer of an image is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,8 +36,9 @@ pub struct TransferStats {
     pub uploaded: u64,
     /// Bytes received from peers.
     pub downloaded: u64,
-    /// Bytes of the image that are missing still; 0 for a seed.
-    pub left: u64,
+    /// Bytes of the image that are missing still; 0 for a seed. `None`: nobody knows, for the metainfo is still
+    /// to come.
+    pub left: Option<u64>,
     /// Connected peers. While there are none and bytes are missing, trackers are asked sooner.
     pub peers: u32,
 }
@@ -46,8 +52,8 @@ pub struct TrackerConfig {
     pub peer_id: [u8; 20],
     /// The TCP port on which the session listens.
     pub port: u16,
-    /// Trackers in tiers (BEP 12): [`Image::trackers`](crate::image::Image::trackers). Only http and
-    /// https ones are asked.
+    /// Trackers in tiers (BEP 12): [`Image::trackers`](crate::image::Image::trackers). http, https and udp ones
+    /// are asked.
     pub tiers: Vec<Vec<Url>>,
     /// The session's HTTP client.
     pub http: HttpClient,
@@ -71,16 +77,23 @@ impl TrackerClient {
         peers: mpsc::Sender<SocketAddr>,
     ) -> TrackerHandle {
         let (wishes, received) = watch::channel(Wishes::default());
+        let counts = Arc::<AnnounceCounts>::default();
         let worker = Worker {
+            counts: counts.clone(),
             schedule: Schedule::new(&config.tiers, config.seed),
+            transports: Transports::new(config.http.clone(), config.seed),
             config,
             stats,
             peers,
             clock: SystemClock::start(),
             requests_seen: 0,
         };
-        let task = runtime.spawn(worker.run(received));
-        TrackerHandle { wishes, task }
+        let task = runtime.spawn(worker.run(received).in_current_span());
+        TrackerHandle {
+            wishes,
+            task,
+            counts,
+        }
     }
 }
 
@@ -89,6 +102,14 @@ impl TrackerClient {
 pub struct TrackerHandle {
     wishes: watch::Sender<Wishes>,
     task: JoinHandle<()>,
+    counts: Arc<AnnounceCounts>,
+}
+
+/// How announces ended so far.
+#[derive(Debug, Default)]
+pub(crate) struct AnnounceCounts {
+    pub(crate) answered: Counter,
+    pub(crate) failed: Counter,
 }
 
 impl TrackerHandle {
@@ -102,6 +123,10 @@ impl TrackerHandle {
     pub fn announce_now(&self) {
         self.wishes
             .send_modify(|w| w.requests = w.requests.wrapping_add(1));
+    }
+
+    pub(crate) fn counts(&self) -> &AnnounceCounts {
+        &self.counts
     }
 
     /// Tells the trackers that the peer leaves; takes at most three seconds.
@@ -121,8 +146,10 @@ struct Wishes {
 }
 
 struct Worker<S> {
+    counts: Arc<AnnounceCounts>,
     config: TrackerConfig,
     schedule: Schedule,
+    transports: Transports,
     stats: S,
     peers: mpsc::Sender<SocketAddr>,
     clock: SystemClock,
@@ -136,7 +163,8 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
             match self.schedule.next(self.clock.now()) {
                 Action::Announce { tracker, event } => {
                     let url = self.schedule.url(tracker).clone();
-                    let answer = self.announce(tracker, event, ANNOUNCE_TIMEOUT);
+                    let patience = self.schedule.patience(tracker, self.clock.now());
+                    let answer = self.announce(tracker, event, patience);
                     tokio::select! {
                         biased;
                         answer = answer => self.answered(tracker, &url, event, answer),
@@ -187,7 +215,7 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
             port: self.config.port,
             uploaded: stats.uploaded,
             downloaded: stats.downloaded,
-            left: stats.left,
+            left: stats.left.unwrap_or(UNKNOWN_LEFT),
             num_want: if event == Some(Event::Stopped) {
                 0
             } else {
@@ -197,21 +225,8 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
             event,
             tracker_id: self.schedule.tracker_id(tracker).map(<[u8]>::to_vec),
         };
-        let url = announce.url(self.schedule.url(tracker));
-        let answer = self.config.http.get(url, MAX_ANSWER_BYTES, timeout).await?;
-        let parsed = AnnounceAnswer::parse(&answer.body);
-        if answer.status.is_success() {
-            return parsed;
-        }
-        // The body may say why.
-        let why = match parsed {
-            Err(e) => e.to_string(),
-            Ok(_) => "check its URL".to_owned(),
-        };
-        Err(Error::new(
-            ErrorKind::Network,
-            format!("the tracker answered with {}: {why}", answer.status),
-        ))
+        let url = self.schedule.url(tracker);
+        self.transports.announce(url, announce, timeout).await
     }
 
     fn answered(
@@ -226,13 +241,15 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
         let host = url.host_str().unwrap_or_default();
         match answer {
             Err(e) => {
+                self.counts.failed.increment();
                 tracing::debug!("tracker {host}: {e}");
                 self.schedule.failed(tracker, now);
             }
             Ok(answer) => {
+                self.counts.answered.increment();
                 tracing::debug!("tracker {host}: {} peers", answer.peers.len());
                 let stats = (self.stats)();
-                let lonely = answer.peers.is_empty() && stats.peers == 0 && stats.left > 0;
+                let lonely = answer.peers.is_empty() && stats.peers == 0 && stats.left != Some(0);
                 self.schedule
                     .succeeded(tracker, event, &answer, lonely, now);
                 for peer in answer.peers {

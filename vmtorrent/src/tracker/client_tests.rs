@@ -50,7 +50,7 @@ fn client(
     };
     let left = left.clone();
     let stats = move || TransferStats {
-        left: left.load(Ordering::Relaxed),
+        left: Some(left.load(Ordering::Relaxed)),
         ..Default::default()
     };
     let (sender, receiver) = mpsc::channel(16);
@@ -133,11 +133,72 @@ async fn completion_is_told_once_and_a_dropped_handle_stops() {
 async fn a_dead_tracker_leads_to_the_next_tier() {
     let server = server();
     let tiers = vec![
-        vec!["udp://127.0.0.1:1/".parse().unwrap()],
+        vec!["wss://127.0.0.1:1/".parse().unwrap()],
         vec![dead(), dead()],
         vec![url(&server)],
     ];
     let (handle, _found) = client(1001, tiers, &missing(5));
+    until(&server, "i0e10:downloadedi0e10:incompletei1eeee").await;
+    handle.stop().await;
+}
+
+fn udp_url(server: &TrackerServerHandle) -> Url {
+    format!("udp://{}/announce", server.local_addr())
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn udp_and_http_peers_find_each_other_and_all_events_are_told() {
+    let server = server();
+    let left = missing(5);
+    let (first, mut found_by_first) = client(1001, vec![vec![udp_url(&server)]], &left);
+    until(&server, "i0e10:downloadedi0e10:incompletei1eeee").await;
+    let (second, mut found_by_second) = client(1002, vec![vec![url(&server)]], &missing(5));
+    assert_eq!(found_by_second.recv().await, at(1001));
+    left.store(0, Ordering::Relaxed);
+    first.completed();
+    assert_eq!(found_by_first.recv().await, at(1002));
+    until(&server, "i1e10:downloadedi1e10:incompletei1eeee").await;
+    first.stop().await;
+    second.stop().await;
+    assert_eq!(
+        scrape(&server).await,
+        "i0e10:downloadedi1e10:incompletei0eeee"
+    );
+}
+
+#[tokio::test]
+async fn both_transports_scrape_the_same_counts() {
+    let server = server();
+    let (handle, _found) = client(1001, vec![vec![udp_url(&server)]], &missing(5));
+    until(&server, "i0e10:downloadedi0e10:incompletei1eeee").await;
+    let expected = crate::tracker::SwarmCounts {
+        leechers: 1,
+        ..Default::default()
+    };
+    let http = HttpClient::new().unwrap();
+    for tracker in [url(&server), udp_url(&server)] {
+        let timeout = Duration::from_secs(20);
+        let counts = crate::tracker::scrape(&tracker, IMAGE, &http, 1, timeout).await;
+        assert_eq!(counts.unwrap(), Some(expected), "{tracker}");
+    }
+    handle.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_knows_no_length_yet_is_no_seed() {
+    let server = server();
+    let config = TrackerConfig {
+        info_hash: IMAGE,
+        peer_id: [7; 20],
+        port: 1003,
+        tiers: vec![vec![url(&server)]],
+        http: HttpClient::new().unwrap(),
+        seed: 1,
+    };
+    let (sender, _found) = mpsc::channel(16);
+    let handle = TrackerClient::spawn(&Handle::current(), config, TransferStats::default, sender);
     until(&server, "i0e10:downloadedi0e10:incompletei1eeee").await;
     handle.stop().await;
 }
@@ -152,7 +213,7 @@ async fn stopping_waits_for_no_tracker_that_does_not_answer() {
     let (handle, _found) = client(1001, vec![vec![tracker]], &missing(5));
     let begin = std::time::Instant::now();
     handle.stop().await;
-    assert!(begin.elapsed() < ANNOUNCE_TIMEOUT / 2);
+    assert!(begin.elapsed() < 2 * STOP_TIMEOUT);
 }
 
 #[tokio::test]

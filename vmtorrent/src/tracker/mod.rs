@@ -1,4 +1,4 @@
-//! HTTP trackers (BEP 3, 7, 12, 23, 48): how peers of one image find each other.
+//! Trackers over HTTP (BEP 3, 7, 12, 23, 48) and UDP (BEP 15, 41): how peers of one image find each other.
 //!
 //! [`TrackerClient`] is the session's side; [`TrackerServer`] is a small tracker for a publisher who
 //! runs none, as `vmtorrent seed --tracker` does. What they decide is plain data in `schedule` and
@@ -7,11 +7,15 @@
 mod announce;
 mod client;
 mod schedule;
+mod scrape;
 mod server;
 mod table;
+mod transport;
+mod udp;
 
 pub use crate::http::HttpClient;
 pub use client::{TrackerClient, TrackerConfig, TrackerHandle, TransferStats};
+pub use scrape::{SwarmCounts, scrape};
 pub use server::{TrackerServer, TrackerServerHandle, TrackerServerOptions};
 
 /// What an announce reports, other than that the peer is still there.

@@ -14,6 +14,10 @@ use crate::clock::Time;
 /// First pause of a peer that has found nobody, and first pause after a failure; each further one is
 /// twice as long.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// How long a tracker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The same over UDP when there is nobody else to ask: time to ask three times, as BEP 15 spaces it.
+const LONG_PATIENCE: Duration = Duration::from_secs(15 + 30 + 60);
 /// Longest pause after failures.
 const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
 
@@ -47,6 +51,13 @@ struct Tracker {
     due: Time,
 }
 
+impl Tracker {
+    /// Whether it isn't left alone for its failures.
+    fn may_be_asked(&self, now: Time) -> bool {
+        self.failures == 0 || now >= self.not_before
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -62,7 +73,7 @@ pub(super) enum Action {
 }
 
 impl Schedule {
-    /// The schedule for these tiers. Only http and https trackers are used.
+    /// The schedule for these tiers. Only http, https and udp trackers are used.
     pub(super) fn new(tiers: &[Vec<Url>], seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut trackers = Vec::new();
@@ -70,8 +81,8 @@ impl Schedule {
         for tier in tiers {
             let mut numbers = Vec::new();
             for url in tier {
-                if !matches!(url.scheme(), "http" | "https") {
-                    tracing::debug!("skipping a {} tracker: not supported yet", url.scheme());
+                if !matches!(url.scheme(), "http" | "https" | "udp") {
+                    tracing::debug!("skipping a {} tracker: not supported", url.scheme());
                     continue;
                 }
                 numbers.push(trackers.len());
@@ -106,6 +117,18 @@ impl Schedule {
         self.trackers[tracker].id.as_deref()
     }
 
+    /// How long this tracker is waited for. A datagram may be lost, and is sent again after 15 s; but while it is, a
+    /// tracker that answers would be better.
+    pub(super) fn patience(&self, number: usize, now: Time) -> Duration {
+        let other = |n: usize| n != number && self.trackers[n].may_be_asked(now);
+        let alone = !(0..self.trackers.len()).any(other);
+        if alone && self.trackers[number].url.scheme() == "udp" {
+            LONG_PATIENCE
+        } else {
+            PATIENCE
+        }
+    }
+
     /// From now on trackers are told that the image is complete.
     pub(super) fn complete(&mut self) {
         self.completed = true;
@@ -127,7 +150,7 @@ impl Schedule {
         let mut retry: Option<Time> = None;
         for &number in self.tiers.iter().flatten() {
             let tracker = &self.trackers[number];
-            if tracker.failures > 0 && now < tracker.not_before {
+            if !tracker.may_be_asked(now) {
                 retry = Some(retry.map_or(tracker.not_before, |t| t.min(tracker.not_before)));
                 continue;
             }
@@ -317,6 +340,18 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_datagram_is_waited_for_only_when_nobody_else_can_be_asked() {
+        let alone = schedule(&[&["udp://a:1/"]]);
+        assert_eq!(alone.patience(0, at(0)), LONG_PATIENCE);
+        assert_eq!(schedule(&[&["http://a/"]]).patience(0, at(0)), PATIENCE);
+        let mut two = schedule(&[&["udp://a:1/"], &["http://b/"]]);
+        assert_eq!(two.patience(0, at(0)), PATIENCE);
+        two.failed(1, at(0));
+        assert_eq!(two.patience(0, at(0)), LONG_PATIENCE);
+        assert_eq!(two.patience(0, at(60)), PATIENCE);
+    }
+
+    #[test]
     fn a_dead_tracker_is_left_alone_ever_longer() {
         let mut s = schedule(&[&["http://a/"]]);
         let mut now = at(0);
@@ -350,13 +385,13 @@ mod tests {
     fn tiers_are_shuffled_by_the_seed_and_other_schemes_left_out() {
         let tier: Vec<Url> = (0..8)
             .map(|i| Url::parse(&format!("http://{i}.example/")).unwrap())
-            .chain([Url::parse("udp://x:1/").unwrap()])
+            .chain([Url::parse("wss://x:1/").unwrap()])
             .collect();
         let order = |seed| Schedule::new(std::slice::from_ref(&tier), seed).tiers;
         assert_eq!(order(1), order(1));
         assert_ne!(order(1), order(2));
         assert_eq!(order(1)[0].len(), 8);
-        assert_eq!(schedule(&[&["udp://x:1/"]]).next(at(0)), Action::Nothing);
+        assert_eq!(schedule(&[&["wss://x:1/"]]).next(at(0)), Action::Nothing);
         assert_eq!(schedule(&[]).next(at(0)), Action::Nothing);
     }
 }

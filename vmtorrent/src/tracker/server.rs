@@ -1,4 +1,4 @@
-//! Invariant: a stranger costs one connection, 16 KiB and ten seconds at most, and gets an answer even to nonsense.
+//! Invariant: a stranger costs one connection, 16 KiB and ten seconds at most, or one datagram, and gets an answer over HTTP even to nonsense.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,13 +15,14 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::Event;
-use super::table::{PeerTable, Query};
+use super::table::{Counts, PeerTable, Query};
+use super::udp::{Desk, MAX_REQUEST, UdpService};
 use crate::bencode::Encoder;
 use crate::clock::SystemClock;
 use crate::image::InfoHash;
@@ -55,6 +56,8 @@ pub struct TrackerServerOptions {
     pub max_connections: usize,
     /// What the random choice of peers starts from.
     pub seed: u64,
+    /// What connection ids over UDP are made of, unknown to others; `None`: random bytes.
+    pub secret: Option<[u8; 20]>,
 }
 
 impl Default for TrackerServerOptions {
@@ -67,16 +70,20 @@ impl Default for TrackerServerOptions {
             timeout: Duration::from_secs(10),
             max_connections: 512,
             seed: 0,
+            secret: None,
         }
     }
 }
 
-/// A small HTTP tracker (BEP 3, 7, 23, 48) for a publisher who runs no other: `/announce` and `/scrape`.
+/// A small tracker for a publisher who runs no other: over HTTP (BEP 3, 7, 23, 48; `/announce` and `/scrape`) and, on
+/// the same port, over UDP (BEP 15).
 ///
 /// Peers are kept in memory and forgotten after three intervals of silence.
 #[derive(Debug)]
 pub struct TrackerServer {
     listener: TcpListener,
+    /// None when another program has that port for UDP.
+    datagrams: Option<std::net::UdpSocket>,
     address: SocketAddr,
     options: TrackerServerOptions,
 }
@@ -95,11 +102,20 @@ impl TrackerServer {
                 e,
             )
         };
-        let listener = TcpListener::bind(address).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
+        let (mut listener, mut datagrams) = bind_both(address).map_err(failed)?;
+        // A free port may be taken for UDP: there are others.
+        for _ in 0..8 {
+            if address.port() == 0 && datagrams.is_none() {
+                (listener, datagrams) = bind_both(address).map_err(failed)?;
+            }
+        }
+        if datagrams.is_none() {
+            tracing::warn!("the tracker answers over HTTP only: its port is taken for UDP");
+        }
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self {
             listener,
+            datagrams,
             address,
             options,
         })
@@ -118,7 +134,11 @@ impl TrackerServer {
         let _context = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(self.listener)
             .map_err(|e| Error::io(format!("cannot listen on {}", self.address), e))?;
+        let datagrams = self.datagrams.map(UdpSocket::from_std).transpose();
+        let datagrams = datagrams
+            .map_err(|e| Error::io(format!("cannot listen on {} (UDP)", self.address), e))?;
         let options = self.options;
+        let service = UdpService::new(options.secret.unwrap_or_else(rand::random));
         let shared = Arc::new(Shared {
             table: Mutex::new(PeerTable::new(
                 &options.images,
@@ -136,7 +156,8 @@ impl TrackerServer {
             let slots = Arc::new(Semaphore::new(options.max_connections.max(1)));
             let mut end = stopped.clone();
             tokio::select! {
-                () = accept(listener, shared, slots, stopped) => {}
+                () = accept(listener, shared.clone(), slots, stopped) => {}
+                () = serve_datagrams(datagrams, &service, &shared) => {}
                 _ = end.changed() => {}
             }
         });
@@ -250,8 +271,7 @@ impl Shared {
             Ok(query) => query,
             Err(what) => return failure(StatusCode::BAD_REQUEST, what),
         };
-        let found = self.table.lock().announce(&query, self.clock.now());
-        let Some((peers, counts)) = found else {
+        let Some((peers, counts)) = Desk::announce(self, &query) else {
             // Clients read the reason only if the status is good.
             return failure(StatusCode::OK, "this image is not tracked here");
         };
@@ -315,6 +335,77 @@ impl Shared {
             });
         }))
     }
+}
+
+impl Desk for Shared {
+    fn announce(&self, query: &Query) -> Option<(Vec<SocketAddr>, Counts)> {
+        self.table.lock().announce(query, self.clock.now())
+    }
+
+    fn counts(&self, image: &InfoHash) -> Option<Counts> {
+        self.table.lock().counts(image, self.clock.now())
+    }
+
+    fn interval(&self) -> u64 {
+        self.interval
+    }
+}
+
+/// The port for TCP, and for UDP unless that is taken.
+fn bind_both(address: SocketAddr) -> std::io::Result<(TcpListener, Option<std::net::UdpSocket>)> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let datagrams = std::net::UdpSocket::bind(listener.local_addr()?).ok();
+    if let Some(datagrams) = &datagrams {
+        datagrams.set_nonblocking(true)?;
+    }
+    Ok((listener, datagrams))
+}
+
+/// Answers datagrams one after the other: each costs a look into the table.
+async fn serve_datagrams(socket: Option<UdpSocket>, service: &UdpService, shared: &Shared) {
+    let Some(socket) = socket else {
+        return std::future::pending().await;
+    };
+    let mut buffer = [0; MAX_REQUEST];
+    loop {
+        let (length, from) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(e) => {
+                tracing::debug!("tracker: cannot receive a datagram: {e}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let local = || own_address(&socket, from);
+        let now = shared.clock.now();
+        if let Some(answer) = service.answer(now, &buffer[..length], from, local, shared) {
+            // What can't be sent is as good as lost: the peer asks again.
+            let _ = socket.try_send_to(&answer, from);
+        }
+    }
+}
+
+/// Our address as this peer reaches it. A socket that takes any address does not tell: the system knows which one it
+/// would use.
+fn own_address(socket: &UdpSocket, peer: SocketAddr) -> IpAddr {
+    let bound = socket.local_addr().map(|a| a.ip().to_canonical());
+    if let Ok(ip) = bound
+        && !ip.is_unspecified()
+    {
+        return ip;
+    }
+    let ask = || {
+        let any: SocketAddr = match peer {
+            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+            SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
+        };
+        let probe = std::net::UdpSocket::bind(any)?;
+        // Sends nothing.
+        probe.connect(peer)?;
+        Ok::<_, std::io::Error>(probe.local_addr()?.ip().to_canonical())
+    };
+    ask().unwrap_or(peer.ip())
 }
 
 /// The parameters of an announce, or what is wrong with them.

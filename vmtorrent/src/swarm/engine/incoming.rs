@@ -1,7 +1,7 @@
 //! What peers say. Invariant: nothing that a peer says is believed beyond what BEP 3 lets it say, and
 //! what breaks the protocol ends the connection.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::{Assembly, DisconnectReason, Engine, MAX_REQUEST};
 use crate::Bitfield;
@@ -24,20 +24,57 @@ impl Engine {
     }
 
     pub(super) fn on_bitfield(&mut self, now: Time, key: PeerKey, bits: &[u8]) {
-        let Some(field) = Bitfield::from_wire(bits, self.image.geometry().piece_count()) else {
-            let reason = "BITFIELD of a wrong length".to_owned();
-            self.disconnect(now, key, DisconnectReason::Protocol(reason));
-            return;
-        };
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return;
-        };
-        if std::mem::replace(&mut peer.said_field, true) {
-            let reason = "a second BITFIELD".to_owned();
+        match Bitfield::from_wire(bits, self.image.geometry().piece_count()) {
+            Some(field) => self.on_field(now, key, field),
+            None => {
+                let reason = "BITFIELD of a wrong length".to_owned();
+                self.disconnect(now, key, DisconnectReason::Protocol(reason));
+            }
+        }
+    }
+
+    /// A message of the fast extension (BEP 6).
+    pub(super) fn on_fast(&mut self, now: Time, key: PeerKey, message: &WireMessage) {
+        if self.peers.get(&key).is_none_or(|p| !p.fast) {
+            let reason = "the fast extension was not agreed on".to_owned();
             self.disconnect(now, key, DisconnectReason::Protocol(reason));
             return;
         }
-        self.picker.set_field(key, field);
+        let pieces = self.image.geometry().piece_count();
+        match *message {
+            WireMessage::HaveAll => self.on_field(now, key, Bitfield::full(pieces)),
+            WireMessage::HaveNone => self.on_field(now, key, Bitfield::new(pieces)),
+            WireMessage::Reject(request) => self.on_reject(now, key, request),
+            WireMessage::AllowedFast(piece) if piece < pieces => {
+                if let Some(peer) = self.peers.get_mut(&key) {
+                    peer.allow_fast(PieceIndex(piece));
+                }
+                if self.picker.has_free(Band::Demand) {
+                    self.schedule(now);
+                }
+            }
+            // A hint about another's disk: our order is the guest's.
+            _ => {}
+        }
+    }
+
+    /// What a peer has. aria2 says it again in place of many HAVEs; what is said later adds to what was said before.
+    fn on_field(&mut self, now: Time, key: PeerKey, field: Bitfield) {
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
+        if !std::mem::replace(&mut peer.said_field, true) {
+            self.picker.set_field(key, field);
+        } else {
+            // The work is bounded by the pieces that are new and by the bytes that came.
+            let new: Vec<_> = field.ones().filter(|p| !self.picker.has(key, *p)).collect();
+            if new.is_empty() {
+                return;
+            }
+            for piece in new {
+                self.picker.add_have(key, piece);
+            }
+        }
         self.after_news(now, key);
     }
 
@@ -80,19 +117,43 @@ impl Engine {
             return;
         }
         if self.peers.get(&key).is_none_or(|p| p.we_choke) {
+            self.reject(now, key, request);
             return;
         }
         if !self.have.get(piece) {
-            self.refuse(now, key, piece);
+            self.refuse(now, key, request);
             return;
         }
-        self.uploads.push(key, request);
-        self.pump_uploads(now);
+        if self.uploads.push(key, request) {
+            self.pump_uploads(now);
+        } else {
+            self.reject(now, key, request);
+        }
+    }
+
+    /// A peer takes a request back. With the fast extension each request is answered, this one too.
+    pub(super) fn on_cancel(&mut self, now: Time, key: PeerKey, request: WireRequest) {
+        if self.uploads.cancel(key, request) {
+            self.reject(now, key, request);
+        }
+    }
+
+    /// Tells a peer that a request will not be answered, if it knows the fast extension.
+    fn reject(&mut self, now: Time, key: PeerKey, request: WireRequest) -> bool {
+        let fast = self.peers.get(&key).is_some_and(|p| p.fast);
+        if fast {
+            self.send(now, key, WireMessage::Reject(request));
+        }
+        fast
     }
 
     /// A block can't be served. Without the fast extension nobody can be told so, and the peer would wait
     /// for it; when it connects again, it sees what we really have.
-    pub(super) fn refuse(&mut self, now: Time, key: PeerKey, piece: PieceIndex) {
+    pub(super) fn refuse(&mut self, now: Time, key: PeerKey, request: WireRequest) {
+        if self.reject(now, key, request) {
+            return;
+        }
+        let piece = PieceIndex(request.piece);
         let reason = format!("piece {piece} can't be served");
         self.disconnect(now, key, DisconnectReason::Protocol(reason));
     }
@@ -117,12 +178,14 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
-        // A block may cross the CANCEL that takes its request back: it is as good as any.
-        if let Some(outstanding) = peer.outstanding.remove(&block) {
-            peer.path.on_receive(now, &outstanding.mark);
-            // Another answer is due only if something is still asked for.
-            peer.unanswered_since = (!peer.outstanding.is_empty()).then_some(now);
-            peer.snubbed = false;
+        if !peer.note_block(now, block) {
+            // Nobody asked it for this block, so it is no answer, and may be meant to spoil a piece.
+            self.traffic.wasted += data.len() as u64;
+            if peer.floods() {
+                let reason = "many blocks that nobody asked for".to_owned();
+                self.disconnect(now, key, DisconnectReason::Protocol(reason));
+            }
+            return;
         }
         match self.picker.receive(key, block) {
             BlockArrival::Unwanted => self.traffic.wasted += data.len() as u64,
@@ -159,30 +222,30 @@ impl Engine {
             .entry(block.piece)
             .or_insert_with(|| Assembly {
                 data: BytesMut::zeroed(length),
-                contributors: Vec::new(),
+                kept: Bytes::new(),
+                givers: vec![None; length.div_ceil(BLOCK_LENGTH as usize)],
                 received: [0; 4],
             });
         let begin = block.block as usize * BLOCK_LENGTH as usize;
         assembly.data[begin..begin + data.len()].copy_from_slice(data);
         assembly.received[band.index()] += data.len() as u64;
-        if !assembly.contributors.contains(&key) {
-            assembly.contributors.push(key);
+        if let Some(giver) = assembly.givers.get_mut(block.block as usize) {
+            *giver = Some(key);
         }
         if complete {
-            let data = std::mem::take(&mut assembly.data).freeze();
+            assembly.kept = std::mem::take(&mut assembly.data).freeze();
+            let data = assembly.kept.clone();
             self.outputs.push(Output::Store(block.piece, data));
         }
     }
 
-    /// What came of a piece was in vain; gives who sent it.
-    pub(super) fn forget_assembly(&mut self, piece: PieceIndex) -> Vec<PeerKey> {
-        let Some(assembly) = self.assembly.remove(&piece) else {
-            return Vec::new();
-        };
+    /// What came of a piece was in vain.
+    pub(super) fn forget_assembly(&mut self, piece: PieceIndex) -> Option<Assembly> {
+        let assembly = self.assembly.remove(&piece)?;
         for (fetched, received) in self.traffic.fetched.iter_mut().zip(assembly.received) {
             *fetched -= received;
             self.traffic.wasted += received;
         }
-        assembly.contributors
+        Some(assembly)
     }
 }

@@ -3,7 +3,10 @@
 //! Invariant: no I/O, no clock, no randomness of its own. Every call takes `now`; what is to be done
 //! comes out as [`Output`]s, in order. A driver carries them out; a simulator could as well.
 
+mod evidence;
 mod incoming;
+mod metadata;
+mod outcome;
 mod peer;
 mod requests;
 
@@ -15,10 +18,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use self::evidence::Evidence;
+pub(crate) use self::peer::Abilities;
 use self::peer::Peer;
 use super::limiter::Limiter;
+use super::metadata::MetadataServe;
 use super::upload::UploadQueue;
-use super::wire::{ExtendedHello, WireMessage, WireRequest};
+use super::wire::{ExtendedHello, UT_METADATA, WireMessage, WireRequest};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::image::{BlockIndex, Image, PieceClass, PieceIndex};
@@ -74,9 +80,11 @@ pub(crate) struct Engine {
     peers: BTreeMap<PeerKey, Peer>,
     next_key: usize,
     uploads: UploadQueue,
+    metadata: MetadataServe,
     /// What we tell others that we have: also zeros and duplicates.
     have: Bitfield,
     assembly: HashMap<PieceIndex, Assembly>,
+    evidence: Evidence,
     duplicates: HashMap<PieceIndex, Vec<PieceIndex>>,
     fill: Fill,
     last_demand: Option<Time>,
@@ -94,9 +102,22 @@ pub(crate) struct Engine {
 /// A piece whose blocks are coming in.
 struct Assembly {
     data: BytesMut,
-    contributors: Vec<PeerKey>,
+    /// The whole, while it is being checked and stored.
+    kept: Bytes,
+    /// Who sent each block.
+    givers: Vec<Option<PeerKey>>,
     /// Bytes received, by band.
     received: [u64; 4],
+}
+
+impl Assembly {
+    /// Everybody who sent a block, once.
+    fn contributors(&self) -> Vec<PeerKey> {
+        let mut keys: Vec<PeerKey> = self.givers.iter().copied().flatten().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
 }
 
 /// What an engine starts from.
@@ -119,10 +140,6 @@ const SNUB: Duration = Duration::from_secs(20);
 const UNANSWERED: Duration = Duration::from_secs(60);
 /// With [`Fill::Idle`], how long after the last demand the background rests.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
-/// How long nothing is requested after a piece could not be stored, at first and at the most.
-const STORAGE_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_STORAGE_PAUSE: Duration = Duration::from_secs(10);
-const MAX_STRIKES: u32 = 3;
 /// Longest block that a peer may ask for.
 const MAX_REQUEST: u32 = 128 << 10;
 
@@ -150,8 +167,10 @@ impl Engine {
             peers: BTreeMap::new(),
             next_key: 0,
             uploads: UploadQueue::default(),
+            metadata: MetadataServe::new(image.info_bytes().clone()),
             have,
             assembly: HashMap::new(),
+            evidence: Evidence::default(),
             duplicates,
             fill,
             last_demand: None,
@@ -203,25 +222,31 @@ impl Engine {
         now: Time,
         address: SocketAddr,
         connect_time: Option<Duration>,
-        extended: bool,
+        abilities: Abilities,
     ) -> PeerKey {
         let key = PeerKey(self.next_key);
         self.next_key += 1;
-        let mut peer = Peer::new(now, address, connect_time);
+        let mut peer = Peer::new(now, address, connect_time, abilities.fast);
         // Unchoked at once: the first request then costs one round trip less.
         peer.we_choke = false;
         self.peers.insert(key, peer);
         self.picker.add_peer(key);
-        // The BITFIELD must be the first message (BEP 3).
-        if self.have.count_ones() > 0 {
+        // What we have must be the first message (BEP 3); with the fast extension it must be said (BEP 6).
+        if abilities.fast && self.have.is_full() {
+            self.send(now, key, WireMessage::HaveAll);
+        } else if abilities.fast && self.have.count_ones() == 0 {
+            self.send(now, key, WireMessage::HaveNone);
+        } else if self.have.count_ones() > 0 {
             let bits = Bytes::from(self.have.to_wire());
             self.send(now, key, WireMessage::Bitfield(bits));
         }
-        if extended {
+        if abilities.extended {
             let hello = ExtendedHello {
                 client: Some(concat!("libvmtorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
                 request_queue: Some(UploadQueue::MAX_REQUESTS as u32),
                 listen_port: Some(self.listen_port).filter(|p| *p != 0),
+                metadata_size: Some(self.metadata.size()),
+                ut_metadata: Some(UT_METADATA),
             };
             self.send(now, key, WireMessage::ExtendedHello(hello));
         }
@@ -237,6 +262,7 @@ impl Engine {
         self.peers.remove(&key);
         self.picker.remove_peer(key);
         self.uploads.remove(key);
+        self.metadata.remove(key);
         self.schedule(now);
         self.pump_uploads(now);
     }
@@ -251,9 +277,12 @@ impl Engine {
             WireMessage::KeepAlive | WireMessage::Unknown(_) => {}
             WireMessage::Choke => {
                 peer.chokes_us = true;
-                peer.drop_all_requests();
-                self.picker.release(key);
-                self.schedule(now);
+                // With the fast extension each request is still answered, if only by a reject.
+                if !peer.fast {
+                    peer.drop_all_requests();
+                    self.picker.release(key);
+                    self.schedule(now);
+                }
             }
             WireMessage::Unchoke => {
                 peer.chokes_us = false;
@@ -270,9 +299,12 @@ impl Engine {
             WireMessage::Have(piece) => self.on_have(now, key, PieceIndex(piece)),
             WireMessage::Bitfield(bits) => self.on_bitfield(now, key, &bits),
             WireMessage::Request(request) => self.on_request(now, key, request),
-            WireMessage::Cancel(request) => {
-                self.uploads.cancel(key, request);
-            }
+            WireMessage::Cancel(request) => self.on_cancel(now, key, request),
+            WireMessage::HaveAll
+            | WireMessage::HaveNone
+            | WireMessage::Suggest(_)
+            | WireMessage::Reject(_)
+            | WireMessage::AllowedFast(_) => self.on_fast(now, key, &message),
             WireMessage::Piece { piece, begin, data } => {
                 self.on_block(now, key, piece, begin, &data);
             }
@@ -280,7 +312,9 @@ impl Engine {
                 if let Some(limit) = hello.request_queue {
                     peer.request_limit = (limit as usize).clamp(1, 2000);
                 }
+                self.metadata.hello(now, key, hello.ut_metadata);
             }
+            WireMessage::Metadata { message, .. } => self.on_metadata(now, key, message),
         }
     }
 
@@ -288,7 +322,7 @@ impl Engine {
     pub(crate) fn block_sent(&mut self, now: Time, key: PeerKey, request: WireRequest, sent: bool) {
         self.uploads.sent(key, u64::from(request.length));
         if !sent {
-            self.refuse(now, key, PieceIndex(request.piece));
+            self.refuse(now, key, request);
             return;
         }
         self.traffic.uploaded += u64::from(request.length);
@@ -296,87 +330,6 @@ impl Engine {
             peer.last_sent = now;
         }
         self.pump_uploads(now);
-    }
-
-    /// A piece was verified and stored.
-    pub(crate) fn stored(&mut self, now: Time, piece: PieceIndex) {
-        if let Some(assembly) = self.assembly.remove(&piece) {
-            for key in assembly.contributors {
-                if let Some(peer) = self.peers.get_mut(&key) {
-                    peer.strikes = 0;
-                }
-            }
-        }
-        self.storage_pause = None;
-        self.picker.have(piece);
-        self.announce(now, piece);
-        for duplicate in self.duplicates.get(&piece).cloned().unwrap_or_default() {
-            self.announce(now, duplicate);
-        }
-        self.outputs.push(Output::Ready(piece));
-        if self.is_complete() {
-            self.outputs.push(Output::Completed);
-            self.leave_seeds(now);
-        }
-    }
-
-    /// The hash of a piece was wrong.
-    pub(crate) fn mismatched(&mut self, now: Time, piece: PieceIndex) {
-        let contributors = self.forget_assembly(piece);
-        let alone = contributors.len() == 1;
-        for key in &contributors {
-            let Some(peer) = self.peers.get_mut(key) else {
-                continue;
-            };
-            peer.strikes += 1;
-            if alone || peer.strikes >= MAX_STRIKES {
-                self.disconnect(now, *key, DisconnectReason::BadData);
-            }
-        }
-        // Several gave it: one of those with the fewest strikes gives all of it, and is known by that.
-        let strikes = |key: &PeerKey| self.peers.get(key).map(|p| p.strikes);
-        let next = contributors
-            .iter()
-            .filter(|k| strikes(k).is_some())
-            .min_by_key(|k| strikes(k));
-        if let Some(next) = next.copied() {
-            self.picker.confine(piece, next);
-        }
-        self.picker.lost(piece);
-        self.schedule(now);
-    }
-
-    /// A piece could not be stored (disk full, I/O error): it is fetched again when it is wanted again.
-    pub(crate) fn not_stored(&mut self, now: Time, piece: PieceIndex) {
-        self.forget_assembly(piece);
-        self.picker.lost(piece);
-        // A full disk must not become a loop of downloads: nothing is requested for a while, and for
-        // longer each time.
-        let pause = self
-            .storage_pause
-            .map_or(STORAGE_PAUSE, |(_, last)| last * 2);
-        let pause = pause.min(LONGEST_STORAGE_PAUSE);
-        self.storage_pause = Some((now + pause, pause));
-        self.wake(now + pause);
-    }
-
-    /// A piece that we had turned out to be damaged.
-    pub(crate) fn damaged(&mut self, now: Time, piece: PieceIndex) {
-        if self.picker.is_missing(piece) {
-            // Somebody else found it out before.
-            return;
-        }
-        self.assembly.remove(&piece);
-        self.have.set(piece, false);
-        for duplicate in self.duplicates.get(&piece).cloned().unwrap_or_default() {
-            self.have.set(duplicate, false);
-        }
-        self.picker.lost(piece);
-        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
-        for key in keys {
-            self.show_interest(now, key);
-        }
-        self.schedule(now);
     }
 
     /// Reads wait for these pieces (canonical ones). Gives those that are already here.
@@ -422,6 +375,7 @@ impl Engine {
             self.keep_house(now);
         }
         self.schedule(now);
+        self.pump_metadata(now);
         self.pump_uploads(now);
     }
 
@@ -447,6 +401,7 @@ impl Engine {
                 .map(|(block, _)| *block)
                 .collect();
             let unanswered_since = peer.unanswered_since;
+            self.forget_old_answers(now, key);
             for block in late {
                 self.cancel(now, key, block);
                 self.picker.give_up(key, block);
@@ -461,32 +416,6 @@ impl Engine {
                 .is_some_and(|p| now.since(p.last_sent) > KEEP_ALIVE);
             if quiet {
                 self.send(now, key, WireMessage::KeepAlive);
-            }
-        }
-    }
-
-    /// Tells every peer that lacks it that we have a piece now.
-    fn announce(&mut self, now: Time, piece: PieceIndex) {
-        if !self.have.set(piece, true) {
-            return;
-        }
-        let lacks = |key: &PeerKey| !self.picker.has(*key, piece);
-        let keys: Vec<PeerKey> = self.peers.keys().copied().filter(lacks).collect();
-        for key in keys {
-            self.send(now, key, WireMessage::Have(piece.0));
-        }
-    }
-
-    /// We have everything: peers that have it too are of no use to us, nor we to them.
-    fn leave_seeds(&mut self, now: Time) {
-        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
-        for key in keys {
-            if self.picker.field(key).is_some_and(Bitfield::is_full) {
-                self.disconnect(now, key, DisconnectReason::BothSeeds);
-            } else if let Some(peer) = self.peers.get_mut(&key)
-                && std::mem::take(&mut peer.we_are_interested)
-            {
-                self.send(now, key, WireMessage::NotInterested);
             }
         }
     }
@@ -528,6 +457,12 @@ impl Engine {
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_keepalive;

@@ -35,11 +35,14 @@ pub(super) struct Node {
     pub(super) liar: bool,
     /// Swallows requests.
     pub(super) mute: bool,
+    /// Knows the fast extension.
+    pub(super) fast: bool,
     /// Can't store anything.
     pub(super) full_disk: bool,
     /// Can't read this piece.
     pub(super) unreadable: Option<u32>,
     pub(super) disconnects: Vec<DisconnectReason>,
+    pub(super) rejects_sent: usize,
 }
 
 #[derive(Debug)]
@@ -102,9 +105,11 @@ impl Net {
             ready: BTreeMap::new(),
             liar: false,
             mute: false,
+            fast: true,
             full_disk: false,
             unreadable: None,
             disconnects: Vec::new(),
+            rejects_sent: 0,
         });
         self.nodes.len() - 1
     }
@@ -112,10 +117,16 @@ impl Net {
     pub(super) fn link(&mut self, a: usize, b: usize) {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let rtt = Some(self.delay * 2);
-        let ka = self.nodes[a].engine.connected(self.now, address, rtt, true);
+        let abilities = Abilities {
+            extended: true,
+            fast: self.nodes[a].fast && self.nodes[b].fast,
+        };
+        let ka = self.nodes[a]
+            .engine
+            .connected(self.now, address, rtt, abilities);
         let kb = self.nodes[b]
             .engine
-            .connected(self.now, address, None, true);
+            .connected(self.now, address, None, abilities);
         self.nodes[a].links.insert(ka, (b, kb));
         self.nodes[b].links.insert(kb, (a, ka));
         self.collect(a);
@@ -151,6 +162,8 @@ impl Net {
         for output in self.nodes[n].engine.take_outputs() {
             match output {
                 Output::Send(key, message) => {
+                    let reject = matches!(message, WireMessage::Reject(_));
+                    self.nodes[n].rejects_sent += usize::from(reject);
                     self.transmit(n, key, message, 20);
                 }
                 Output::SendBlock(_, _) if self.nodes[n].mute => {}

@@ -1,12 +1,12 @@
-//! Invariant: what is outstanding at a peer is exactly what the picker notes as asked of it, and what the path counts
-//! as in flight.
+//! Invariant: what is outstanding at a peer is what the path counts as in flight; the picker notes it as asked of the
+//! peer, and beside it only what was taken back and is still owed an answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::Time;
-use crate::image::BlockIndex;
+use crate::image::{BlockIndex, PieceIndex};
 use crate::swarm::path::{PathEstimator, SendMark};
 
 /// A request that was sent and not answered.
@@ -15,6 +15,31 @@ pub(super) struct Outstanding {
     pub(super) mark: SendMark,
     /// From when on the block counts as late: twice what was expected when it was asked for.
     pub(super) late_at: Time,
+    pub(super) bytes: u32,
+    /// That it is late was noted.
+    late: bool,
+    /// Which of our requests this was.
+    order: u64,
+    /// It was asked for below the demand band, so demand may push it out.
+    pub(super) gives_way: bool,
+}
+
+/// A request that we took back. Its block may have been under way already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TakenBack {
+    pub(super) mark: SendMark,
+    pub(super) at: Time,
+    /// The picker still counts the block as asked of the peer, until the peer says which it is: the block, or a reject.
+    pub(super) owed: bool,
+}
+
+/// What a peer said of itself in its handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Abilities {
+    /// It knows extension messages (BEP 10).
+    pub(crate) extended: bool,
+    /// It knows the fast extension (BEP 6).
+    pub(crate) fast: bool,
 }
 
 /// The state of one connection, as BEP 3 has it, and what we know of the path.
@@ -29,9 +54,23 @@ pub(super) struct Peer {
     /// Requests that it keeps queued.
     pub(super) request_limit: usize,
     pub(super) path: PathEstimator,
+    pub(super) fast: bool,
     pub(super) outstanding: HashMap<BlockIndex, Outstanding>,
+    /// Bytes of what is outstanding that demand may push out.
+    giving_way: u64,
+    requests_made: u64,
+    pub(super) taken_back: HashMap<BlockIndex, TakenBack>,
+    /// Pieces that it said it has and then rejected, and when.
+    pub(super) refused: HashMap<PieceIndex, Time>,
+    /// Pieces that we may ask for although it chokes us.
+    allowed_fast: HashSet<PieceIndex>,
+    /// Blocks that it sent and that nobody had asked it for, and those that somebody had.
+    pub(super) unsolicited: u64,
+    pub(super) answered: u64,
     /// It left requests unanswered for long: it gets one at a time until it delivers.
     pub(super) snubbed: bool,
+    /// Blocks of demand that were late since it last delivered one.
+    lates: u32,
     pub(super) last_received: Time,
     /// When the first of the requests went out that nothing has answered since.
     pub(super) unanswered_since: Option<Time>,
@@ -44,8 +83,19 @@ pub(super) struct Peer {
 impl Peer {
     /// What is assumed of a peer that does not say how many requests it keeps.
     const DEFAULT_REQUEST_LIMIT: usize = 250;
+    /// Requests taken back that are remembered; a block that comes of another counts as unsolicited.
+    const MAX_TAKEN_BACK: usize = 2048;
+    const MAX_DOUBLINGS: u32 = 6;
+    const MAX_ALLOWED_FAST: usize = 64;
+    /// Blocks that nobody asked for which are borne beside a sixteenth of the others.
+    const MAX_UNSOLICITED: u64 = 256;
 
-    pub(super) fn new(now: Time, address: SocketAddr, connect_time: Option<Duration>) -> Self {
+    pub(super) fn new(
+        now: Time,
+        address: SocketAddr,
+        connect_time: Option<Duration>,
+        fast: bool,
+    ) -> Self {
         Self {
             address,
             chokes_us: true,
@@ -54,8 +104,17 @@ impl Peer {
             is_interested: false,
             request_limit: Self::DEFAULT_REQUEST_LIMIT,
             path: PathEstimator::new(now, connect_time),
+            fast,
             outstanding: HashMap::new(),
+            giving_way: 0,
+            requests_made: 0,
+            taken_back: HashMap::new(),
+            refused: HashMap::new(),
+            allowed_fast: HashSet::new(),
+            unsolicited: 0,
+            answered: 0,
             snubbed: false,
+            lates: 0,
             last_received: now,
             unanswered_since: None,
             last_sent: now,
@@ -64,59 +123,187 @@ impl Peer {
         }
     }
 
-    /// Bytes that may be requested on top of what is in flight, keeping to `target` bytes.
-    fn room_below(&self, target: u64, bytes: u32) -> bool {
-        !self.chokes_us
-            && self.outstanding.len() < self.request_limit
-            && (self.outstanding.is_empty() || self.path.in_flight() + u64::from(bytes) <= target)
+    /// It allows one more piece to be asked for while it chokes us. What goes beyond the bound is forgotten.
+    pub(super) fn allow_fast(&mut self, piece: PieceIndex) {
+        if self.allowed_fast.len() < Self::MAX_ALLOWED_FAST {
+            self.allowed_fast.insert(piece);
+        }
+    }
+
+    /// Whether one more request fits below `target` bytes when `queued` bytes count as in flight.
+    fn fits(&self, queued: u64, target: u64, bytes: u32) -> bool {
+        self.outstanding.len() < self.request_limit
+            && (self.outstanding.is_empty() || queued + u64::from(bytes) <= target)
+    }
+
+    /// Bytes to keep requested.
+    fn target(&self, now: Time) -> u64 {
+        if self.snubbed {
+            0
+        } else {
+            self.path.target(now)
+        }
     }
 
     /// Whether a request of a lower band fits: the queue is kept near bandwidth x round trip.
     pub(super) fn has_room(&self, now: Time, bytes: u32) -> bool {
-        let target = if self.snubbed {
-            0
-        } else {
-            self.path.target(now)
-        };
-        self.room_below(target, bytes)
+        !self.chokes_us && self.fits(self.path.in_flight(), self.target(now), bytes)
     }
 
     /// Whether a demand request fits: it may go on top of a queue that lower bands filled, once over.
-    pub(super) fn has_demand_room(&self, now: Time, bytes: u32) -> bool {
-        let target = if self.snubbed {
-            0
-        } else {
-            self.path.target(now) * 2
-        };
-        self.room_below(target, bytes)
+    pub(super) fn has_demand_room(&self, now: Time, piece: PieceIndex, bytes: u32) -> bool {
+        (!self.chokes_us || self.allowed_fast.contains(&piece))
+            && self.fits(self.queued_before_demand(), self.target(now) * 2, bytes)
+    }
+
+    /// What would be before a demand request: all that is in flight, less what is still queued and gives way.
+    fn queued_before_demand(&self) -> u64 {
+        let in_flight = self.path.in_flight();
+        if !self.fast {
+            return in_flight;
+        }
+        in_flight
+            .saturating_sub(self.giving_way)
+            .max(in_flight.min(self.path.pipe()))
+    }
+
+    /// How soon a demand block would be here. What is known of a peer that lets us wait is out of date: each block that
+    /// is late doubles what is expected, until one comes.
+    pub(super) fn expected_demand(&self, bytes: u32) -> Duration {
+        let expected = self
+            .path
+            .expected_behind(self.queued_before_demand(), bytes);
+        expected * (1 << self.lates.min(Self::MAX_DOUBLINGS))
+    }
+
+    /// Whether a block is late by now.
+    pub(super) fn is_late(&mut self, now: Time, block: BlockIndex) -> Option<bool> {
+        let o = self.outstanding.get_mut(&block)?;
+        let late = now >= o.late_at;
+        if late && !std::mem::replace(&mut o.late, true) {
+            self.lates += 1;
+        }
+        Some(late)
+    }
+
+    /// Bytes to take back so that a demand request finds nothing queued before it.
+    pub(super) fn excess(&self) -> u64 {
+        self.path.in_flight() - self.queued_before_demand()
+    }
+
+    /// The requests that demand may push out, last first.
+    pub(super) fn requests_that_give_way(&self) -> Vec<(BlockIndex, u32)> {
+        let mut requests: Vec<_> = self
+            .outstanding
+            .iter()
+            .filter(|(_, o)| o.gives_way)
+            .map(|(block, o)| (o.order, *block, o.bytes))
+            .collect();
+        requests.sort_unstable_by_key(|(order, ..)| std::cmp::Reverse(*order));
+        requests.into_iter().map(|(_, b, n)| (b, n)).collect()
     }
 
     /// Notes a request that goes out now.
-    pub(super) fn note_request(&mut self, now: Time, block: BlockIndex, bytes: u32) {
+    pub(super) fn note_request(
+        &mut self,
+        now: Time,
+        block: BlockIndex,
+        bytes: u32,
+        gives_way: bool,
+    ) {
         let expected = self.path.expected(bytes);
         let mark = self.path.on_send(now, bytes);
         let late_at = now + expected * 2 + LATE_SLACK;
         self.unanswered_since.get_or_insert(now);
-        let new = Outstanding { mark, late_at };
-        if let Some(old) = self.outstanding.insert(block, new) {
-            self.path.on_drop(&old.mark);
+        let new = Outstanding {
+            mark,
+            late_at,
+            bytes,
+            late: false,
+            order: self.requests_made,
+            gives_way,
+        };
+        self.requests_made += 1;
+        self.taken_back.remove(&block);
+        self.drop_request(block);
+        self.outstanding.insert(block, new);
+        if gives_way {
+            self.giving_way += u64::from(bytes);
         }
+    }
+
+    /// Demand waits for a block that was asked for below it: it gives way no more.
+    pub(super) fn stays(&mut self, block: BlockIndex) {
+        if let Some(o) = self.outstanding.get_mut(&block)
+            && std::mem::take(&mut o.gives_way)
+        {
+            self.giving_way -= u64::from(o.bytes);
+        }
+    }
+
+    /// Notes that a block arrived; false when it was not asked of this peer.
+    pub(super) fn note_block(&mut self, now: Time, block: BlockIndex) -> bool {
+        if let Some(o) = self.remove(block) {
+            self.path.on_receive(now, &o.mark);
+            // Another answer is due only if something is still asked for.
+            self.unanswered_since = (!self.outstanding.is_empty()).then_some(now);
+        } else if let Some(taken) = self.taken_back.remove(&block) {
+            // The block crossed the CANCEL that takes its request back: it is as good as any.
+            self.path.on_late_receive(now, &taken.mark);
+        } else {
+            self.unsolicited += 1;
+            return false;
+        }
+        self.answered += 1;
+        self.lates = 0;
+        self.snubbed = false;
+        true
+    }
+
+    /// Whether it sends so much that nobody asked for that it can only be on purpose.
+    pub(super) fn floods(&self) -> bool {
+        self.unsolicited > Self::MAX_UNSOLICITED + self.answered / 16
     }
 
     /// Notes that a request will not be answered, or that its answer is not waited for.
     pub(super) fn drop_request(&mut self, block: BlockIndex) -> bool {
-        match self.outstanding.remove(&block) {
-            Some(o) => {
-                self.path.on_drop(&o.mark);
-                true
-            }
-            None => false,
+        let dropped = self.remove(block);
+        if let Some(o) = &dropped {
+            self.path.on_drop(&o.mark);
         }
+        dropped.is_some()
+    }
+
+    /// Notes that a request is taken back. With `owed`, the block stays asked of this peer until it answers.
+    pub(super) fn take_back(&mut self, now: Time, block: BlockIndex, owed: bool) -> bool {
+        let Some(o) = self.remove(block) else {
+            return false;
+        };
+        self.path.on_drop(&o.mark);
+        if owed || self.taken_back.len() < Self::MAX_TAKEN_BACK {
+            let taken = TakenBack {
+                mark: o.mark,
+                at: now,
+                owed,
+            };
+            self.taken_back.insert(block, taken);
+        }
+        true
+    }
+
+    fn remove(&mut self, block: BlockIndex) -> Option<Outstanding> {
+        let o = self.outstanding.remove(&block)?;
+        if o.gives_way {
+            self.giving_way -= u64::from(o.bytes);
+        }
+        Some(o)
     }
 
     /// Notes that none of the requests will be answered.
     pub(super) fn drop_all_requests(&mut self) {
         self.unanswered_since = None;
+        self.giving_way = 0;
+        self.taken_back.clear();
         for (_, o) in self.outstanding.drain() {
             self.path.on_drop(&o.mark);
         }

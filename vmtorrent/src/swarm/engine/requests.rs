@@ -1,12 +1,20 @@
 //! Which blocks to request of whom. Invariant: demand is spread before anything else is asked for,
-//! and no queue is filled beyond what the path to the peer needs.
+//! and no queue is filled beyond what the path to the peer needs. Where a demand request goes, what is queued for lower
+//! bands gives way, if the peer knows the fast extension.
 
-use super::{Engine, IDLE_PAUSE};
+use std::time::Duration;
+
+use super::{DisconnectReason, Engine, IDLE_PAUSE, SNUB};
 use crate::clock::Time;
 use crate::image::{BlockIndex, PieceIndex};
 use crate::options::Fill;
 use crate::picker::{Band, PeerKey};
 use crate::swarm::wire::{WireMessage, WireRequest};
+
+/// How long a piece that a peer rejected is not asked of it again.
+const REFUSAL_REST: Duration = Duration::from_secs(30);
+/// Pieces that a peer may refuse within that time.
+const MAX_REFUSED: usize = 4096;
 
 impl Engine {
     /// Requests whatever can be requested now, of everybody.
@@ -40,6 +48,7 @@ impl Engine {
                     if !self.may_download(now) {
                         return false;
                     }
+                    self.make_way(now, key);
                     self.request(now, key, block);
                 }
                 None => hopeless = Some(block.piece),
@@ -60,12 +69,40 @@ impl Engine {
             .iter()
             .map(|(key, peer)| (*key, peer))
             .filter(|(key, peer)| {
-                peer.has_demand_room(now, bytes)
+                peer.has_demand_room(now, block.piece, bytes)
                     && self.picker.may_ask(*key, block.piece)
                     && allowed(*key)
             })
-            .min_by_key(|(_, peer)| peer.path.expected(bytes))
+            .min_by_key(|(_, peer)| peer.expected_demand(bytes))
             .map(|(key, _)| key)
+    }
+
+    /// Takes back, last first, what is queued at a peer for lower bands, so that a demand request is not sent behind it.
+    /// Only the fast extension tells which of the blocks were under way already, so only there.
+    fn make_way(&mut self, now: Time, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
+        let mut excess = peer.excess();
+        if excess == 0 {
+            return;
+        }
+        for (block, bytes) in peer.requests_that_give_way() {
+            if excess == 0 {
+                break;
+            }
+            let Some(peer) = self.peers.get_mut(&key) else {
+                return;
+            };
+            if self.picker.band(block.piece) == Some(Band::Demand) {
+                peer.stays(block);
+                continue;
+            }
+            peer.take_back(now, block, true);
+            excess = excess.saturating_sub(u64::from(bytes));
+            let request = self.wire_request(block);
+            self.send(now, key, WireMessage::Cancel(request));
+        }
     }
 
     /// Fills one peer's queue from the bands below demand (and from demand, if there is some left).
@@ -87,7 +124,7 @@ impl Engine {
             let Some(pick) = self.picker.pick(key, lowest) else {
                 return;
             };
-            self.send_request(now, key, pick.block);
+            self.send_request(now, key, pick.block, pick.band != Band::Demand);
         }
     }
 
@@ -118,31 +155,90 @@ impl Engine {
     /// Asks again elsewhere for the blocks of demand that are late.
     pub(super) fn ask_late_blocks_again(&mut self, now: Time) {
         for (block, key) in self.picker.asked_demand_blocks() {
-            let Some(peer) = self.peers.get(&key) else {
+            let Some(peer) = self.peers.get_mut(&key) else {
                 continue;
             };
-            let Some(outstanding) = peer.outstanding.get(&block) else {
-                continue;
-            };
-            if now < outstanding.late_at {
-                continue;
+            match peer.is_late(now, block) {
+                None => self.settle_late(now, key, block),
+                Some(false) => {}
+                Some(true) => self.ask_again(now, block),
             }
-            let bytes = self.image.geometry().block_length(block);
-            let other = self.soonest(now, block, bytes, |k| self.picker.may_ask_twice(k, block));
-            if let Some(other) = other
-                && self.may_download(now)
-            {
+        }
+    }
+
+    fn ask_again(&mut self, now: Time, block: BlockIndex) {
+        if self.picker.unconfine(block.piece).is_some() {
+            tracing::debug!(piece = %block.piece, "the peer that was to give all of it is late");
+        }
+        let asked = self.picker.asked_of(block);
+        if let [_] = asked[..] {
+            self.ask_one_more(now, block, &asked);
+            return;
+        }
+        let all_late = asked.iter().all(|key| {
+            let peer = self.peers.get_mut(key);
+            peer.and_then(|p| p.is_late(now, block)) == Some(true)
+        });
+        if !all_late {
+            return;
+        }
+        // Two let us wait: two others are asked in their place. What comes of the first all the same is welcome.
+        for key in &asked {
+            let Some(other) = self.another(now, block, &asked) else {
+                return;
+            };
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.take_back(now, block, false);
+            }
+            self.picker.give_up(*key, block);
+            if self.may_download(now) {
                 self.request(now, other, block);
             }
         }
     }
 
-    /// Takes a request back.
+    fn ask_one_more(&mut self, now: Time, block: BlockIndex, asked: &[PeerKey]) {
+        if let Some(other) = self.another(now, block, asked)
+            && self.may_download(now)
+        {
+            self.request(now, other, block);
+        }
+    }
+
+    /// The peer from which a block is expected first, of those that were not asked for it.
+    fn another(&self, now: Time, block: BlockIndex, asked: &[PeerKey]) -> Option<PeerKey> {
+        let bytes = self.image.geometry().block_length(block);
+        self.soonest(now, block, bytes, |key| {
+            !asked.contains(&key)
+                && self
+                    .peers
+                    .get(&key)
+                    .is_some_and(|p| !p.outstanding.contains_key(&block))
+        })
+    }
+
+    /// A block that demand waits for was taken back before, and the peer does not say whether it comes.
+    fn settle_late(&mut self, now: Time, key: PeerKey, block: BlockIndex) {
+        let bytes = self.image.geometry().block_length(block);
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
+        let patience = peer.path.expected(bytes) * 2;
+        if let Some(taken) = peer.taken_back.get_mut(&block)
+            && taken.owed
+            && now.since(taken.at) > patience
+        {
+            taken.owed = false;
+            self.picker.give_up(key, block);
+        }
+    }
+
+    /// Takes a request back whose block is not needed of this peer any more.
     pub(super) fn cancel(&mut self, now: Time, key: PeerKey, block: BlockIndex) {
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
-        if peer.drop_request(block) {
+        if peer.take_back(now, block, false) {
             if peer.outstanding.is_empty() {
                 peer.unanswered_since = None;
             }
@@ -151,16 +247,85 @@ impl Engine {
         }
     }
 
-    fn request(&mut self, now: Time, key: PeerKey, block: BlockIndex) {
-        if self.picker.ask(key, block) {
-            self.send_request(now, key, block);
+    /// A peer will not answer a request (BEP 6).
+    pub(super) fn on_reject(&mut self, now: Time, key: PeerKey, request: WireRequest) {
+        let geometry = self.image.geometry();
+        let block = geometry.block_from_wire(request.piece, request.begin, request.length);
+        let (Some(block), Some(peer)) = (block, self.peers.get_mut(&key)) else {
+            return;
+        };
+        if peer.drop_request(block) {
+            peer.unanswered_since = (!peer.outstanding.is_empty()).then_some(now);
+            self.picker.give_up(key, block);
+            if !peer.chokes_us {
+                // It said that it has the piece. Asked again at once, it would say no again at once.
+                peer.refused.insert(block.piece, now);
+                if peer.refused.len() > MAX_REFUSED {
+                    let reason = "it rejects what it said it has".to_owned();
+                    self.disconnect(now, key, DisconnectReason::Protocol(reason));
+                    return;
+                }
+                self.picker.lose_have(key, block.piece);
+            }
+        } else if let Some(taken) = peer.taken_back.remove(&block) {
+            if taken.owed {
+                self.picker.give_up(key, block);
+            }
+        } else {
+            return;
+        }
+        if self.picker.has_free(Band::Demand) {
+            self.schedule(now);
+        } else {
+            self.fill_queue(now, key);
         }
     }
 
-    fn send_request(&mut self, now: Time, key: PeerKey, block: BlockIndex) {
+    /// What was taken back long ago and never answered is forgotten; pieces that were refused may be asked for again.
+    pub(super) fn forget_old_answers(&mut self, now: Time, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
+        let mut given_up = Vec::new();
+        peer.taken_back.retain(|block, taken| {
+            let keep = now.since(taken.at) <= SNUB;
+            if !keep && taken.owed {
+                given_up.push(*block);
+            }
+            keep
+        });
+        let mut asked_again = Vec::new();
+        peer.refused.retain(|piece, at| {
+            let keep = now.since(*at) <= REFUSAL_REST;
+            if !keep {
+                asked_again.push(*piece);
+            }
+            keep
+        });
+        for block in given_up {
+            self.picker.give_up(key, block);
+        }
+        for piece in asked_again {
+            self.picker.add_have(key, piece);
+        }
+    }
+
+    fn request(&mut self, now: Time, key: PeerKey, block: BlockIndex) {
+        if self.picker.ask(key, block) {
+            self.send_request(now, key, block, false);
+        }
+    }
+
+    pub(super) fn send_request(
+        &mut self,
+        now: Time,
+        key: PeerKey,
+        block: BlockIndex,
+        gives_way: bool,
+    ) {
         let request = self.wire_request(block);
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.note_request(now, block, request.length);
+            peer.note_request(now, block, request.length, gives_way);
             self.download.lock().charge(request.length);
             self.send(now, key, WireMessage::Request(request));
         }

@@ -108,6 +108,24 @@ fn a_block_that_never_comes_is_asked_for_elsewhere() {
 }
 
 #[test]
+fn a_peer_that_never_answers_costs_the_first_reads_a_re_request_and_later_ones_nothing() {
+    let mut net = Net::new(image(60, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let good = net.node(100.0, true, Fill::None);
+    let mute = net.node(100.0, true, Fill::None);
+    net.nodes[mute].mute = true;
+    net.link(leech, mute);
+    net.link(leech, good);
+    net.run_for(200);
+    let waits: Vec<f64> = (0..40)
+        .map(|piece| net.timed_demand(leech, piece))
+        .collect();
+    assert!(waits.iter().all(|w| *w < 400.0), "{waits:?}");
+    let slow = waits.iter().filter(|w| **w > 60.0).count();
+    assert!(slow <= 3, "{slow} of 40 reads paid for it: {waits:?}");
+}
+
+#[test]
 fn a_liar_is_found_and_the_piece_is_fetched_from_another() {
     let mut net = Net::new(image(40, PIECE), 20);
     let leech = net.node(100.0, false, Fill::None);
@@ -157,6 +175,23 @@ fn a_peer_that_says_nothing_more_is_left_after_a_minute() {
     assert!(net.nodes[leech].disconnects.is_empty());
     net.run_for(5_000);
     assert_eq!(net.nodes[leech].disconnects, [DisconnectReason::Silent]);
+}
+
+#[test]
+fn an_idle_connection_is_kept_alive_and_one_that_says_nothing_is_not() {
+    let mut net = Net::new(image(60, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let seed = net.node(100.0, true, Fill::None);
+    net.link(leech, seed);
+    net.run_for(3_600_000);
+    assert!(net.nodes[leech].disconnects.is_empty());
+    assert_eq!(net.nodes[seed].links.len(), 1);
+    let dead = net.node(100.0, true, Fill::None);
+    net.link(leech, dead);
+    net.nodes[dead].links.clear();
+    net.run_for(200_000);
+    assert_eq!(net.nodes[leech].disconnects, [DisconnectReason::Silent]);
+    assert_eq!(net.nodes[seed].links.len(), 1);
 }
 
 #[test]
@@ -261,23 +296,254 @@ fn a_damaged_piece_may_be_found_by_many_and_is_fetched_once() {
 
 #[test]
 fn a_piece_that_a_seed_can_not_read_comes_from_another_and_wedges_nobody() {
+    for fast in [false, true] {
+        let mut net = Net::new(image(40, PIECE), 20);
+        let leech = net.node(100.0, false, Fill::None);
+        let broken = net.node(100.0, true, Fill::None);
+        net.nodes[broken].fast = fast;
+        net.nodes[broken].unreadable = Some(7);
+        net.link(leech, broken);
+        net.run_for(100);
+        net.timed_demand(leech, 6);
+        net.demand(leech, 7);
+        net.run_for(200);
+        assert_eq!(
+            net.nodes[leech].engine.peers.len(),
+            usize::from(fast),
+            "only by closing can a peer be told that does not know rejects"
+        );
+        let good = net.node(100.0, true, Fill::None);
+        net.link(leech, good);
+        net.run_for(300);
+        assert!(net.nodes[leech].ready.contains_key(&7));
+        if fast {
+            net.timed_demand(leech, 8);
+            assert_eq!(net.nodes[broken].links.len(), 1, "it is good for the rest");
+        }
+    }
+}
+
+#[test]
+fn a_rejected_piece_is_not_asked_of_the_same_peer_in_a_loop_but_again_later() {
     let mut net = Net::new(image(40, PIECE), 20);
     let leech = net.node(100.0, false, Fill::None);
     let broken = net.node(100.0, true, Fill::None);
     net.nodes[broken].unreadable = Some(7);
     net.link(leech, broken);
     net.run_for(100);
-    net.timed_demand(leech, 6);
     net.demand(leech, 7);
-    net.run_for(200);
-    assert!(
-        net.nodes[leech].engine.peers.is_empty(),
-        "the seed ends the connection"
-    );
-    let good = net.node(100.0, true, Fill::None);
-    net.link(leech, good);
-    net.run_for(300);
+    net.run_for(10_000);
+    let rejects = |net: &Net| net.nodes[broken].rejects_sent;
+    assert!((1..=4).contains(&rejects(&net)), "{}", rejects(&net));
+    net.nodes[broken].unreadable = None;
+    net.run_for(25_000);
     assert!(net.nodes[leech].ready.contains_key(&7));
+}
+
+#[test]
+fn who_spoilt_a_piece_is_told_by_the_right_bytes_and_nobody_else_is_blamed() {
+    for seeds in [2, 3, 5] {
+        let mut net = Net::new(image(30, 256 << 10), 20);
+        let leech = net.node(100.0, false, Fill::None);
+        let nodes: Vec<usize> = (0..seeds)
+            .map(|_| net.node(100.0, true, Fill::None))
+            .collect();
+        let liar = nodes[seeds / 2];
+        net.nodes[liar].liar = true;
+        for &node in &nodes {
+            net.link(leech, node);
+        }
+        net.run_for(200);
+        for piece in 0..6 {
+            let wait = net.timed_demand(leech, piece);
+            assert!(wait < 400.0, "{seeds} seeds, piece {piece}: {wait} ms");
+        }
+        assert_eq!(net.nodes[leech].disconnects, [DisconnectReason::BadData]);
+        assert!(net.nodes[liar].links.is_empty());
+        for peer in net.nodes[leech].engine.peers.values() {
+            assert_eq!(peer.strikes, 0, "suspicion ends with the proof");
+        }
+    }
+}
+
+#[test]
+fn demand_pushes_out_what_is_queued_for_lower_bands() {
+    let mut waits = Vec::new();
+    for fast in [false, true] {
+        let mut net = Net::new(image(600, PIECE), 20);
+        let seed = net.node(20.0, true, Fill::None);
+        let leech = net.node(20.0, false, Fill::Full);
+        net.nodes[leech].fast = fast;
+        net.link(leech, seed);
+        net.run_for(3000);
+        // More was queued than the line needs, as when a line has become slower.
+        let key = *net.nodes[leech].links.keys().next().unwrap();
+        let piece = |p: u32| PieceIndex(p);
+        for p in 400..440 {
+            if !net.nodes[leech].engine.picker.is_missing(piece(p)) {
+                continue;
+            }
+            let now = net.now;
+            let engine = &mut net.nodes[leech].engine;
+            engine.picker.want(piece(p), Band::Readahead);
+            for _ in 0..4 {
+                let pick = engine.picker.pick(key, Band::Readahead).unwrap();
+                engine.send_request(now, key, pick.block, true);
+            }
+        }
+        net.collect(leech);
+        net.run_for(60);
+        let target = (500..600)
+            .find(|p| {
+                let picker = &net.nodes[leech].engine.picker;
+                picker.is_missing(piece(*p)) && picker.band(piece(*p)).is_none()
+            })
+            .unwrap();
+        waits.push(net.timed_demand(leech, target));
+        net.run_for(20_000);
+        assert!(net.nodes[leech].engine.is_complete());
+        assert_eq!(net.nodes[leech].engine.traffic().wasted, 0);
+        for peer in net.nodes[leech].engine.peers.values() {
+            assert_eq!((peer.outstanding.len(), peer.taken_back.len()), (0, 0));
+        }
+    }
+    assert!(waits[1] < waits[0] / 3.0, "{waits:?} ms without and with");
+}
+
+#[test]
+fn blocks_that_nobody_asked_for_are_not_taken_and_end_the_connection() {
+    let mut net = Net::new(image(40, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let pusher = net.node(100.0, true, Fill::None);
+    net.nodes[pusher].mute = true;
+    net.link(leech, pusher);
+    net.run_for(100);
+    net.demand(leech, 3);
+    net.run_for(100);
+    let key = *net.nodes[leech].links.keys().next().unwrap();
+    for n in 0..400u32 {
+        let piece = WireMessage::Piece {
+            piece: n % 40,
+            begin: 0,
+            data: Bytes::from(vec![1; 16_384]),
+        };
+        net.nodes[leech].engine.received(net.now, key, piece);
+        net.collect(leech);
+    }
+    let reasons = &net.nodes[leech].disconnects[..];
+    assert!(
+        matches!(reasons, [DisconnectReason::Protocol(_)]),
+        "{reasons:?}"
+    );
+    let held = net.nodes[leech].engine.assembly.len();
+    assert!(held <= 1, "{held} pieces are held for what it sent");
+}
+
+#[test]
+fn a_peer_that_chokes_gives_what_it_allows_and_rejects_free_the_rest() {
+    let mut net = Net::new(image(40, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let seed = net.node(100.0, true, Fill::None);
+    net.link(leech, seed);
+    net.run_for(100);
+    let key = *net.nodes[leech].links.keys().next().unwrap();
+    let engine = &mut net.nodes[leech].engine;
+    engine.received(net.now, key, WireMessage::Choke);
+    net.demand(leech, 3);
+    net.run_for(1000);
+    assert!(net.nodes[leech].ready.is_empty(), "it chokes us");
+    let engine = &mut net.nodes[leech].engine;
+    engine.received(net.now, key, WireMessage::AllowedFast(3));
+    net.collect(leech);
+    net.run_for(1000);
+    assert!(net.nodes[leech].ready.contains_key(&3));
+    // Requests that a choke meets are rejected one by one, and asked again once it is over.
+    let engine = &mut net.nodes[leech].engine;
+    engine.received(net.now, key, WireMessage::Unchoke);
+    net.collect(leech);
+    net.nodes[seed].mute = true;
+    net.demand(leech, 4);
+    net.run_for(15);
+    let asked: Vec<BlockIndex> = {
+        let engine = &mut net.nodes[leech].engine;
+        engine.received(net.now, key, WireMessage::Choke);
+        engine.peers[&key].outstanding.keys().copied().collect()
+    };
+    assert!(!asked.is_empty());
+    for block in asked {
+        let engine = &mut net.nodes[leech].engine;
+        let reject = WireMessage::Reject(WireRequest {
+            piece: block.piece.0,
+            begin: block.block * 16_384,
+            length: 16_384,
+        });
+        engine.received(net.now, key, reject);
+    }
+    net.nodes[seed].mute = false;
+    let engine = &mut net.nodes[leech].engine;
+    engine.received(net.now, key, WireMessage::Unchoke);
+    net.collect(leech);
+    net.run_for(500);
+    assert!(net.nodes[leech].ready.contains_key(&4));
+}
+
+#[test]
+fn the_fast_extension_is_for_those_who_agreed_on_it() {
+    for message in [
+        WireMessage::HaveAll,
+        WireMessage::HaveNone,
+        WireMessage::AllowedFast(1),
+    ] {
+        let mut net = Net::new(image(4, PIECE), 20);
+        let leech = net.node(100.0, false, Fill::None);
+        let peer = net.node(100.0, false, Fill::None);
+        net.nodes[peer].fast = false;
+        net.link(leech, peer);
+        let key = *net.nodes[leech].links.keys().next().unwrap();
+        net.nodes[leech]
+            .engine
+            .received(net.now, key, message.clone());
+        net.collect(leech);
+        let reasons = &net.nodes[leech].disconnects[..];
+        assert!(
+            matches!(reasons, [DisconnectReason::Protocol(_)]),
+            "{message:?}: {reasons:?}"
+        );
+    }
+}
+
+#[test]
+fn a_field_that_is_said_again_adds_to_what_the_peer_has() {
+    let mut net = Net::new(image(20, PIECE), 20);
+    let leech = net.node(100.0, false, Fill::None);
+    let peer = net.node(100.0, false, Fill::None);
+    net.link(leech, peer);
+    net.run_for(100);
+    let key = *net.nodes[leech].links.keys().next().unwrap();
+    let field = |pieces: [u32; 2]| {
+        let mut field = Bitfield::new(20);
+        for piece in pieces {
+            field.set(PieceIndex(piece), true);
+        }
+        WireMessage::Bitfield(field.to_wire().into())
+    };
+    for (message, count) in [
+        (field([0, 1]), 2),
+        (field([1, 7]), 3),
+        (WireMessage::HaveNone, 3),
+        (WireMessage::HaveAll, 20),
+        (field([1, 7]), 20),
+    ] {
+        let engine = &mut net.nodes[leech].engine;
+        engine.received(net.now, key, message.clone());
+        let found = engine.picker.field(key).map(Bitfield::count_ones);
+        assert_eq!(found, Some(count), "{message:?}");
+        // Seeds are not counted.
+        let counted = if count == 20 { 0 } else { 1 };
+        assert_eq!(engine.picker.availability(PieceIndex(1)), counted);
+        net.collect(leech);
+    }
+    assert!(net.nodes[leech].disconnects.is_empty());
 }
 
 #[test]

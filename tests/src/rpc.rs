@@ -1,0 +1,65 @@
+//! Invariant: a call ends: with its answer, with an error, or after five seconds.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An answer to a POST.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// A header's value.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// Sends JSON and reads JSON: what the control interfaces of other clients need of HTTP.
+///
+/// A body that is no JSON counts as null.
+///
+/// # Errors
+/// Those of the connection; `InvalidData` when the answer is not HTTP.
+pub(crate) fn post(
+    address: SocketAddr,
+    path: &str,
+    header: Option<(&str, &str)>,
+    body: &Value,
+) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let body = body.to_string();
+    let extra = header.map_or(String::new(), |(name, value)| {
+        format!("{name}: {value}\r\n")
+    });
+    // HTTP/1.0: the answer is never chunked and ends with the connection.
+    let request = format!(
+        "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n{extra}\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP");
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(invalid)?;
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
+    Ok(Answer {
+        status: status.ok_or_else(invalid)?,
+        head: head.to_owned(),
+        body: serde_json::from_str(body).unwrap_or_default(),
+    })
+}

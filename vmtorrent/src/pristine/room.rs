@@ -1,0 +1,253 @@
+//! Invariant: a piece leaves the disk or the memory in this order: it counts as missing, readers that are under way are
+//! made to look again, and only then its bytes go.
+//!
+//! What to do when the disk takes no more. Verified pieces that can't be stored are held in memory, so that a guest
+//! goes on; the least recently used of them go when there are too many. Where the session bounds what copies
+//! may take ([`DiskBudget`]), a piece that comes replaces on the disk what was not read for long.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::budget::DiskBudget;
+use super::{Pristine, Shortage};
+use crate::Result;
+use crate::image::{PieceClass, PieceIndex};
+
+/// Bytes of pieces that are held in memory; and at least this many pieces.
+const HELD_BYTES: u64 = 32 << 20;
+const HELD_PIECES: u64 = 4;
+/// Bytes in which file systems give storage out, mostly.
+const BLOCK: u64 = 4096;
+/// How many pieces are tried when one is to go and others use them.
+const TRIES: u32 = 16;
+
+/// The most that may be held in memory for pieces of a length.
+pub(super) fn held_capacity(piece_length: u32) -> u64 {
+    HELD_BYTES.max(HELD_PIECES * u64::from(piece_length))
+}
+
+impl Pristine {
+    /// Why the disk takes no more pieces at the moment, if it does not.
+    pub(crate) fn shortage(&self) -> Option<Shortage> {
+        self.shortage.lock().clone()
+    }
+
+    /// The pieces that went to make room since the last call, to be told to the swarm.
+    pub(crate) fn take_gone(&self) -> Vec<PieceIndex> {
+        std::mem::take(&mut *self.gone.lock())
+    }
+
+    /// Tries to bring what is held in memory to the disk, and finds out whether that takes pieces again. Blocks.
+    pub(crate) fn store_held(&self) {
+        let pieces = self.held.lock().pieces();
+        for piece in pieces {
+            let _claim = self.claims.take(piece);
+            let Some(data) = self.held.lock().get(piece) else {
+                continue;
+            };
+            if self.write_piece(piece, &data).is_err() {
+                return;
+            }
+            self.let_go(piece);
+        }
+        let full = self.budget.as_deref().is_some_and(|b| !has_slack(b));
+        if !full {
+            *self.shortage.lock() = None;
+        }
+    }
+
+    /// Writes a piece to the disk and notes that it is there, or says why not.
+    pub(super) fn write_piece(&self, piece: PieceIndex, data: &[u8]) -> Result<(), Shortage> {
+        let Some(budget) = self.budget.as_deref() else {
+            return self.write_spans(piece, data).map_err(Shortage::from_error);
+        };
+        let cost: u64 = self
+            .layout
+            .piece_spans(piece)
+            .filter(|s| s.file.is_some())
+            .map(|s| {
+                let end = s.offset + s.length as u64;
+                end.next_multiple_of(BLOCK) - s.offset / BLOCK * BLOCK
+            })
+            .sum();
+        while !budget.try_take(cost) {
+            if !self.evict_one() {
+                return Err(Shortage::Bound {
+                    limit: budget.limit(),
+                });
+            }
+        }
+        let written = self.write_spans(piece, data);
+        // From here on what the files really take counts.
+        for span in self.layout.piece_spans(piece) {
+            self.measure(span.file);
+        }
+        budget.change(cost, 0);
+        if let Some(recency) = &self.recency {
+            recency.advance();
+            recency.touch(piece);
+        }
+        if budget.left() < u64::from(self.image.geometry().nominal_piece_length()) {
+            self.note_shortage(Shortage::Bound {
+                limit: budget.limit(),
+            });
+        }
+        written.map_err(Shortage::from_error)
+    }
+
+    fn write_spans(&self, piece: PieceIndex, data: &[u8]) -> Result<()> {
+        let mut rest = data;
+        for span in self.layout.piece_spans(piece) {
+            let (part, tail) = rest.split_at(span.length);
+            if let Some(file) = span.file {
+                self.files.write(file, span.offset, part)?;
+            }
+            rest = tail;
+        }
+        self.set_on_disk(piece)
+    }
+
+    /// Holds a verified piece in memory, because the disk would not take it.
+    pub(super) fn hold(&self, piece: PieceIndex, data: &[u8], shortage: Shortage) {
+        self.note_shortage(shortage);
+        let mut held = self.held.lock();
+        let gone = held.insert(piece, Bytes::copy_from_slice(data));
+        self.held_pieces.store(held.len(), Ordering::SeqCst);
+        drop(held);
+        for &old in &gone {
+            self.forget(old);
+        }
+        self.gone.lock().extend(gone);
+        self.states.write().set_in_memory(piece);
+    }
+
+    fn let_go(&self, piece: PieceIndex) {
+        let mut held = self.held.lock();
+        held.remove(piece);
+        self.held_pieces.store(held.len(), Ordering::SeqCst);
+    }
+
+    fn note_shortage(&self, shortage: Shortage) {
+        let mut noted = self.shortage.lock();
+        if !noted.as_ref().is_some_and(|n| n.is_like(&shortage)) {
+            tracing::warn!(image = self.image.name(), %shortage, "the pristine copy can't grow");
+            *noted = Some(shortage);
+        }
+    }
+
+    /// A piece is missing from now on; readers that are copying it find that out before they give anything.
+    fn forget(&self, piece: PieceIndex) {
+        self.set_missing(piece);
+        self.evictions.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Takes the piece from the disk that was not used for longest.
+    fn evict_one(&self) -> bool {
+        let Some(recency) = &self.recency else {
+            return false;
+        };
+        let may_go = |piece| {
+            self.image.piece_class(piece) == PieceClass::Unique
+                && self.states.read().is_on_disk(piece)
+        };
+        for _ in 0..TRIES {
+            let Some(piece) = recency.oldest(may_go) else {
+                return false;
+            };
+            let Some(_claim) = self.claims.try_take(piece) else {
+                // Somebody hashes or writes it, so it is in use.
+                recency.touch(piece);
+                continue;
+            };
+            if !may_go(piece) {
+                continue;
+            }
+            self.forget(piece);
+            self.give_back(piece);
+            self.gone.lock().push(piece);
+            return true;
+        }
+        false
+    }
+
+    /// Gives the storage of a piece back that went. Where files are not aligned to pieces, a block of the file system
+    /// may hold bytes of a neighbour too: it is given back with the one that goes last.
+    fn give_back(&self, piece: PieceIndex) {
+        for span in self.layout.piece_spans(piece) {
+            let Some(file) = span.file else { continue };
+            let file_at = self.image.files()[file].offset;
+            let (mut start, mut end) = (span.offset, span.offset + span.length as u64);
+            let mut claims = Vec::new();
+            let mut is_free = |at: u64| {
+                let other = self
+                    .image
+                    .geometry()
+                    .pieces_in(file_at + at..file_at + at + 1);
+                let other = other.map(PieceIndex).find(|p| *p != piece);
+                let kept = other.filter(|p| self.image.piece_class(*p) == PieceClass::Unique);
+                kept.is_none_or(|other| {
+                    let claim = self.claims.try_take(other);
+                    let free = claim.is_some() && !self.states.read().is_on_disk(other);
+                    claims.extend(claim);
+                    free
+                })
+            };
+            let (low, high) = (start / BLOCK * BLOCK, end.next_multiple_of(BLOCK));
+            if low < start && is_free(low) {
+                start = low;
+            }
+            if end < high && (end == self.image.files()[file].length || is_free(end)) {
+                end = high;
+            }
+            if let Err(error) = self.files.punch(file, start, end - start) {
+                tracing::warn!(%piece, %error, "the storage of a piece was not given back");
+            }
+            self.measure(Some(file));
+        }
+    }
+
+    /// Goes below the bound, in case it was higher before.
+    pub(super) fn shrink(&self) {
+        let Some(budget) = self.budget.as_deref() else {
+            return;
+        };
+        while budget.is_exceeded() && self.evict_one() {}
+        // The swarm learns what is there only now.
+        self.take_gone();
+        if budget.left() < u64::from(self.image.geometry().nominal_piece_length()) {
+            self.note_shortage(Shortage::Bound {
+                limit: budget.limit(),
+            });
+        }
+    }
+
+    fn measure(&self, file: Option<usize>) {
+        if let (Some(file), Some(budget)) = (file, self.budget.as_deref()) {
+            let (before, now) = self.files.measure(file);
+            budget.change(before, now);
+        }
+    }
+
+    /// A use of the pieces of a range, where that matters.
+    pub(super) fn touch(&self, range: &std::ops::Range<u64>) {
+        if let Some(recency) = &self.recency {
+            for piece in self.image.geometry().pieces_in(range.clone()) {
+                recency.touch(self.image.canonical(PieceIndex(piece)));
+            }
+        }
+    }
+}
+
+/// Whether enough is left of a budget that fetching in the background is worth beginning again.
+fn has_slack(budget: &DiskBudget) -> bool {
+    budget.left() >= budget.limit() / 8
+}
+
+impl Drop for Pristine {
+    fn drop(&mut self) {
+        if let Some(budget) = &self.budget {
+            budget.change(self.files.measured(), 0);
+        }
+    }
+}

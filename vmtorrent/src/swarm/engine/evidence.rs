@@ -1,0 +1,102 @@
+//! Invariant: a peer is only blamed for bytes that it sent: alone for a whole piece, or shown by the right bytes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::image::{BLOCK_LENGTH, PieceIndex};
+use crate::picker::PeerKey;
+
+/// Pieces that came with a wrong hash from several peers, kept until the right bytes tell who lied.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    spoilt: VecDeque<Spoilt>,
+}
+
+#[derive(Debug)]
+struct Spoilt {
+    piece: PieceIndex,
+    data: Bytes,
+    /// Who sent each block.
+    givers: Vec<Option<PeerKey>>,
+}
+
+impl Evidence {
+    /// Spoilt pieces that are kept; older ones are forgotten, and their liars are found by another piece.
+    const MAX_PIECES: usize = 8;
+    /// Bytes that are kept, but at least one piece.
+    const MAX_BYTES: usize = 16 << 20;
+
+    /// Keeps a spoilt piece.
+    pub(super) fn keep(&mut self, piece: PieceIndex, data: Bytes, givers: Vec<Option<PeerKey>>) {
+        self.spoilt.push_back(Spoilt {
+            piece,
+            data,
+            givers,
+        });
+        while self.spoilt.len() > Self::MAX_PIECES
+            || (self.spoilt.len() > 1 && self.bytes() > Self::MAX_BYTES)
+        {
+            self.spoilt.pop_front();
+        }
+    }
+
+    /// The right bytes of a piece are known: tells of each who had given it spoilt whether it lied.
+    pub(super) fn judge(&mut self, piece: PieceIndex, right: &[u8]) -> BTreeMap<PeerKey, bool> {
+        let mut lied = BTreeMap::new();
+        self.spoilt.retain(|spoilt| {
+            if spoilt.piece != piece {
+                return true;
+            }
+            let length = BLOCK_LENGTH as usize;
+            let blocks = spoilt.data.chunks(length).zip(right.chunks(length));
+            for ((sent, right), giver) in blocks.zip(&spoilt.givers) {
+                if let Some(giver) = giver {
+                    *lied.entry(*giver).or_default() |= sent != right;
+                }
+            }
+            false
+        });
+        lied
+    }
+
+    fn bytes(&self) -> usize {
+        self.spoilt.iter().map(|s| s.data.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: usize = BLOCK_LENGTH as usize;
+
+    #[test]
+    fn only_who_sent_other_bytes_is_blamed() {
+        let right = vec![7; 3 * BLOCK + 5];
+        let mut wrong = right.clone();
+        wrong[BLOCK] ^= 1;
+        wrong[3 * BLOCK + 4] ^= 1;
+        let givers = [1, 2, 1, 3].map(|k| Some(PeerKey(k))).to_vec();
+        let mut evidence = Evidence::default();
+        evidence.keep(PieceIndex(4), wrong.into(), givers);
+        assert!(evidence.judge(PieceIndex(5), &right).is_empty());
+        let lied: Vec<_> = evidence.judge(PieceIndex(4), &right).into_iter().collect();
+        let expected = [(PeerKey(1), false), (PeerKey(2), true), (PeerKey(3), true)];
+        assert_eq!(lied, expected);
+        assert!(evidence.judge(PieceIndex(4), &right).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_number_and_by_bytes() {
+        let mut evidence = Evidence::default();
+        for piece in 0..100 {
+            evidence.keep(PieceIndex(piece), vec![0; BLOCK].into(), vec![None]);
+        }
+        assert_eq!(evidence.spoilt.len(), Evidence::MAX_PIECES);
+        for piece in 0..4 {
+            evidence.keep(PieceIndex(piece), vec![0; 10 << 20].into(), vec![None]);
+        }
+        assert_eq!(evidence.spoilt.len(), 1);
+    }
+}

@@ -1,0 +1,138 @@
+//! What came of a piece. Invariant: a piece is announced only once it is stored, and nobody is blamed for a piece that
+//! others gave too until the right bytes are known.
+
+use std::time::Duration;
+
+use super::{DisconnectReason, Engine, Output};
+use crate::Bitfield;
+use crate::clock::Time;
+use crate::image::PieceIndex;
+use crate::picker::PeerKey;
+use crate::swarm::wire::WireMessage;
+
+/// How long nothing is requested after a piece could not be stored, at first and at the most.
+const STORAGE_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_STORAGE_PAUSE: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// A piece was verified and stored.
+    pub(crate) fn stored(&mut self, now: Time, piece: PieceIndex) {
+        if let Some(assembly) = self.assembly.remove(&piece) {
+            for (key, lied) in self.evidence.judge(piece, &assembly.kept) {
+                if lied {
+                    self.disconnect(now, key, DisconnectReason::BadData);
+                } else if let Some(peer) = self.peers.get_mut(&key) {
+                    peer.strikes = peer.strikes.saturating_sub(1);
+                }
+            }
+            for key in assembly.contributors() {
+                if let Some(peer) = self.peers.get_mut(&key) {
+                    peer.strikes = 0;
+                }
+            }
+        }
+        self.storage_pause = None;
+        self.picker.have(piece);
+        self.announce(now, piece);
+        for duplicate in self.duplicates.get(&piece).cloned().unwrap_or_default() {
+            self.announce(now, duplicate);
+        }
+        self.outputs.push(Output::Ready(piece));
+        if self.is_complete() {
+            self.outputs.push(Output::Completed);
+            self.leave_seeds(now);
+        }
+    }
+
+    /// The hash of a piece was wrong.
+    pub(crate) fn mismatched(&mut self, now: Time, piece: PieceIndex) {
+        let Some(assembly) = self.forget_assembly(piece) else {
+            return;
+        };
+        let contributors = assembly.contributors();
+        if let [liar] = contributors[..] {
+            self.disconnect(now, liar, DisconnectReason::BadData);
+        } else {
+            for key in &contributors {
+                if let Some(peer) = self.peers.get_mut(key) {
+                    peer.strikes += 1;
+                }
+            }
+            // Several gave it. One alone gives all of it now, one that is not suspect if there is any; if the piece is
+            // right then, comparing the two tells who lied.
+            self.evidence.keep(piece, assembly.kept, assembly.givers);
+            let block = self.image.geometry().nominal_block_length();
+            let alone = self
+                .peers
+                .iter()
+                .filter(|(key, p)| !p.chokes_us && !p.snubbed && self.picker.has(**key, piece))
+                .min_by_key(|(_, p)| (p.strikes, p.path.expected(block)))
+                .map(|(key, _)| *key);
+            self.picker.unconfine(piece);
+            if let Some(alone) = alone {
+                self.picker.confine(piece, alone);
+            }
+        }
+        self.picker.lost(piece);
+        self.schedule(now);
+    }
+
+    /// A piece could not be stored (disk full, I/O error): it is fetched again when it is wanted again.
+    pub(crate) fn not_stored(&mut self, now: Time, piece: PieceIndex) {
+        self.forget_assembly(piece);
+        self.picker.lost(piece);
+        // A full disk must not become a loop of downloads: nothing is requested for a while, and for
+        // longer each time.
+        let pause = self
+            .storage_pause
+            .map_or(STORAGE_PAUSE, |(_, last)| last * 2);
+        let pause = pause.min(LONGEST_STORAGE_PAUSE);
+        self.storage_pause = Some((now + pause, pause));
+        self.wake(now + pause);
+    }
+
+    /// A piece that we had turned out to be damaged.
+    pub(crate) fn damaged(&mut self, now: Time, piece: PieceIndex) {
+        if self.picker.is_missing(piece) {
+            // Somebody else found it out before.
+            return;
+        }
+        self.assembly.remove(&piece);
+        self.have.set(piece, false);
+        for duplicate in self.duplicates.get(&piece).cloned().unwrap_or_default() {
+            self.have.set(duplicate, false);
+        }
+        self.picker.lost(piece);
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            self.show_interest(now, key);
+        }
+        self.schedule(now);
+    }
+
+    /// Tells every peer that lacks it that we have a piece now.
+    fn announce(&mut self, now: Time, piece: PieceIndex) {
+        if !self.have.set(piece, true) {
+            return;
+        }
+        let lacks = |key: &PeerKey| !self.picker.has(*key, piece);
+        let keys: Vec<PeerKey> = self.peers.keys().copied().filter(lacks).collect();
+        for key in keys {
+            self.send(now, key, WireMessage::Have(piece.0));
+        }
+    }
+
+    /// We have everything: peers that have it too are of no use to us, nor we to them.
+    fn leave_seeds(&mut self, now: Time) {
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            if self.picker.field(key).is_some_and(Bitfield::is_full) {
+                self.disconnect(now, key, DisconnectReason::BothSeeds);
+            } else if let Some(peer) = self.peers.get_mut(&key)
+                && std::mem::take(&mut peer.we_are_interested)
+            {
+                self.send(now, key, WireMessage::NotInterested);
+            }
+        }
+    }
+}
