@@ -141,6 +141,7 @@ fn a_torrent_that_is_none_is_refused() {
     fails(
         vmtorrent([
             "launch",
+            "--no-lsd",
             "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567",
         ]),
         FAILED,

@@ -85,6 +85,7 @@ fn a_seed_that_comes_later_is_found_too_and_no_lsd_keeps_silent() {
         image.bytes(),
         "the seed came later",
     );
+    silent.wait_event("progress");
     assert_eq!(silent.latest("progress")["peers"], 0);
     hearing.stop();
     silent.stop();
@@ -210,14 +211,14 @@ fn libtorrent_and_we_find_each_other() {
     let image = image(dir.path(), 75);
     let torrent = dir.path().join("disk.torrent");
     publish(&dir.path().join("disk.img"), &torrent, &[]);
-    let libtorrent = |host: usize, data: &Path| {
+    let libtorrent = |host: usize, port: u16, data: &Path| {
         let mut command = network.run(host, "/usr/bin/python3");
         command
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/libtorrent_peer.py"))
             .arg("run")
             .arg("--lsd")
             .arg("--listen")
-            .arg(format!("{}:6881", Namespaces::ADDRESSES[host]))
+            .arg(format!("{}:{port}", Namespaces::ADDRESSES[host]))
             .arg(data)
             .arg(&torrent);
         let daemon = Daemon::spawn(command, &[]);
@@ -225,7 +226,7 @@ fn libtorrent_and_we_find_each_other() {
         daemon
     };
     // It is there first, and hears of us.
-    let source = libtorrent(0, dir.path());
+    let source = libtorrent(0, 6881, dir.path());
     let host = Host::new(dir.path(), "host");
     let launched = host
         .launch_with(network.command(1), &torrent, "0.0.0.0:0")
@@ -238,7 +239,7 @@ fn libtorrent_and_we_find_each_other() {
     // It comes later, and we hear of it.
     let empty = dir.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    let leech = libtorrent(0, &empty);
+    let leech = libtorrent(0, 6882, &empty);
     leech.wait_for("all of the image", Duration::from_secs(60), |event| {
         event["event"] == "progress" && event["present_bytes"] == event["image_bytes"]
     });

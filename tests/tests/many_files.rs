@@ -67,6 +67,7 @@ fn twenty_thousand_files_are_served_read_and_written_with_256_descriptors() {
         host.launch(&torrent)
             .peer(&source.listen())
             .descriptors(DESCRIPTORS)
+            .fill("none")
             .start()
     };
     let launch = start();
