@@ -31,6 +31,7 @@ async fn session_with(cache: &Path, metadata_timeout: Option<Duration>) -> Sessi
         listen: loopback(),
         cache: Some(cache.to_owned()),
         metadata_timeout,
+        local_discovery: false,
         ..SessionOptions::default()
     };
     Session::start(options).await.unwrap()

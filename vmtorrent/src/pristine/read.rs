@@ -68,6 +68,8 @@ impl Pristine {
         }
         let copied = match self.copy(&range, buffer, true) {
             Err(error) if is_damage(&error) => false,
+            // It may have looked for a piece where it was no longer.
+            Err(_) if self.evictions.load(Ordering::SeqCst) != evictions => false,
             copied => copied?,
         };
         if copied && self.evictions.load(Ordering::SeqCst) == evictions {
@@ -106,6 +108,9 @@ impl Pristine {
                 // A piece went away, or is on its way.
                 Ok(_) if looks < LOOKS => std::thread::yield_now(),
                 Ok(_) => return Ok(ReadOutcome::Missing(self.first_piece(&range))),
+                Err(_) if looks < LOOKS && self.evictions.load(Ordering::SeqCst) != evictions => {
+                    std::thread::yield_now();
+                }
                 Err(error) if is_damage(&error) && looks < LOOKS => self.distrust(&range),
                 Err(error) => return Err(error),
             }

@@ -138,6 +138,8 @@ impl Pristine {
 
     /// A piece is missing from now on; readers that are copying it find that out before they give anything.
     fn forget(&self, piece: PieceIndex) {
+        // Before, for who sees that it is missing; and after, for who still saw it here.
+        self.evictions.fetch_add(1, Ordering::SeqCst);
         self.set_missing(piece);
         self.evictions.fetch_add(1, Ordering::SeqCst);
     }
