@@ -1,5 +1,5 @@
-//! Invariant: a write that has returned is in every read that begins later, from any handle; nothing
-//! here waits in a method that does not return a future.
+//! Invariant: a write that has returned is in every read that begins later, from any handle; of the methods
+//! that return no future only `set_len` may wait, and only for the local disk.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -32,7 +32,8 @@ pub trait BlockFile: Send + Sync + 'static {
     /// When the content was last changed from above (not when data was fetched).
     fn modified(&self) -> SystemTime;
 
-    /// Sets the length: grows with zeros, or cuts off. Never fetches anything.
+    /// Sets the length: grows with zeros, or cuts off. Never fetches anything, but may wait for the local
+    /// disk: not to be called in a thread that must not wait.
     fn set_len(&self, length: u64) -> Result<(), Errno>;
 
     /// Fills `buffer` from `offset` when all of it is at hand, and gives the number of bytes: fewer than

@@ -34,6 +34,7 @@ macro_rules! errnos {
 errnos! {
     EPERM = PERM / 1: "The operation is not permitted on this node.",
     ENOENT = NOENT / 2: "There is no such node.",
+    EINTR = INTR / 4: "Whoever asked was killed while it waited.",
     EIO = IO / 5: "The data could not be had: a read past its deadline, a dead swarm, a disk error.",
     EBADF = BADF / 9: "The handle is not open, or not open for this.",
     EACCES = ACCESS / 13: "Permission denied.",

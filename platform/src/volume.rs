@@ -49,6 +49,8 @@ pub struct Attributes {
     pub allocated: u64,
     /// Unix permission bits.
     pub permissions: u16,
+    /// How many names it has: 0 for a file that is open still but was removed.
+    pub links: u32,
     /// Last change of the content.
     pub modified: SystemTime,
 }
@@ -64,15 +66,13 @@ pub struct DirectoryEntry {
     pub kind: NodeKind,
 }
 
-/// How a file is opened.
+/// How a file is opened. Cutting it to length 0 on opening is a matter of [`Volume::set_attributes`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenMode {
     /// The handle may read.
     pub read: bool,
     /// The handle may write.
     pub write: bool,
-    /// Cut the file to length 0 on opening.
-    pub truncate: bool,
 }
 
 /// Which attributes to change; `None` leaves one as it is.
@@ -84,6 +84,16 @@ pub struct SetAttributes {
     pub permissions: Option<u16>,
     /// New time of last change.
     pub modified: Option<SystemTime>,
+}
+
+impl SetAttributes {
+    /// A new length alone, bytes.
+    pub fn size(size: u64) -> Self {
+        Self {
+            size: Some(size),
+            ..Self::default()
+        }
+    }
 }
 
 /// How a range is made to read as zeros.
@@ -134,13 +144,14 @@ pub trait Volume: Send + Sync + 'static {
     /// The attributes of a node.
     fn attributes(&self, node: NodeId, handle: Option<FileHandle>) -> Result<Attributes, Errno>;
 
-    /// Changes attributes. Truncating and growing a block file never fetches anything.
+    /// Changes attributes and gives what they are then. Truncating and growing never fetch anything, but
+    /// may wait for the local disk.
     fn set_attributes(
         &self,
         node: NodeId,
         handle: Option<FileHandle>,
         changes: SetAttributes,
-    ) -> Result<Attributes, Errno>;
+    ) -> VolumeFuture<Attributes>;
 
     /// The names in a directory, in a stable order, without `.` and `..`.
     fn list(&self, directory: NodeId) -> Result<Vec<DirectoryEntry>, Errno>;
@@ -148,7 +159,7 @@ pub trait Volume: Send + Sync + 'static {
     /// The directory that holds `directory`; the root's is the root.
     fn parent(&self, directory: NodeId) -> Result<NodeId, Errno>;
 
-    /// Opens a file.
+    /// Opens a file; one whose name was removed, for as long as another handle that may do the same is open.
     fn open(&self, node: NodeId, mode: OpenMode) -> Result<FileHandle, Errno>;
 
     /// Gives a handle back. Not a durability point.

@@ -1,4 +1,5 @@
-//! The FUSE backend through a real mount, against a block file in memory.
+//! The FUSE backend through a real mount, against a block file in memory: who waits, who does not, and how a mount ends.
+//! That it behaves as a local file system is shown by `tests/tests/conformance.rs`.
 //!
 //! Needs `/dev/fuse` and the right to mount; without them the tests are skipped, or fail when
 //! `VMTORRENT_REQUIRE=1`.
@@ -10,19 +11,24 @@
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::io::{ErrorKind, IoSlice};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use bytes::Bytes;
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use vmtorrent_platform::fuse::{Mount, MountErrorKind, MountOptions, mount};
-use vmtorrent_platform::{BlockFile, Errno, MemoryBlockFile, TreeVolume, Volume};
+use vmtorrent_platform::{
+    BlockFile, Errno, MemoryBlockFile, SeekTarget, TreeVolume, Volume, VolumeFuture, ZeroMode,
+};
 
 /// Longer than anything takes that does not hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -141,213 +147,51 @@ impl Random {
 }
 
 #[test]
-fn random_operations_equal_those_on_a_reference() {
-    let mut random = Random(0x5EED_1234_ABCD_0001);
-    let mut reference = random.bytes(700_001);
-    let Some(mounted) = Mounted::with(reference.clone()) else {
-        return;
-    };
-    let disk = mounted.open();
-    for step in 0..3000 {
-        let size = reference.len() as u64;
-        let offset = random.below(size + 5000);
-        let length = match random.below(10) {
-            0 => random.below(300_000),
-            _ => random.below(9000),
-        } as usize;
-        let end = offset as usize + length;
-        match random.below(8) {
-            0..3 => {
-                let mut buffer = vec![0; length];
-                let read = disk.read_at(&mut buffer, offset).unwrap();
-                let end = end.min(reference.len());
-                let expected = &reference[(offset as usize).min(end)..end];
-                assert!(buffer[..read] == *expected, "step {step}");
-            }
-            3..6 => {
-                let data = random.bytes(length);
-                disk.write_all_at(&data, offset).unwrap();
-                if length > 0 {
-                    reference.resize(reference.len().max(end), 0);
-                    reference[offset as usize..end].copy_from_slice(&data);
-                }
-            }
-            6 if length > 0 => {
-                let grows = random.below(2) == 0;
-                let flags = match (random.below(2), grows) {
-                    (0, _) => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-                    (_, true) => FallocateFlags::ZERO_RANGE,
-                    (_, false) => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
-                };
-                fallocate(&disk, flags, offset, length as u64).unwrap();
-                if flags == FallocateFlags::ZERO_RANGE {
-                    reference.resize(reference.len().max(end), 0);
-                }
-                let end = end.min(reference.len());
-                reference[(offset as usize).min(end)..end].fill(0);
-            }
-            _ if step % 5 == 0 => {
-                disk.set_len(offset).unwrap();
-                reference.resize(offset as usize, 0);
-            }
-            _ => assert_eq!(disk.metadata().unwrap().len(), size, "step {step}"),
-        }
-    }
-    assert!(mounted.file.content() == reference);
-    let mut all = Vec::new();
-    File::open(mounted.path("disk"))
-        .unwrap()
-        .read_to_end(&mut all)
-        .unwrap();
-    assert!(all == reference);
-}
-
-#[test]
-fn files_grow_by_writing_truncating_and_allocating() {
-    let Some(mounted) = Mounted::with(vec![1; 5000]) else {
-        return;
-    };
-    let disk = mounted.open();
-    disk.write_all_at(b"end", 9_000).unwrap();
-    assert_eq!(disk.metadata().unwrap().len(), 9_003);
-    fallocate(&disk, FallocateFlags::empty(), 100, 10_000).unwrap();
-    assert_eq!(disk.metadata().unwrap().len(), 10_100);
-    fallocate(&disk, FallocateFlags::KEEP_SIZE, 100, 50_000).unwrap();
-    assert_eq!(disk.metadata().unwrap().len(), 10_100);
-    let mut expected = vec![1; 5000];
-    expected.resize(10_100, 0);
-    expected[9_000..9_003].copy_from_slice(b"end");
-    assert!(mounted.file.content() == expected);
-    let refused = fallocate(&disk, FallocateFlags::COLLAPSE_RANGE, 0, 4096);
-    assert_eq!(refused, Err(rustix::io::Errno::OPNOTSUPP));
-    let mut appended = File::options()
-        .append(true)
-        .open(mounted.path("disk"))
-        .unwrap();
-    appended.write_all(b"more").unwrap();
-    assert_eq!(&mounted.file.content()[10_100..], b"more");
-    File::create(mounted.path("disk")).unwrap();
-    assert_eq!(mounted.file.content(), b"");
-}
-
-#[test]
-fn holes_are_found_and_storage_is_counted() {
-    let mut content = vec![0; 1 << 20];
-    content[1 << 16..1 << 17].fill(1);
-    let Some(mounted) = Mounted::with(content) else {
-        return;
-    };
-    let disk = mounted.open();
-    let seek = |target| rustix::fs::seek(&disk, target);
-    assert_eq!(seek(rustix::fs::SeekFrom::Data(5)), Ok(1 << 16));
-    assert_eq!(seek(rustix::fs::SeekFrom::Hole(1 << 16)), Ok(1 << 17));
-    let nothing = seek(rustix::fs::SeekFrom::Data(1 << 17));
-    assert_eq!(nothing, Err(rustix::io::Errno::NXIO));
-    assert_eq!(disk.metadata().unwrap().blocks() * 512, 1 << 16);
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    fallocate(&disk, flags, 1 << 16, 1 << 15).unwrap();
-    assert_eq!(disk.metadata().unwrap().blocks() * 512, 1 << 15);
-    assert_eq!(seek(rustix::fs::SeekFrom::Data(0)), Ok(3 << 15));
-    assert_eq!((&disk).seek(SeekFrom::End(0)).unwrap(), 1 << 20);
-}
-
-#[test]
-fn direct_io_reads_and_writes() {
-    let mut random = Random(77);
-    let content = random.bytes(3 << 20);
-    let Some(mounted) = Mounted::with(content.clone()) else {
-        return;
-    };
-    let disk = File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(OFlags::DIRECT.bits() as i32)
-        .open(mounted.path("disk"))
-        .unwrap();
-    let mut space = vec![0; (2 << 20) + 4096];
-    let start = space.as_ptr().align_offset(4096);
-    let buffer = &mut space[start..start + (2 << 20)];
-    disk.read_exact_at(buffer, 4096).unwrap();
-    assert!(*buffer == content[4096..4096 + (2 << 20)]);
-    buffer.fill(9);
-    disk.write_all_at(buffer, 1 << 20).unwrap();
-    let now = mounted.file.content();
-    assert!(now[..1 << 20] == content[..1 << 20]);
-    assert!(now[1 << 20..].iter().all(|byte| *byte == 9));
-}
-
-#[test]
-#[expect(unsafe_code, reason = "mapping memory is what is tested")]
-fn mappings_read_and_write_the_file() {
-    use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
-    const LENGTH: usize = 1 << 20;
-    let content = Random(3).bytes(LENGTH);
-    let Some(mounted) = Mounted::with(content.clone()) else {
-        return;
-    };
-    let disk = mounted.open();
-    let mapped = |protection, flags, use_it: &dyn Fn(&mut [u8])| {
-        // SAFETY: a new mapping of the file's whole length at an address that the kernel chooses; nobody
-        // cuts the file, and the slice is not used after the unmapping.
-        unsafe {
-            let at = mmap(std::ptr::null_mut(), LENGTH, protection, flags, &disk, 0).unwrap();
-            use_it(std::slice::from_raw_parts_mut(at.cast(), LENGTH));
-            if flags == MapFlags::SHARED {
-                msync(at, LENGTH, MsyncFlags::SYNC).unwrap();
-            }
-            munmap(at, LENGTH).unwrap();
-        }
-    };
-    let both = ProtFlags::READ | ProtFlags::WRITE;
-    mapped(both, MapFlags::PRIVATE, &|map| {
-        assert!(map == content);
-        map.fill(1);
-    });
-    assert!(mounted.file.content() == content);
-    mapped(both, MapFlags::SHARED, &|map| map[5000..6000].fill(200));
-    let mut expected = content;
-    expected[5000..6000].fill(200);
-    assert!(mounted.file.content() == expected);
-    // What is written past a mapping is in the next one.
-    disk.write_all_at(&[201; 10], 70_000).unwrap();
-    expected[70_000..70_010].fill(201);
-    mapped(both, MapFlags::SHARED, &|map| assert!(map == expected));
-}
-
-#[test]
 fn many_misses_do_not_hold_up_present_data() {
+    const READERS: usize = 96;
     const UNIT: u64 = 65_536;
-    let content = Random(4).bytes(66 * UNIT as usize);
+    let content = Random(4).bytes((READERS + 2) * UNIT as usize);
     let Some(mounted) = Mounted::with(content.clone()) else {
         return;
     };
-    mounted.file.hold(0..64 * UNIT);
-    let disk = Arc::new(mounted.open());
-    let waiting: Vec<_> = (0..64)
+    let present = READERS as u64 * UNIT;
+    mounted.file.hold(0..present);
+    let direct = OFlags::DIRECT.bits() as i32;
+    let waiting: Vec<_> = (0..READERS)
         .map(|at| {
-            let disk = Arc::clone(&disk);
+            // Every other one past the page cache, where the kernel takes another way.
+            let flags = if at % 2 == 0 { direct } else { 0 };
+            let disk = File::options()
+                .read(true)
+                .custom_flags(flags)
+                .open(mounted.path("disk"));
             thread::spawn(move || {
                 let mut buffer = vec![0; 4096];
-                disk.read_exact_at(&mut buffer, at * UNIT).unwrap();
+                disk.unwrap()
+                    .read_exact_at(&mut buffer, at as u64 * UNIT)
+                    .unwrap();
                 buffer
             })
         })
         .collect();
-    mounted.wait_until_waiting(64);
-    let reader = Arc::clone(&disk);
+    mounted.wait_until_waiting(READERS);
     let path = mounted.path("disk");
-    let present = in_time(move || {
+    let found = in_time(move || {
+        let disk = File::options().read(true).write(true).open(&path).unwrap();
         let mut buffer = vec![0; UNIT as usize];
         for _ in 0..100 {
-            reader.read_exact_at(&mut buffer, 64 * UNIT).unwrap();
+            disk.read_exact_at(&mut buffer, present).unwrap();
         }
-        // Nor do they hold up writes, opening, or a flush.
-        reader.write_all_at(&[1; 4096], 65 * UNIT).unwrap();
-        File::open(path).unwrap().sync_all().unwrap();
+        // Nor do they hold up writes, opening, a flush, or names.
+        disk.write_all_at(&[1; 4096], present + UNIT).unwrap();
+        File::open(&path).unwrap().sync_all().unwrap();
+        fs::write(path.with_file_name("own"), "own").unwrap();
+        fs::rename(path.with_file_name("own"), path.with_file_name("new")).unwrap();
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 3);
         buffer
     });
-    assert!(present == content[64 * UNIT as usize..65 * UNIT as usize]);
-    assert_eq!(mounted.file.waiting(), 64);
+    assert!(found == content[present as usize..][..UNIT as usize]);
+    assert_eq!(mounted.file.waiting(), READERS);
     mounted.file.release();
     for (at, waiting) in waiting.into_iter().enumerate() {
         let start = at * UNIT as usize;
@@ -411,162 +255,315 @@ fn fsync_is_a_durability_point_and_close_is_not() {
     assert_eq!(mounted.file.flushes(), 1);
     disk.sync_all().unwrap();
     assert_eq!(mounted.file.flushes(), 2);
-    let synchronous = File::options()
-        .write(true)
-        .custom_flags(OFlags::DSYNC.bits() as i32)
-        .open(mounted.path("disk"))
-        .unwrap();
-    synchronous.write_all_at(b"y", 1).unwrap();
-    assert_eq!(mounted.file.flushes(), 3);
 }
 
 #[test]
-fn own_files_are_made_renamed_removed_and_kept() {
+fn a_durable_write_is_flushed_before_its_reply() {
+    use rustix::io::ReadWriteFlags;
+    let Some(mounted) = Mounted::with(vec![1; 65_536]) else {
+        return;
+    };
+    let open = |flags: i32| {
+        let mut how = File::options();
+        how.write(true).custom_flags(flags);
+        how.open(mounted.path("disk")).unwrap()
+    };
+    let (durable, whole, direct) = (libc::O_DSYNC, libc::O_SYNC, libc::O_DIRECT);
+    for (flags, flushes) in [(durable, 1), (whole, 2), (durable | direct, 3)] {
+        open(flags).write_all_at(b"y", 1).unwrap();
+        assert_eq!(mounted.file.flushes(), flushes);
+    }
+    // A single write can be durable: so VMMs make a guest's FUA.
+    let data = [IoSlice::new(b"z")];
+    for (flags, flushes) in [(0, 5), (direct, 7)] {
+        let disk = open(flags);
+        for how in [ReadWriteFlags::DSYNC, ReadWriteFlags::SYNC] {
+            rustix::io::pwritev2(&disk, &data, 2, how).unwrap();
+        }
+        assert_eq!(mounted.file.flushes(), flushes);
+        rustix::io::pwritev2(&disk, &data, 2, ReadWriteFlags::empty()).unwrap();
+        assert_eq!(mounted.file.flushes(), flushes);
+    }
+}
+
+/// A block file on a disk that takes its time to cut it.
+struct SlowToCut {
+    file: Arc<MemoryBlockFile>,
+    cutting: mpsc::Sender<u64>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl BlockFile for SlowToCut {
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+    fn allocated(&self) -> u64 {
+        self.file.allocated()
+    }
+    fn modified(&self) -> SystemTime {
+        self.file.modified()
+    }
+    fn set_len(&self, length: u64) -> Result<(), Errno> {
+        self.cutting.send(length).unwrap();
+        self.go_on.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        self.file.set_len(length)
+    }
+    fn try_read(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
+        self.file.try_read(offset, buffer)
+    }
+    fn read(self: Arc<Self>, offset: u64, length: usize) -> VolumeFuture<Bytes> {
+        Arc::clone(&self.file).read(offset, length)
+    }
+    fn try_write(&self, offset: u64, data: &[u8]) -> Result<Option<()>, Errno> {
+        self.file.try_write(offset, data)
+    }
+    fn write(self: Arc<Self>, offset: u64, data: Bytes) -> VolumeFuture<()> {
+        Arc::clone(&self.file).write(offset, data)
+    }
+    fn zero(self: Arc<Self>, offset: u64, length: u64, mode: ZeroMode) -> VolumeFuture<()> {
+        Arc::clone(&self.file).zero(offset, length, mode)
+    }
+    fn flush(self: Arc<Self>) -> VolumeFuture<()> {
+        Arc::clone(&self.file).flush()
+    }
+    fn seek(&self, offset: u64, target: SeekTarget) -> Result<u64, Errno> {
+        self.file.seek(offset, target)
+    }
+}
+
+#[test]
+fn a_length_that_takes_long_to_set_holds_up_nobody_else() {
+    if !can_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("mnt");
+    fs::create_dir(&directory).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let (cutting, begun) = mpsc::channel();
+    let (go_on, waits) = mpsc::channel();
+    let slow: Arc<dyn BlockFile> = Arc::new(SlowToCut {
+        file: MemoryBlockFile::new(vec![1; 100]),
+        cutting,
+        go_on: Mutex::new(waits),
+    });
+    let other: Arc<dyn BlockFile> = MemoryBlockFile::new(b"other".to_vec());
+    let files = vec![(vec!["slow".into()], slow), (vec!["other".into()], other)];
+    let volume = Arc::new(TreeVolume::new(files, &folder.path().join("own")).unwrap());
+    // With one thread, who waits in it stops everything.
+    let mut options = MountOptions::new(runtime.handle().clone(), "slow");
+    options.threads = 1;
+    let mount = mount(volume, &directory, options).unwrap();
+    let path = directory.join("slow");
+    type Cut = fn(&Path);
+    let ways: [(u64, Cut); 4] = [
+        (50, |path| {
+            File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_len(50)
+                .unwrap()
+        }),
+        (0, |path| drop(File::create(path).unwrap())),
+        (0, |path| {
+            drop(rustix::fs::open(path, OFlags::TRUNC, Mode::empty()).unwrap())
+        }),
+        (500, |path| {
+            let file = File::options().write(true).open(path).unwrap();
+            fallocate(&file, FallocateFlags::empty(), 0, 500).unwrap();
+        }),
+    ];
+    for (length, way) in ways {
+        let slow = path.clone();
+        let cut = thread::spawn(move || way(&slow));
+        assert_eq!(begun.recv_timeout(PATIENCE), Ok(length));
+        let other = directory.join("other");
+        assert_eq!(in_time(move || fs::read(other).unwrap()), b"other");
+        go_on.send(()).unwrap();
+        cut.join().unwrap();
+        assert_eq!(path.metadata().unwrap().len(), length);
+    }
+    mount.unmount().unwrap();
+}
+
+#[test]
+fn the_vmms_own_files_and_the_table_of_mounts_outlast_a_mount() {
     let Some(mut mounted) = Mounted::with(vec![1; 100]) else {
         return;
     };
-    let own = mounted.path("vm/log.txt");
-    fs::write(&own, "line\n").unwrap();
-    let mut log = File::options().append(true).open(&own).unwrap();
-    log.write_all(b"another\n").unwrap();
-    log.sync_all().unwrap();
-    fs::create_dir_all(mounted.path("vm/own/sub")).unwrap();
-    fs::rename(&own, mounted.path("vm/own/sub/log.1")).unwrap();
-    fs::write(mounted.path("lock"), "").unwrap();
-    fs::remove_file(mounted.path("lock")).unwrap();
-    File::open(mounted.path("vm/own"))
-        .unwrap()
-        .sync_all()
-        .unwrap();
-    let many = mounted.path("many");
-    fs::create_dir(&many).unwrap();
-    for at in 0..700 {
-        File::create(many.join(format!("a file with a rather long name, number {at}"))).unwrap();
-    }
-    let mut names: Vec<_> = fs::read_dir(&many)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    names.sort();
-    names.dedup();
-    assert_eq!(names.len(), 700);
-    // The image's files are not the VMM's to take away.
-    for refused in [
-        fs::remove_file(mounted.path("disk")),
-        fs::remove_dir(mounted.path("vm")),
-        fs::rename(mounted.path("disk"), mounted.path("x")),
-        std::os::unix::fs::symlink("disk", mounted.path("link")),
-        fs::hard_link(mounted.path("disk"), mounted.path("link")),
-    ] {
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
-    }
-    fs::write(mounted.path("nvram"), "kept").unwrap();
-    fs::remove_dir_all(&many).unwrap();
-    drop(log);
-    mounted.unmount();
-    mounted.mount();
-    assert_eq!(fs::read(mounted.path("nvram")).unwrap(), b"kept");
-    let log = fs::read(mounted.path("vm/own/sub/log.1")).unwrap();
-    assert_eq!(log, b"line\nanother\n");
-    assert!(!many.exists());
-    assert_eq!(fs::read(mounted.path("vm/deep")).unwrap(), b"deep");
-}
-
-#[test]
-fn an_unlinked_open_file_stays_usable() {
-    let Some(mounted) = Mounted::with(vec![1; 100]) else {
-        return;
-    };
-    let path = mounted.path("temporary");
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .unwrap();
-    fs::remove_file(&path).unwrap();
-    assert!(!path.exists());
-    file.write_all(b"content").unwrap();
-    file.sync_all().unwrap();
-    file.set_len(4).unwrap();
-    assert_eq!(file.metadata().unwrap().len(), 4);
-    file.rewind().unwrap();
-    let mut text = String::new();
-    file.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "cont");
-}
-
-#[test]
-fn attributes_and_listings_are_those_of_a_local_disk() {
-    let Some(mounted) = Mounted::with(vec![1; 100]) else {
-        return;
-    };
-    let disk = fs::metadata(mounted.path("disk")).unwrap();
-    assert_eq!(disk.uid(), rustix::process::geteuid().as_raw());
-    assert_eq!(disk.gid(), rustix::process::getegid().as_raw());
-    assert_eq!(disk.mode() & 0o7777, 0o644);
-    let names = |path: &Path| {
-        let mut names: Vec<_> = fs::read_dir(path)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    };
-    assert_eq!(names(&mounted.dir()), ["disk", "vm"]);
-    assert_eq!(names(&mounted.path("vm")), ["deep"]);
-    let listed = Command::new("ls").arg("-laR").arg(mounted.dir()).output();
-    assert!(listed.unwrap().status.success());
-    let below = rustix::fs::statvfs(mounted.folder.path()).unwrap();
-    let shown = rustix::fs::statvfs(mounted.dir()).unwrap();
-    assert_eq!(
-        shown.f_blocks * shown.f_frsize,
-        below.f_blocks * below.f_frsize
-    );
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(
         table.contains("fuse.vmtorrent vmtorrent:a\\040test,\\040with\\040\\134\\040in\\040it")
     );
-    rustix::fs::chmod(mounted.path("disk"), rustix::fs::Mode::RUSR).unwrap();
-    let disk = fs::metadata(mounted.path("disk")).unwrap();
-    assert_eq!(disk.mode() & 0o7777, 0o400);
-    let other = std::os::unix::fs::chown(mounted.path("disk"), Some(12_345), None);
-    assert_eq!(other.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    fs::create_dir(mounted.path("vm/own")).unwrap();
+    fs::write(mounted.path("vm/own/log"), "kept").unwrap();
+    mounted.unmount();
+    mounted.mount();
+    assert_eq!(fs::read(mounted.path("vm/own/log")).unwrap(), b"kept");
+    assert_eq!(fs::read(mounted.path("vm/deep")).unwrap(), b"deep");
+    let listed = Command::new("ls").arg("-laR").arg(mounted.dir()).output();
+    assert!(listed.unwrap().status.success());
+    let below = rustix::fs::statvfs(mounted.folder.path()).unwrap();
+    let shown = rustix::fs::statvfs(mounted.dir()).unwrap();
+    let bytes = |stat: &rustix::fs::StatVfs| stat.f_blocks * stat.f_frsize;
+    assert_eq!(bytes(&shown), bytes(&below));
 }
 
 #[test]
-fn locks_of_two_openers_exclude_each_other() {
+fn other_users_get_in_only_when_they_are_let_in() {
     let Some(mounted) = Mounted::with(vec![1; 100]) else {
         return;
     };
-    let (first, second) = (mounted.open(), mounted.open());
-    first.try_lock().unwrap();
-    assert!(second.try_lock().is_err());
+    // They must be able to get at the directory at all.
+    let everybody = Mode::from_bits_retain(0o755);
+    rustix::fs::chmod(mounted.folder.path(), everybody).unwrap();
+    let as_another = |words: &[&str], path: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command
+            .args(words)
+            .arg(path)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    };
+    assert!(!as_another(&["cat"], &mounted.path("disk")));
+    let options = MountOptions {
+        allow_other: true,
+        ..MountOptions::new(mounted.runtime.handle().clone(), "for all")
+    };
+    let directory = mounted.folder.path().join("shared");
+    fs::create_dir(&directory).unwrap();
+    let volume = mounted.volume();
+    let mount = mount(volume, &directory, options).unwrap();
+    let shared = &directory.join("disk");
+    assert!(as_another(&["cat"], shared));
+    // Permission bits hold for them.
+    assert!(!as_another(&["sh", "-c", "printf x >> \"$0\""], shared));
+    rustix::fs::chmod(directory.join("disk"), Mode::from_bits_retain(0o646)).unwrap();
+    assert!(as_another(&["sh", "-c", "printf x >> \"$0\""], shared));
+    rustix::fs::chmod(directory.join("disk"), Mode::RUSR).unwrap();
+    assert!(!as_another(&["cat"], shared));
+    assert_eq!(mounted.file.len(), 101);
+    mount.unmount().unwrap();
 }
 
 #[test]
 fn unmounting_sends_away_who_waits_and_who_lingers() {
-    let Some(mut mounted) = Mounted::with(vec![1; 65_536]) else {
+    const UNIT: u64 = 65_536;
+    const WAITING: u64 = 80;
+    let Some(mut mounted) = Mounted::with(vec![1; 100 * UNIT as usize]) else {
         return;
     };
     let directory = mounted.dir();
-    mounted.file.hold(0..4096);
+    mounted.file.hold(0..WAITING * UNIT);
     let disk = Arc::new(mounted.open());
-    let reader = Arc::clone(&disk);
-    let waiting = thread::spawn(move || reader.read_exact_at(&mut [0; 10], 0));
-    mounted.wait_until_waiting(1);
+    let waiting: Vec<_> = (0..WAITING)
+        .map(|at| {
+            let disk = Arc::clone(&disk);
+            thread::spawn(move || match at % 4 {
+                0 => disk.write_all_at(b"part of a block", at * UNIT),
+                _ => disk.read_exact_at(&mut [0; 10], at * UNIT),
+            })
+        })
+        .collect();
+    mounted.wait_until_waiting(WAITING as usize);
+    // Who works with what is here is no reason to wait either.
+    let (reader, stop) = (mounted.open(), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let busy = thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            if let Err(error) = reader.read_exact_at(&mut [0; 4096], WAITING * UNIT) {
+                return error;
+            }
+        }
+        panic!("no read failed");
+    });
     assert!(is_mounted(&directory));
     let begin = Instant::now();
     mounted.unmount();
     assert!(begin.elapsed() < Duration::from_secs(3));
-    assert!(waiting.join().unwrap().is_err());
+    for waiting in waiting {
+        waiting.join().unwrap().unwrap_err();
+    }
     assert!(!is_mounted(&directory));
     // The file is open still: it gives errors, and does not wait.
-    in_time(move || disk.read_exact_at(&mut [0; 10], 8192)).unwrap_err();
+    in_time(move || disk.read_exact_at(&mut [0; 10], WAITING * UNIT)).unwrap_err();
+    let error = in_time(move || busy.join().unwrap());
+    assert!(
+        matches!(
+            error.kind(),
+            ErrorKind::NotConnected | ErrorKind::ConnectionAborted
+        ),
+        "{error}"
+    );
+    stop.store(true, Ordering::Relaxed);
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    // Nothing of a write that was sent away has reached the file.
+    assert!(mounted.file.content().iter().all(|byte| *byte == 1));
     mounted.file.release();
     mounted.mount();
     mounted.open().read_exact_at(&mut [0; 10], 0).unwrap();
+}
+
+#[test]
+fn a_full_disk_refuses_what_needs_room_and_nothing_else() {
+    use rustix::mount::{MountFlags, UnmountFlags, mount as mount_tmpfs, unmount};
+    if !can_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("files");
+    fs::create_dir(&own).unwrap();
+    mount_tmpfs("tmpfs", &own, "tmpfs", MountFlags::empty(), c"size=1m").unwrap();
+    // Gone with its last user, even if the test fails.
+    let top = File::open(&own).unwrap();
+    unmount(&own, UnmountFlags::DETACH).unwrap();
+    let host = PathBuf::from(format!("/proc/self/fd/{}", top.as_raw_fd()));
+    let file = MemoryBlockFile::new(vec![1; 1 << 20]);
+    let disk: Arc<dyn BlockFile> = Arc::clone(&file) as _;
+    let volume = TreeVolume::new(vec![(vec!["disk".into()], disk)], &host).unwrap();
+    let directory = folder.path().join("mnt");
+    fs::create_dir(&directory).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let options = MountOptions::new(runtime.handle().clone(), "full");
+    let mount = mount(Arc::new(volume), &directory, options).unwrap();
+    let open = |name: &str| {
+        let mut how = File::options();
+        how.read(true).write(true).create(true);
+        how.truncate(false).open(directory.join(name)).unwrap()
+    };
+    let full = |result: std::io::Result<()>| {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::StorageFull);
+    };
+    let (disk, own) = (open("disk"), open("own"));
+    file.limit(Some(1 << 20));
+    disk.write_all_at(&[2; 4096], 0).unwrap();
+    full(disk.write_all_at(&[2; 4096], 2 << 20));
+    assert_eq!(disk.metadata().unwrap().len(), 1 << 20);
+    own.write_all_at(&[1; 65_536], 0).unwrap();
+    full(own.write_all_at(&vec![1; 1 << 20], 65_536));
+    let size = own.metadata().unwrap().len();
+    assert!(
+        (65_536..1 << 20).contains(&size) || size == 1 << 20,
+        "{size}"
+    );
+    // What is there stays, reading and flushing go on, and so does all else when there is room again.
+    let mut found = vec![0; 65_536];
+    own.read_exact_at(&mut found, 0).unwrap();
+    assert!(found.iter().all(|byte| *byte == 1));
+    disk.sync_all().unwrap();
+    own.sync_all().unwrap();
+    own.set_len(1000).unwrap();
+    own.write_all_at(&[3; 65_536], 1000).unwrap();
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(&disk, punch, 8192, 4096).unwrap();
+    disk.write_all_at(&[2; 4096], 2 << 20).unwrap();
+    assert_eq!(disk.metadata().unwrap().len(), (2 << 20) + 4096);
+    drop((disk, own));
+    mount.unmount().unwrap();
 }
 
 #[test]

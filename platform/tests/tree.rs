@@ -1,4 +1,5 @@
-//! The tree volume without a kernel: names, the host folder, handles.
+//! The tree volume without a kernel: what is its own, the host folder and the handles. What every volume does is shown
+//! by the conformance suite, `tests/tests/conformance.rs`.
 #![cfg(unix)]
 #![expect(
     clippy::unwrap_used,
@@ -11,23 +12,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
 use tempfile::TempDir;
 use vmtorrent_platform::{
     Attributes, BlockFile, Errno, FileHandle, MemoryBlockFile, NodeId, NodeKind, OpenMode,
-    SeekTarget, SetAttributes, TreeVolume, Volume, ZeroMode,
+    SetAttributes, TreeVolume, Volume,
 };
 
 const ROOT: NodeId = NodeId::ROOT;
 const READ: OpenMode = OpenMode {
     read: true,
     write: false,
-    truncate: false,
 };
 const WRITE: OpenMode = OpenMode {
     read: true,
     write: true,
-    truncate: false,
 };
 
 fn image() -> Vec<(Vec<String>, Arc<dyn BlockFile>)> {
@@ -123,30 +121,6 @@ fn image_files_stand_at_their_paths() {
 }
 
 #[test]
-fn files_and_folders_of_the_image_stay() {
-    let (volume, _folder) = volume();
-    create(&volume, ROOT, "own", b"mine");
-    let vm = node(&volume, "vm");
-    let eperm = Err(Errno::EPERM);
-    assert_eq!(volume.unlink(ROOT, "disk.img"), eperm);
-    assert_eq!(volume.remove_directory(ROOT, "vm"), eperm);
-    assert_eq!(volume.rename(ROOT, "disk.img", ROOT, "x", false), eperm);
-    assert_eq!(volume.rename(ROOT, "vm", ROOT, "x", false), eperm);
-    assert_eq!(volume.rename(ROOT, "own", ROOT, "disk.img", false), eperm);
-    assert_eq!(volume.rename(ROOT, "own", vm, "parts", false), eperm);
-    let no_replace = volume.rename(ROOT, "own", ROOT, "disk.img", true);
-    assert_eq!(no_replace, Err(Errno::EEXIST));
-    assert_eq!(volume.unlink(ROOT, "vm"), Err(Errno::EISDIR));
-    let made = volume.make_directory(ROOT, "vm", 0o755);
-    assert_eq!(made.unwrap_err(), Errno::EEXIST);
-    let made = volume.create(ROOT, "disk.img", 0o644, WRITE, true);
-    assert_eq!(made.unwrap_err(), Errno::EEXIST);
-    let opened = volume.create(ROOT, "disk.img", 0o600, WRITE, false);
-    let (disk, handle) = opened.unwrap();
-    assert_eq!(content(&volume, disk.node, Some(handle)), b"a disk");
-}
-
-#[test]
 fn own_files_at_any_depth_survive_a_new_volume_on_the_folder() {
     let (volume, folder) = volume();
     let parts = node(&volume, "vm/parts");
@@ -207,8 +181,8 @@ fn what_the_image_hides_and_links_are_not_shown_and_left_alone() {
     assert!(folder.path().join("link").is_symlink());
 }
 
-#[test]
-fn a_link_put_in_a_files_place_is_not_followed() {
+#[tokio::test]
+async fn a_link_put_in_a_files_place_is_not_followed() {
     let (volume, folder) = volume();
     let outside = tempfile::tempdir().unwrap();
     let secret = outside.path().join("secret");
@@ -220,16 +194,15 @@ fn a_link_put_in_a_files_place_is_not_followed() {
     std::os::unix::fs::symlink(&secret, folder.path().join("own")).unwrap();
     assert_eq!(volume.open(own, WRITE), Err(Errno::EACCES));
     assert_eq!(volume.attributes(own, None), Err(Errno::EACCES));
-    let cut = SetAttributes {
-        size: Some(0),
-        ..SetAttributes::default()
-    };
-    assert_eq!(volume.set_attributes(own, None, cut), Err(Errno::EACCES));
+    let cut = SetAttributes::size(0);
     let open = SetAttributes {
         permissions: Some(0o777),
         ..SetAttributes::default()
     };
-    assert_eq!(volume.set_attributes(own, None, open), Err(Errno::EACCES));
+    for changes in [cut, open] {
+        let changed = volume.set_attributes(own, None, changes).await;
+        assert_eq!(changed, Err(Errno::EACCES));
+    }
     assert_eq!(fs::read(&secret).unwrap(), b"secret");
     assert_eq!(fs::metadata(&secret).unwrap().permissions(), permissions);
     // The same for a folder.
@@ -291,127 +264,46 @@ fn image_paths_that_cannot_be_are_refused_by_name() {
 }
 
 #[test]
-fn rename_follows_the_rules_of_a_local_file_system() {
-    let (volume, folder) = volume();
-    let (a, _) = create(&volume, ROOT, "a", b"a");
-    let (b, b_handle) = create(&volume, ROOT, "b", b"b");
-    let full = volume.make_directory(ROOT, "full", 0o755).unwrap().node;
-    let empty = volume.make_directory(ROOT, "empty", 0o755).unwrap().node;
-    let sub = volume.make_directory(full, "sub", 0o755).unwrap().node;
-    let rename = |name: &str, to: NodeId, new: &str| volume.rename(ROOT, name, to, new, false);
-    let no_replace = volume.rename(ROOT, "a", ROOT, "b", true);
-    assert_eq!(no_replace, Err(Errno::EEXIST));
-    assert_eq!(rename("none", ROOT, "x"), Err(Errno::ENOENT));
-    assert_eq!(rename("a", ROOT, "full"), Err(Errno::EISDIR));
-    assert_eq!(rename("full", ROOT, "a"), Err(Errno::ENOTDIR));
-    assert_eq!(rename("empty", ROOT, "full"), Err(Errno::ENOTEMPTY));
-    assert_eq!(rename("full", sub, "x"), Err(Errno::EINVAL));
-    assert_eq!(rename("full", full, "x"), Err(Errno::EINVAL));
-    assert_eq!(rename("a", ROOT, "a"), Ok(()));
-    // A file replaces a file; whoever had the old one open keeps it.
-    assert_eq!(rename("a", ROOT, "b"), Ok(()));
-    assert_eq!(node(&volume, "b"), a);
-    assert_eq!(content(&volume, b, Some(b_handle)), b"b");
-    assert_eq!(find(&volume, "a").unwrap_err(), Errno::ENOENT);
-    // A folder replaces an empty folder, and takes along what is in it.
-    assert_eq!(rename("full", ROOT, "empty"), Ok(()));
-    assert_eq!(node(&volume, "empty/sub"), sub);
-    assert_eq!(volume.attributes(empty, None), Err(Errno::ENOENT));
-    assert_eq!(volume.parent(sub), Ok(full));
-    let now = everything(&volume);
-    assert_eq!(everything(&on(folder.path())), now);
-}
-
-#[test]
-fn unlinked_file_lives_until_its_handle_is_released() {
+fn a_handle_is_good_for_its_node_until_it_is_released() {
     let (volume, folder) = volume();
     let (own, handle) = create(&volume, ROOT, "own", b"mine");
-    volume.unlink(ROOT, "own").unwrap();
-    assert_eq!(volume.unlink(ROOT, "own"), Err(Errno::ENOENT));
-    assert!(!folder.path().join("own").exists());
-    // A new file of the name is another node.
-    let (new, _) = create(&volume, ROOT, "own", b"new");
-    assert_ne!(new, own);
-    let written = volume.try_write(own, Some(handle), 4, b"!");
-    assert_eq!(written, Ok(Some(())));
-    assert_eq!(content(&volume, own, Some(handle)), b"mine!");
-    assert_eq!(volume.attributes(own, None).unwrap().size, 5);
-    let cut = SetAttributes {
-        size: Some(2),
-        ..SetAttributes::default()
-    };
-    let cut = volume.set_attributes(own, Some(handle), cut).unwrap();
-    assert_eq!(cut.size, 2);
-    volume.release(handle);
-    assert_eq!(volume.attributes(own, None), Err(Errno::ENOENT));
-    let read = volume.try_read(own, Some(handle), 0, &mut [0]);
-    assert_eq!(read, Err(Errno::EBADF));
-    assert_eq!(content(&volume, new, None), b"new");
-}
-
-#[test]
-fn handles_do_only_what_they_were_opened_for() {
-    let (volume, _folder) = volume();
-    let (own, _) = create(&volume, ROOT, "own", b"mine");
     let disk = node(&volume, "disk.img");
-    let write_only = OpenMode {
-        read: false,
-        ..WRITE
-    };
-    let truncating = OpenMode {
-        truncate: true,
-        ..WRITE
-    };
-    for node in [own, disk] {
-        let reader = Some(volume.open(node, READ).unwrap());
-        let writer = Some(volume.open(node, write_only).unwrap());
-        let ebadf = Errno::EBADF;
-        assert_eq!(volume.try_write(node, reader, 0, b"x"), Err(ebadf));
-        assert_eq!(volume.try_read(node, writer, 0, &mut [0]), Err(ebadf));
-        let other = NodeId(node.0 + 1000);
-        assert_eq!(volume.try_read(other, reader, 0, &mut [0]), Err(ebadf));
-        volume.open(node, truncating).unwrap();
-        assert_eq!(volume.attributes(node, None).unwrap().size, 0);
-    }
+    let read = volume.try_read(disk, Some(handle), 0, &mut [0]);
+    assert_eq!(read, Err(Errno::EBADF));
+    volume.unlink(ROOT, "own").unwrap();
+    assert!(!folder.path().join("own").exists());
+    // Without a handle of its own, an operation takes any that is open and may do it.
+    assert_eq!(content(&volume, own, None), b"mine");
+    assert_eq!(volume.attributes(own, None).unwrap().links, 0);
+    let reader = volume.open(own, READ).unwrap();
+    volume.release(handle);
+    assert_eq!(content(&volume, own, Some(reader)), b"mine");
+    assert_eq!(volume.open(own, WRITE), Err(Errno::ENOENT));
+    volume.release(reader);
+    assert_eq!(volume.attributes(own, None), Err(Errno::ENOENT));
+    assert_eq!(volume.open(own, READ), Err(Errno::ENOENT));
+    let read = volume.try_read(own, Some(reader), 0, &mut [0]);
+    assert_eq!(read, Err(Errno::EBADF));
 }
 
 #[tokio::test]
-async fn plain_files_do_all_that_block_files_do() {
-    let (volume, _folder) = volume();
-    let (own, handle) = create(&volume, ROOT, "own", b"");
-    let handle = Some(handle);
-    let size = || volume.attributes(own, handle).unwrap().size;
-    let data = Bytes::from(vec![7; 300_000]);
-    volume.write(own, handle, 5, data).await.unwrap();
-    let read = volume.read(own, handle, 200_000, 1 << 30).await.unwrap();
-    assert_eq!(read, vec![7; 100_005]);
-    let behind = volume.read(own, handle, 1 << 40, 10).await.unwrap();
-    assert!(behind.is_empty());
-    let zero = |offset, length, mode| volume.zero(own, handle, offset, length, mode);
-    zero(65_536, 65_536, ZeroMode::Discard).await.unwrap();
-    zero(1 << 20, 1 << 20, ZeroMode::Discard).await.unwrap();
-    assert_eq!(size(), 300_005);
-    let keep = ZeroMode::Zero { keep_size: true };
-    zero(299_000, 1 << 20, keep).await.unwrap();
-    assert_eq!(size(), 300_005);
-    let grow = ZeroMode::Zero { keep_size: false };
-    zero(299_000, 101_000, grow).await.unwrap();
-    assert_eq!(size(), 400_000);
-    assert_eq!(zero(u64::MAX, 2, grow).await, Err(Errno::EFBIG));
-    let all = volume.read(own, handle, 0, 400_000).await.unwrap();
-    let mut expected = vec![0; 400_000];
-    expected[5..65_536].fill(7);
-    expected[131_072..299_000].fill(7);
-    assert!(all == expected);
-    let hole = volume.seek(own, handle, 10, SeekTarget::Hole);
-    assert_eq!(hole, Ok(65_536));
-    let behind = volume.seek(own, handle, 400_000, SeekTarget::Hole);
-    assert_eq!(behind, Err(Errno::ENXIO));
-    volume.flush(own, handle).await.unwrap();
-    volume.flush(ROOT, None).await.unwrap();
-    volume.unlink(ROOT, "own").unwrap();
-    volume.flush(own, handle).await.unwrap();
-    assert!(volume.statfs().unwrap().total > 0);
+async fn permissions_and_times_of_own_files_survive_a_new_volume_on_the_folder() {
+    let (volume, folder) = volume();
+    let (own, handle) = create(&volume, ROOT, "own", b"mine");
+    let then = UNIX_EPOCH + Duration::new(1_000_000_000, 5);
+    let changes = SetAttributes {
+        size: None,
+        permissions: Some(0o4604),
+        modified: Some(then),
+    };
+    for handle in [Some(handle), None] {
+        let changed = volume.set_attributes(own, handle, changes).await.unwrap();
+        assert_eq!((changed.permissions, changed.modified), (0o604, then));
+    }
+    drop(volume);
+    let again = on(folder.path());
+    let own = find(&again, "own").unwrap();
+    assert_eq!((own.permissions, own.modified), (0o604, then));
 }
 
 #[tokio::test]
@@ -426,32 +318,6 @@ async fn flush_of_a_block_file_reaches_it_and_release_does_not() {
     volume.flush(disk, Some(handle)).await.unwrap();
     volume.release(handle);
     assert_eq!(file.flushes(), 1);
-}
-
-#[test]
-fn permissions_and_times_are_kept() {
-    let (volume, folder) = volume();
-    let (own, handle) = create(&volume, ROOT, "own", b"mine");
-    let sub = volume.make_directory(ROOT, "sub", 0o700).unwrap().node;
-    let then = UNIX_EPOCH + Duration::new(1_000_000_000, 5);
-    let changes = SetAttributes {
-        size: None,
-        permissions: Some(0o4604),
-        modified: Some(then),
-    };
-    for (node, handle) in [(own, Some(handle)), (own, None), (sub, None)] {
-        let changed = volume.set_attributes(node, handle, changes).unwrap();
-        assert_eq!((changed.permissions, changed.modified), (0o604, then));
-    }
-    volume.release(handle);
-    volume.set_attributes(own, None, changes).unwrap();
-    let disk = node(&volume, "disk.img");
-    let changed = volume.set_attributes(disk, None, changes).unwrap();
-    assert_eq!(changed.permissions, 0o604);
-    drop(volume);
-    let again = on(folder.path());
-    let own = find(&again, "own").unwrap();
-    assert_eq!((own.permissions, own.modified), (0o604, then));
 }
 
 /// A small generator, so that a failing run is repeated by its seed.

@@ -12,14 +12,15 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 
 use super::directories::Directories;
 use super::tasks::Tasks;
 use super::translate::{
-    GENERATION, Owner, TIME_TO_LIVE, errno, file_type, has, name, node, open_mode, time,
+    GENERATION, Owner, TIME_TO_LIVE, errno, file_type, has, known_name, new_name, node, open_mode,
+    time,
 };
-use crate::{Attributes, Errno, FileHandle as Handle, SetAttributes, Volume};
+use crate::{Attributes, Errno, FileHandle as Handle, OpenMode, SetAttributes, Volume};
 
 /// The largest write and read request, bytes.
 const LARGEST_REQUEST: u32 = 1 << 20;
@@ -33,7 +34,7 @@ pub(super) struct VolumeFilesystem {
     pub(super) volume: Arc<dyn Volume>,
     pub(super) tasks: Tasks,
     directories: Directories,
-    owner: Owner,
+    pub(super) owner: Owner,
 }
 
 impl VolumeFilesystem {
@@ -68,11 +69,6 @@ pub(super) fn reply_empty(result: Result<(), Errno>, reply: ReplyEmpty) {
     }
 }
 
-/// Reads and writes go straight to the volume, several at a time on one file.
-fn open_flags() -> FopenFlags {
-    FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
-}
-
 fn permissions(mode: u32) -> u16 {
     (mode & 0o777) as u16
 }
@@ -101,7 +97,7 @@ impl Filesystem for VolumeFilesystem {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
-        let found = name(child).and_then(|child| self.volume.lookup(node(parent), child));
+        let found = known_name(child).and_then(|child| self.volume.lookup(node(parent), child));
         self.reply_entry(found, reply);
     }
 
@@ -147,7 +143,11 @@ impl Filesystem for VolumeFilesystem {
         };
         let handle = handle.map(|handle| Handle(handle.0));
         let changed = self.volume.set_attributes(node(number), handle, changes);
-        self.reply_attributes(changed, reply);
+        let owner = self.owner;
+        self.tasks.spawn(changed, move |changed| match changed {
+            Ok(changed) => reply.attr(&TIME_TO_LIVE, &owner.attributes(&changed)),
+            Err(e) => reply.error(errno(e)),
+        });
     }
 
     fn mkdir(
@@ -159,21 +159,47 @@ impl Filesystem for VolumeFilesystem {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let made = name(child).and_then(|child| {
+        let made = new_name(child).and_then(|child| {
             self.volume
                 .make_directory(node(parent), child, permissions(mode))
         });
         self.reply_entry(made, reply);
     }
 
+    /// Files only: sockets, pipes and devices have no place in a volume.
+    fn mknod(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        child: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _device: u32,
+        reply: ReplyEntry,
+    ) {
+        if FileType::from_raw_mode(mode as _) != FileType::RegularFile {
+            return reply.error(Code::EPERM);
+        }
+        let made = new_name(child).and_then(|child| {
+            let open = OpenMode::default();
+            self.volume
+                .create(node(parent), child, permissions(mode), open, true)
+        });
+        let made = made.map(|(found, handle)| {
+            self.volume.release(handle);
+            found
+        });
+        self.reply_entry(made, reply);
+    }
+
     fn unlink(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEmpty) {
-        let removed = name(child).and_then(|child| self.volume.unlink(node(parent), child));
+        let removed = known_name(child).and_then(|child| self.volume.unlink(node(parent), child));
         reply_empty(removed, reply);
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEmpty) {
         let removed =
-            name(child).and_then(|child| self.volume.remove_directory(node(parent), child));
+            known_name(child).and_then(|child| self.volume.remove_directory(node(parent), child));
         reply_empty(removed, reply);
     }
 
@@ -220,18 +246,16 @@ impl Filesystem for VolumeFilesystem {
         if !known.contains(flags) {
             return reply.error(Code::EINVAL);
         }
-        let renamed = name(old).and_then(|old| {
+        let renamed = known_name(old).and_then(|old| {
+            let new = new_name(new)?;
             self.volume
-                .rename(node(parent), old, node(new_parent), name(new)?, no_replace)
+                .rename(node(parent), old, node(new_parent), new, no_replace)
         });
         reply_empty(renamed, reply);
     }
 
     fn open(&self, _request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.volume.open(node(number), open_mode(flags)) {
-            Ok(handle) => reply.opened(FileHandle(handle.0), open_flags()),
-            Err(e) => reply.error(errno(e)),
-        }
+        self.serve_open(node(number), flags, reply);
     }
 
     fn create(
@@ -244,27 +268,15 @@ impl Filesystem for VolumeFilesystem {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let made = name(child).and_then(|child| {
-            let exclusive = has(flags, OFlags::EXCL);
-            let open = open_mode(OpenFlags(flags));
-            self.volume
-                .create(node(parent), child, permissions(mode), open, exclusive)
-        });
-        match made {
-            Ok((found, handle)) => reply.created(
-                &TIME_TO_LIVE,
-                &self.owner.attributes(&found),
-                GENERATION,
-                FileHandle(handle.0),
-                open_flags(),
-            ),
+        match new_name(child) {
+            Ok(child) => self.serve_create(node(parent), child, permissions(mode), flags, reply),
             Err(e) => reply.error(errno(e)),
         }
     }
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -273,23 +285,29 @@ impl Filesystem for VolumeFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.serve_read(node(number), Handle(handle.0), offset, size as usize, reply);
+        let (node, handle) = (node(number), Handle(handle.0));
+        self.serve_read(request.pid(), node, handle, offset, size as usize, reply);
     }
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let durable = has(flags.0, OFlags::DSYNC);
-        self.serve_write(node(number), Handle(handle.0), offset, data, durable, reply);
+        // Not rustix's `DSYNC`, which is `O_SYNC` on Linux and so has a bit more.
+        let durable = flags.0 & libc::O_DSYNC != 0;
+        // What the page cache writes back is nobody's in particular.
+        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let thread = if cached { 0 } else { request.pid() };
+        let target = (node(number), Handle(handle.0));
+        self.serve_write(thread, target, offset, data, durable, reply);
     }
 
     /// Closing a file descriptor is no durability point.

@@ -15,9 +15,11 @@ mod filesystem;
 mod helper;
 mod mount;
 mod mount_point;
+mod opening;
 mod tasks;
 mod transfer;
 mod translate;
+mod waiters;
 
 pub use error::{MountError, MountErrorKind};
 pub use mount::{Mount, MountOptions, mount};

@@ -84,6 +84,19 @@ struct Parts {
 
 /// Mounts a volume on an empty directory.
 ///
+/// Reads and writes of the mount go to the volume, past the page cache, whatever their alignment. Memory mappings have
+/// pages in it. The kernel writes changed pages back before it reads or writes the same range another way, and drops pages that
+/// are written past: so all handles and mappings agree, one after the other. Only `SEEK_DATA` and `SEEK_HOLE` don't see what
+/// a mapping changed before `msync` or `fsync`.
+///
+/// **This process must not map files of its own mount into memory.** The kernel may make a thread that touches such a
+/// mapping wait for this process with a lock of its address space held; a FUSE thread that needs that lock then waits
+/// for ever, and not even SIGKILL ends the process. Reading and writing them is safe, and other processes may do as they
+/// please.
+///
+/// A process that is killed while it waits for missing data goes away within two seconds. Other signals wait for the answer, as
+/// on a local disk.
+///
 /// # Errors
 /// [`MountError::kind`] tells what is wrong with the directory, the system or the permissions, and its
 /// context what to do about it.

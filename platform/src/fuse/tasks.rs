@@ -1,10 +1,12 @@
-//! Invariant: every task ends: with its work, or with `EIO` when the mount is shut.
+//! Invariant: every task ends: with its work, with `EIO` when the mount is shut, or with `EINTR` when nobody is left whom
+//! its work is for.
 
 use std::future::Future;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::waiters::Waiters;
 use crate::Errno;
 
 /// Runs the requests that have to wait, until the mount is shut.
@@ -12,6 +14,7 @@ use crate::Errno;
 pub(super) struct Tasks {
     runtime: Handle,
     shut: watch::Sender<bool>,
+    waiters: Waiters,
 }
 
 impl Tasks {
@@ -19,6 +22,7 @@ impl Tasks {
         Self {
             runtime,
             shut: watch::Sender::new(false),
+            waiters: Waiters::default(),
         }
     }
 
@@ -42,5 +46,23 @@ impl Tasks {
             };
             reply(result);
         });
+    }
+
+    /// Runs `work` for a thread that waits for it, then `reply`; if the thread is killed meanwhile the work is given up.
+    pub fn spawn_for<T: Send + 'static>(
+        &self,
+        thread: u32,
+        work: impl Future<Output = Result<T, Errno>> + Send + 'static,
+        reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) {
+        let mut waiting = self.waiters.enter(thread);
+        let work = async move {
+            tokio::select! {
+                biased;
+                result = work => result,
+                () = waiting.killed() => Err(Errno::EINTR),
+            }
+        };
+        self.spawn(work, reply);
     }
 }

@@ -33,6 +33,7 @@ thread_local! {
 impl VolumeFilesystem {
     pub(super) fn serve_read(
         &self,
+        thread: u32,
         node: NodeId,
         handle: FileHandle,
         offset: u64,
@@ -49,7 +50,7 @@ impl VolumeFilesystem {
                 Ok(Some(read)) => reply.data(&buffer[..read]),
                 Ok(None) => {
                     let read = self.volume.read(node, handle, offset, size);
-                    self.tasks.spawn(read, |read| match read {
+                    self.tasks.spawn_for(thread, read, |read| match read {
                         Ok(data) => reply.data(&data),
                         Err(e) => reply.error(errno(e)),
                     });
@@ -62,13 +63,14 @@ impl VolumeFilesystem {
     /// Writes, and with `durable` flushes before it replies (`O_DSYNC`: the kernel leaves that to us).
     pub(super) fn serve_write(
         &self,
-        node: NodeId,
-        handle: FileHandle,
+        thread: u32,
+        target: (NodeId, FileHandle),
         offset: u64,
         data: &[u8],
         durable: bool,
         reply: ReplyWrite,
     ) {
+        let (node, handle) = target;
         let handle = Some(handle);
         // A request never holds more than 16 MiB.
         let length = data.len() as u32;
@@ -93,7 +95,7 @@ impl VolumeFilesystem {
             }
             Ok(())
         };
-        self.tasks.spawn(work, move |done| match done {
+        self.tasks.spawn_for(thread, work, move |done| match done {
             Ok(()) => reply.written(length),
             Err(e) => reply.error(errno(e)),
         });
@@ -113,10 +115,7 @@ impl VolumeFilesystem {
             PUNCH_HOLE if keep_size => ZeroMode::Discard,
             ZERO_RANGE => ZeroMode::Zero { keep_size },
             0 if keep_size => return reply.ok(),
-            0 => {
-                let end = offset.checked_add(length);
-                return reply_empty(self.allocate(node, handle, end), reply);
-            }
+            0 => return self.allocate(node, handle, offset.checked_add(length), reply),
             _ => return reply.error(Code::EOPNOTSUPP),
         };
         let zeroed = self.volume.zero(node, Some(handle), offset, length, zero);
@@ -125,16 +124,21 @@ impl VolumeFilesystem {
 
     /// Allocates space: the file grows to hold the range. Nothing is reserved: the storage below is sparse.
     /// The kernel holds the inode's lock meanwhile, so no other write can grow the file in between.
-    fn allocate(&self, node: NodeId, handle: FileHandle, end: Option<u64>) -> Result<(), Errno> {
-        let end = end.ok_or(Errno::EFBIG)?;
-        if end > self.volume.attributes(node, Some(handle))?.size {
-            let changes = SetAttributes {
-                size: Some(end),
-                ..SetAttributes::default()
-            };
-            self.volume.set_attributes(node, Some(handle), changes)?;
+    fn allocate(&self, node: NodeId, handle: FileHandle, end: Option<u64>, reply: ReplyEmpty) {
+        let Some(end) = end else {
+            return reply.error(Code::EFBIG);
+        };
+        match self.volume.attributes(node, Some(handle)) {
+            Ok(found) if end <= found.size => reply.ok(),
+            Ok(_) => {
+                let grown =
+                    self.volume
+                        .set_attributes(node, Some(handle), SetAttributes::size(end));
+                let done = |grown: Result<_, _>| reply_empty(grown.map(drop), reply);
+                self.tasks.spawn(grown, done);
+            }
+            Err(e) => reply.error(errno(e)),
         }
-        Ok(())
     }
 
     pub(super) fn serve_seek(

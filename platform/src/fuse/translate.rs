@@ -42,7 +42,7 @@ impl Owner {
             crtime: attributes.modified,
             kind: file_type(attributes.kind),
             perm: attributes.permissions,
-            nlink: 1,
+            nlink: attributes.links,
             uid: self.user,
             gid: self.group,
             rdev: 0,
@@ -67,9 +67,14 @@ pub(super) fn node(number: INodeNo) -> NodeId {
     NodeId(number.0)
 }
 
-/// Names that are not UTF-8 exist nowhere in a volume.
-pub(super) fn name(name: &OsStr) -> Result<&str, Errno> {
+/// A name to be given: those that are not UTF-8 can't be.
+pub(super) fn new_name(name: &OsStr) -> Result<&str, Errno> {
     name.to_str().ok_or(Errno::EINVAL)
+}
+
+/// A name to be found: those that are not UTF-8 exist nowhere in a volume.
+pub(super) fn known_name(name: &OsStr) -> Result<&str, Errno> {
+    name.to_str().ok_or(Errno::ENOENT)
 }
 
 pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
@@ -77,7 +82,6 @@ pub(super) fn open_mode(flags: OpenFlags) -> OpenMode {
     OpenMode {
         read: access != OpenAccMode::O_WRONLY,
         write: access != OpenAccMode::O_RDONLY,
-        truncate: has(flags.0, OFlags::TRUNC),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Invariant: what belongs to the image keeps its attributes in memory, what is the VMM's own keeps them in the
 //! host folder.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::data;
 use super::handles::{Access, Content};
 use super::host::{self, HostKind, HostStat};
 use super::nodes::{Entry, Tree};
 use super::volume::Inner;
-use crate::{Attributes, Errno, FileHandle, NodeId, NodeKind, SetAttributes};
+use crate::{Attributes, Errno, FileHandle, NodeId, NodeKind, SetAttributes, VolumeFuture};
 
 fn plain_attributes(node: NodeId, stat: HostStat) -> Attributes {
     Attributes {
@@ -16,6 +18,7 @@ fn plain_attributes(node: NodeId, stat: HostStat) -> Attributes {
         size: stat.size,
         allocated: stat.allocated,
         permissions: stat.permissions,
+        links: stat.links,
         modified: stat.modified,
     }
 }
@@ -35,6 +38,7 @@ impl Inner {
                 size: file.len(),
                 allocated: file.allocated(),
                 permissions: *permissions,
+                links: 1,
                 modified: file.modified(),
             }),
             Ok(Entry::Directory(directory)) => {
@@ -53,6 +57,7 @@ impl Inner {
                     size: 4096,
                     allocated: 0,
                     permissions,
+                    links: 1,
                     modified,
                 })
             }
@@ -72,18 +77,40 @@ impl Inner {
         }
     }
 
+    /// Changes a length, which may wait for the disk, then the rest.
     pub(super) fn set_attributes(
+        self: &Arc<Self>,
+        node: NodeId,
+        handle: Option<FileHandle>,
+        changes: SetAttributes,
+    ) -> VolumeFuture<Attributes> {
+        let Some(size) = changes.size else {
+            let changed = self.set_quick_attributes(node, handle, changes);
+            return Box::pin(std::future::ready(changed));
+        };
+        if i64::try_from(size).is_err() {
+            return data::failed(Errno::EFBIG);
+        }
+        let content = match self.content(node, handle, Access::Write) {
+            Ok(content) => content,
+            Err(errno) => return data::failed(errno),
+        };
+        let inner = Arc::clone(self);
+        data::blocking(move || {
+            match content {
+                Content::Block(file) => file.set_len(size)?,
+                Content::Plain(file) => file.set_len(size)?,
+            }
+            inner.set_quick_attributes(node, handle, changes)
+        })
+    }
+
+    fn set_quick_attributes(
         &self,
         node: NodeId,
         handle: Option<FileHandle>,
         changes: SetAttributes,
     ) -> Result<Attributes, Errno> {
-        if let Some(size) = changes.size {
-            match self.content(node, handle, Access::Write)? {
-                Content::Block(file) => file.set_len(size)?,
-                Content::Plain(file) => file.set_len(size)?,
-            }
-        }
         let mut tree = self.tree.write();
         if let Some(permissions) = changes.permissions {
             self.set_permissions(&mut tree, node, handle, permissions & 0o777)?;

@@ -84,9 +84,20 @@ impl Handles {
 
     /// The content of a node through any of its handles that may do this.
     pub fn of_node(&self, node: NodeId, access: Access) -> Option<Content> {
-        let handles = self.by_node.get(&node)?;
-        handles
-            .iter()
-            .find_map(|handle| self.get(node, *handle, access).ok())
+        self.find(node, |mode| access.is_given_by(mode))
+    }
+
+    /// The content of a node through any of its handles that may do all that `wanted` may.
+    pub fn of_mode(&self, node: NodeId, wanted: OpenMode) -> Option<Content> {
+        self.find(node, |mode| {
+            (mode.read || !wanted.read) && (mode.write || !wanted.write)
+        })
+    }
+
+    fn find(&self, node: NodeId, fits: impl Fn(OpenMode) -> bool) -> Option<Content> {
+        let handles = self.by_node.get(&node)?.iter();
+        let mut files = handles.filter_map(|handle| self.open.get(handle));
+        let found = files.find(|file| fits(file.mode))?;
+        Some(found.content.clone())
     }
 }

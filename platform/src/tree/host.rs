@@ -25,6 +25,7 @@ pub(super) struct HostStat {
     pub size: u64,
     pub allocated: u64,
     pub permissions: u16,
+    pub links: u32,
     pub modified: SystemTime,
 }
 
@@ -65,10 +66,7 @@ impl HostDirectory {
 
     /// Opens a regular file in this directory.
     pub fn open_file(&self, name: &str, mode: OpenMode) -> Result<PositionedFile, Errno> {
-        let mut flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | access(mode);
-        if mode.truncate {
-            flags |= OFlags::TRUNC;
-        }
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | access(mode);
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(refused)?;
         let stat = rustix::fs::fstat(&fd).map_err(refused)?;
         if kind_of(&stat) != HostKind::File {
@@ -224,6 +222,7 @@ impl From<Stat> for HostStat {
             size: stat.st_size as u64,
             allocated: stat.st_blocks as u64 * 512,
             permissions: (stat.st_mode & 0o7777) as u16,
+            links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
             modified: modified.unwrap_or(UNIX_EPOCH),
         }
     }

@@ -179,7 +179,6 @@ impl Inner {
         let mode = OpenMode {
             read: access != Access::Write,
             write: access == Access::Write,
-            truncate: false,
         };
         self.open_content(&tree, node, mode)
     }
@@ -191,15 +190,14 @@ impl Inner {
         node: NodeId,
         mode: OpenMode,
     ) -> Result<Content, Errno> {
-        let found = tree.get(node)?;
+        let Ok(found) = tree.get(node) else {
+            // Its name was removed: who has it open may open it again (through /proc/self/fd).
+            let open = self.handles.read().of_mode(node, mode);
+            return open.ok_or(Errno::ENOENT);
+        };
         match &found.entry {
             Entry::Directory(_) => Err(Errno::EISDIR),
-            Entry::Block { file, .. } => {
-                if mode.truncate && mode.write {
-                    file.set_len(0)?;
-                }
-                Ok(Content::Block(Arc::clone(file)))
-            }
+            Entry::Block { file, .. } => Ok(Content::Block(Arc::clone(file))),
             Entry::Plain => {
                 let host = self.host_directory(tree, found.parent)?;
                 let file = host.open_file(&found.name, mode)?;
@@ -227,7 +225,7 @@ impl Volume for TreeVolume {
         node: NodeId,
         handle: Option<FileHandle>,
         changes: SetAttributes,
-    ) -> Result<Attributes, Errno> {
+    ) -> VolumeFuture<Attributes> {
         self.inner.set_attributes(node, handle, changes)
     }
 

@@ -1,6 +1,8 @@
 //! Invariant: a read that overlaps a held range does not end before the range is released or the file is
 //! shut; every other operation ends at once.
 
+mod units;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,12 +11,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use self::units::{UNIT, Units};
 use crate::{BlockFile, Errno, SeekTarget, VolumeFuture, ZeroMode};
 
-/// What counts as one unit of storage: holes, and data that a partial write needs.
-const UNIT: u64 = 4096;
-
-/// A [`BlockFile`] in memory, for tests and examples.
+/// A [`BlockFile`] in memory, for tests and examples. It is sparse: 4 KiB units that are zeros from the beginning or
+/// were zeroed take no memory and are holes.
 ///
 /// It can play data that has yet to arrive: [`hold`](Self::hold) makes a range missing, so that
 /// [`try_read`](BlockFile::try_read) refuses it and [`read`](BlockFile::read) waits until
@@ -44,11 +45,12 @@ pub struct MemoryBlockFile {
 
 #[derive(Debug)]
 struct Content {
-    data: Vec<u8>,
+    units: Units,
     held: Vec<Range<u64>>,
     modified: SystemTime,
     flushes: u64,
     failure: Option<Errno>,
+    capacity: Option<u64>,
 }
 
 /// Counts one waiting operation for as long as it lives.
@@ -72,11 +74,12 @@ impl MemoryBlockFile {
     pub fn new(data: Vec<u8>) -> Arc<Self> {
         Arc::new(Self {
             content: Mutex::new(Content {
-                data,
+                units: Units::new(&data),
                 held: Vec::new(),
                 modified: SystemTime::UNIX_EPOCH,
                 flushes: 0,
                 failure: None,
+                capacity: None,
             }),
             released: watch::Sender::new(0),
             waiting: watch::Sender::new(0),
@@ -98,6 +101,12 @@ impl MemoryBlockFile {
     pub fn fail(&self, failure: Option<Errno>) {
         self.content.lock().failure = failure;
         self.released.send_modify(|n| *n += 1);
+    }
+
+    /// Lets the file take so many bytes of storage at most: a write that needs more gives
+    /// [`Errno::ENOSPC`] and changes nothing. `None` ends that.
+    pub fn limit(&self, capacity: Option<u64>) {
+        self.content.lock().capacity = capacity;
     }
 
     /// How many operations wait for held ranges at this moment.
@@ -125,7 +134,10 @@ impl MemoryBlockFile {
 
     /// A copy of the whole content.
     pub fn content(&self) -> Vec<u8> {
-        self.content.lock().data.clone()
+        let content = self.content.lock();
+        let mut all = vec![0; content.units.length as usize];
+        content.units.read(0, &mut all);
+        all
     }
 
     async fn wait_for<T>(
@@ -164,44 +176,27 @@ impl Content {
         self.failure.map_or(Ok(()), Err)
     }
 
-    fn grow(&mut self, end: u64) -> Result<(), Errno> {
-        let end = usize::try_from(end).map_err(|_| Errno::EFBIG)?;
-        if end > self.data.len() {
-            let more = end - self.data.len();
-            self.data.try_reserve(more).map_err(|_| Errno::EFBIG)?;
-            self.data.resize(end, 0);
+    /// Whether there is room for what a write adds.
+    fn check_room(&self, offset: u64, length: u64) -> Result<(), Errno> {
+        let Some(capacity) = self.capacity else {
+            return Ok(());
+        };
+        let needed = self.units.allocated() + self.units.missing(offset, length) * UNIT;
+        if needed > capacity {
+            Err(Errno::ENOSPC)
+        } else {
+            Ok(())
         }
-        Ok(())
-    }
-
-    /// The part of a range that lies inside the content, as indices.
-    fn clip(&self, offset: u64, length: u64) -> Range<usize> {
-        let size = self.data.len() as u64;
-        let start = offset.min(size);
-        let end = offset.saturating_add(length).clamp(start, size);
-        start as usize..end as usize
-    }
-
-    fn is_hole(&self, unit: u64) -> bool {
-        self.data[self.clip(unit * UNIT, UNIT)]
-            .iter()
-            .all(|byte| *byte == 0)
-    }
-
-    fn units(&self) -> u64 {
-        (self.data.len() as u64).div_ceil(UNIT)
     }
 }
 
 impl BlockFile for MemoryBlockFile {
     fn len(&self) -> u64 {
-        self.content.lock().data.len() as u64
+        self.content.lock().units.length
     }
 
     fn allocated(&self) -> u64 {
-        let content = self.content.lock();
-        let data = (0..content.units()).filter(|unit| !content.is_hole(*unit));
-        data.count() as u64 * UNIT
+        self.content.lock().units.allocated()
     }
 
     fn modified(&self) -> SystemTime {
@@ -211,8 +206,7 @@ impl BlockFile for MemoryBlockFile {
     fn set_len(&self, length: u64) -> Result<(), Errno> {
         let mut content = self.content.lock();
         content.check()?;
-        content.grow(length)?;
-        content.data.truncate(length as usize);
+        content.units.set_len(length)?;
         content.modified = SystemTime::now();
         Ok(())
     }
@@ -220,18 +214,18 @@ impl BlockFile for MemoryBlockFile {
     fn try_read(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         let content = self.content.lock();
         content.check()?;
-        let range = content.clip(offset, buffer.len() as u64);
-        if content.is_held(offset, range.len() as u64) {
+        let length = content.units.clip(offset, buffer.len());
+        if content.is_held(offset, length as u64) {
             return Ok(None);
         }
-        let read = range.len();
-        buffer[..read].copy_from_slice(&content.data[range]);
-        Ok(Some(read))
+        content.units.read(offset, &mut buffer[..length]);
+        Ok(Some(length))
     }
 
     fn read(self: Arc<Self>, offset: u64, length: usize) -> VolumeFuture<Bytes> {
         Box::pin(async move {
             self.wait_for(|| {
+                let length = self.content.lock().units.clip(offset, length);
                 let mut buffer = vec![0; length];
                 let read = self.try_read(offset, &mut buffer)?;
                 Ok(read.map(|read| {
@@ -250,10 +244,8 @@ impl BlockFile for MemoryBlockFile {
         if content.needs_held(offset, length) {
             return Ok(None);
         }
-        let end = offset.checked_add(length).ok_or(Errno::EFBIG)?;
-        content.grow(end)?;
-        let range = content.clip(offset, length);
-        content.data[range].copy_from_slice(data);
+        content.check_room(offset, length)?;
+        content.units.write(offset, data)?;
         content.modified = SystemTime::now();
         Ok(Some(()))
     }
@@ -266,11 +258,14 @@ impl BlockFile for MemoryBlockFile {
         Box::pin(async move {
             let mut content = self.content.lock();
             content.check()?;
+            let units = &mut content.units;
             if mode == (ZeroMode::Zero { keep_size: false }) {
-                content.grow(offset.checked_add(length).ok_or(Errno::EFBIG)?)?;
+                let end = offset.checked_add(length).ok_or(Errno::EFBIG)?;
+                if end > units.length {
+                    units.set_len(end)?;
+                }
             }
-            let range = content.clip(offset, length);
-            content.data[range].fill(0);
+            units.zero(offset, length);
             content.modified = SystemTime::now();
             Ok(())
         })
@@ -287,17 +282,13 @@ impl BlockFile for MemoryBlockFile {
 
     fn seek(&self, offset: u64, target: SeekTarget) -> Result<u64, Errno> {
         let content = self.content.lock();
-        let size = content.data.len() as u64;
-        if offset >= size {
-            return Err(Errno::ENXIO);
-        }
-        let hole = target == SeekTarget::Hole;
-        let found = (offset / UNIT..content.units()).find(|unit| content.is_hole(*unit) == hole);
-        match found {
-            Some(unit) => Ok((unit * UNIT).max(offset)),
-            None if hole => Ok(size),
-            None => Err(Errno::ENXIO),
-        }
+        let units = &content.units;
+        let found = match target {
+            _ if offset >= units.length => None,
+            SeekTarget::Data => units.data_from(offset),
+            SeekTarget::Hole => Some(units.hole_from(offset)),
+        };
+        found.ok_or(Errno::ENXIO)
     }
 }
 
