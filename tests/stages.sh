@@ -75,7 +75,7 @@ test)
     stage dependencies dependencies
     stage "tests of the crates" tests "${floors[@]}"
     stage "examples in the documentation" cargo test --doc --workspace
-    stage "dev binary" cargo build -p vmtorrent-cli
+    stage "dev binaries" cargo build -p vmtorrent-cli -p vmtorrent-librqbit-peer
     if [ "$(id -u)" = 0 ]; then
         stage appliance tests/appliance/build.sh "${VMTORRENT_DEMO_DIR:-.demo}"
     fi

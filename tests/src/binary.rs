@@ -8,7 +8,8 @@ use std::process::Command;
 /// # Panics
 /// If the binary was not built.
 pub fn command() -> Command {
-    let path = std::env::var_os("VMTORRENT_BIN").map_or_else(beside_the_tests, PathBuf::from);
+    let named = std::env::var_os("VMTORRENT_BIN").map(PathBuf::from);
+    let path = named.unwrap_or_else(|| beside_the_tests("vmtorrent"));
     assert!(
         path.is_file(),
         "{} is missing: run `cargo build -p vmtorrent-cli`, or name a binary with VMTORRENT_BIN",
@@ -17,11 +18,25 @@ pub fn command() -> Command {
     Command::new(path)
 }
 
+/// A command line that starts the peer on the stock `librqbit` engine.
+///
+/// # Panics
+/// If the binary was not built.
+pub fn librqbit_peer() -> Command {
+    let path = beside_the_tests("librqbit_peer");
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build -p vmtorrent-librqbit-peer`",
+        path.display()
+    );
+    Command::new(path)
+}
+
 /// Test binaries lie in `target/PROFILE/deps`, the command one floor above.
-fn beside_the_tests() -> PathBuf {
+fn beside_the_tests(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).unwrap();
-    profile.join(format!("vmtorrent{}", std::env::consts::EXE_SUFFIX))
+    profile.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
 /// The same command line, allowed to have so many files and sockets open at once.

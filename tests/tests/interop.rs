@@ -436,9 +436,4 @@ with!(
 );
 with!(aria2, Aria2, that_insists_on_encryption_is_refused);
 // It knows no encryption.
-with!(
-    librqbit,
-    Librqbit {
-        binary: env!("CARGO_BIN_EXE_librqbit_peer").into()
-    }
-);
+with!(librqbit, Librqbit);

@@ -33,7 +33,6 @@ async fn session_with(cache: &Path, metadata_timeout: Option<Duration>) -> Sessi
         // Only those whom a link names are asked.
         local_discovery: false,
         metadata_timeout,
-        local_discovery: false,
         ..SessionOptions::default()
     };
     Session::start(options).await.unwrap()

@@ -12,13 +12,12 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::FileType;
 
 use super::directories::Directories;
 use super::tasks::Tasks;
 use super::translate::{
-    GENERATION, Owner, TIME_TO_LIVE, errno, file_type, has, known_name, new_name, node, open_mode,
-    time,
+    GENERATION, Owner, TIME_TO_LIVE, errno, file_type, known_name, new_name, node, time,
 };
 use crate::{Attributes, Errno, FileHandle as Handle, OpenMode, SetAttributes, Volume};
 

@@ -9,7 +9,7 @@ use fuser::{Errno as Code, ReplyData, ReplyEmpty, ReplyLseek, ReplyWrite};
 
 use super::filesystem::{VolumeFilesystem, reply_empty};
 use super::translate::errno;
-use crate::{Errno, FileHandle, NodeId, SeekTarget, SetAttributes, ZeroMode};
+use crate::{FileHandle, NodeId, SeekTarget, SetAttributes, ZeroMode};
 
 #[cfg(not(target_os = "macos"))]
 const SEEK_DATA: i32 = 3;

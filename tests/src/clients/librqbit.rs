@@ -1,17 +1,12 @@
 //! Invariant: the engine is the stock one; our binary only starts it and tells how far it has come.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use super::{Client, Foreign, Job};
+use crate::binary::librqbit_peer;
 use crate::{Daemon, Node};
 
 /// The engine of rqbit.
 #[derive(Clone, Debug)]
-pub struct Librqbit {
-    /// The binary `librqbit_peer` of this package.
-    pub binary: PathBuf,
-}
+pub struct Librqbit;
 
 const PORT: u16 = 4240;
 
@@ -30,7 +25,7 @@ impl Client for Librqbit {
 
     fn start(&self, node: &Node, job: &Job) -> Foreign {
         assert!(!job.encrypted_only, "it knows no encryption");
-        let mut command = Command::new(&self.binary);
+        let mut command = librqbit_peer();
         command.args(["--listen", &node.at(PORT)]);
         for peer in &job.peers {
             command.args(["--peer", peer]);
