@@ -68,7 +68,6 @@ fn twenty_thousand_files_are_served_read_and_written_with_256_descriptors() {
             .peer(&source.listen())
             .fill("none")
             .descriptors(DESCRIPTORS)
-            .fill("none")
             .start()
     };
     let launch = start();
