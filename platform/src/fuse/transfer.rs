@@ -30,6 +30,19 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Alignment of what is given to the kernel: it copies page by page, and would have to look up two of ours for each of
+/// its own.
+const PAGE: usize = 4096;
+
+/// The first `size` bytes at a page boundary.
+fn aligned(buffer: &mut Vec<u8>, size: usize) -> &mut [u8] {
+    if buffer.len() < size + PAGE {
+        buffer.resize(size + PAGE, 0);
+    }
+    let skip = buffer.as_ptr().align_offset(PAGE);
+    &mut buffer[skip..skip + size]
+}
+
 impl VolumeFilesystem {
     pub(super) fn serve_read(
         &self,
@@ -42,10 +55,7 @@ impl VolumeFilesystem {
     ) {
         let handle = Some(handle);
         BUFFER.with_borrow_mut(|buffer| {
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            let buffer = &mut buffer[..size];
+            let buffer = aligned(buffer, size);
             match self.volume.try_read(node, handle, offset, buffer) {
                 Ok(Some(read)) => reply.data(&buffer[..read]),
                 Ok(None) => {

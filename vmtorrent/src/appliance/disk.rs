@@ -53,8 +53,8 @@ pub(crate) struct Disk {
     pub(super) config: DiskShared,
     pub(super) file: ImageFile,
     readahead: Mutex<Readahead>,
-    /// The piece that the last read of the pristine copy ended in: reads that stay in it tell readahead nothing.
-    last_piece: AtomicU64,
+    /// The neighbourhood that the last read of the pristine copy ended in: reads that stay in it tell readahead nothing.
+    last_read: AtomicU64,
     /// Bytes of the image's file that are not known to be zeros.
     pub(super) base_data: u64,
     pub(super) modified: Mutex<SystemTime>,
@@ -75,7 +75,7 @@ impl Disk {
             config,
             file,
             readahead: Mutex::new(Readahead::new()),
-            last_piece: AtomicU64::new(u64::MAX),
+            last_read: AtomicU64::new(u64::MAX),
             base_data,
             modified: Mutex::new(SystemTime::now()),
         })
@@ -389,18 +389,28 @@ impl Disk {
         }
         let in_image = self.in_image(range);
         self.config.counters.touch(in_image.clone());
-        let unit = u64::from(self.image().geometry().nominal_piece_length());
-        let piece = (in_image.end - 1) / unit;
-        if self.last_piece.swap(piece, Ordering::Relaxed) == piece && !missed {
+        let piece = u64::from(self.image().geometry().nominal_piece_length());
+        let neighbourhood = in_image.end.saturating_sub(1) / piece.max(Readahead::NEIGHBOURHOOD);
+        let before = self.last_read.swap(neighbourhood, Ordering::Relaxed);
+        if before == neighbourhood && !missed {
             return;
         }
-        let ahead = self.readahead.lock().on_read(range.clone(), unit);
-        let ahead = ahead.start..ahead.end.min(self.file.length);
-        if ahead.start < ahead.end {
-            let pieces = self.config.pristine.missing_in(self.in_image(&ahead));
-            if !pieces.is_empty() {
-                self.config.swarm.read_ahead(&pieces);
+        let missing = |range: &Range<u64>| {
+            let range = range.start..range.end.min(self.file.length);
+            if range.is_empty() {
+                return Vec::new();
             }
+            self.config.pristine.missing_in(self.in_image(&range))
+        };
+        let any_missing = |range: &Range<u64>| !missing(range).is_empty();
+        let ahead = self
+            .readahead
+            .lock()
+            .on_read(range.clone(), piece, any_missing);
+        let mut pieces: Vec<PieceIndex> = ahead.iter().flat_map(missing).collect();
+        pieces.dedup();
+        if !pieces.is_empty() {
+            self.config.swarm.read_ahead(&pieces);
         }
     }
 

@@ -15,6 +15,7 @@ mod fields;
 mod progress;
 mod rarity;
 mod readahead;
+mod streams;
 mod wants;
 
 pub use band::Band;

@@ -48,6 +48,13 @@ impl Limiter {
         }
     }
 
+    /// Bytes that were charged do not come: others may pass in their place.
+    pub(crate) fn refund(&mut self, bytes: u64) {
+        if let Some(rate) = self.rate {
+            self.tokens = (self.tokens + bytes as f64).min(Self::burst(rate));
+        }
+    }
+
     fn burst(rate: f64) -> f64 {
         (rate * Self::BURST.as_secs_f64()).max(Self::MIN_BURST)
     }

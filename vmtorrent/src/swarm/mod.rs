@@ -501,6 +501,7 @@ impl Swarm {
                     }
                 }
             }
+            Output::Liar(address) => inner.bans.lied(now, address.ip()),
             Output::Store(piece, data) => {
                 let Some(swarm) = self.me.upgrade() else {
                     return;

@@ -1,6 +1,7 @@
 //! Invariant: a peer is only blamed for bytes that it sent: alone for a whole piece, or shown by the right bytes.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -11,6 +12,8 @@ use crate::picker::PeerKey;
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     spoilt: VecDeque<Spoilt>,
+    /// Peers that went before it was known whether what they had given is right.
+    gone: VecDeque<(PeerKey, SocketAddr)>,
 }
 
 #[derive(Debug)]
@@ -26,6 +29,8 @@ impl Evidence {
     const MAX_PIECES: usize = 8;
     /// Bytes that are kept, but at least one piece.
     const MAX_BYTES: usize = 16 << 20;
+    /// Peers that went and are remembered; older ones are forgotten.
+    const MAX_GONE: usize = 256;
 
     /// Keeps a spoilt piece.
     pub(super) fn keep(&mut self, piece: PieceIndex, data: Bytes, givers: Vec<Option<PeerKey>>) {
@@ -39,6 +44,25 @@ impl Evidence {
         {
             self.spoilt.pop_front();
         }
+    }
+
+    /// A peer went that had given a part of something that is not checked yet.
+    pub(super) fn went(&mut self, key: PeerKey, address: SocketAddr) {
+        self.gone.push_back((key, address));
+        if self.gone.len() > Self::MAX_GONE {
+            self.gone.pop_front();
+        }
+    }
+
+    /// Where a peer was that went and turned out to have lied. Told once, so that it counts once.
+    pub(super) fn take_gone(&mut self, key: PeerKey) -> Option<SocketAddr> {
+        let at = self.gone.iter().position(|(gone, _)| *gone == key)?;
+        self.gone.remove(at).map(|(_, address)| address)
+    }
+
+    /// Whether a peer gave a part of what is kept.
+    pub(super) fn concerns(&self, key: PeerKey) -> bool {
+        self.spoilt.iter().any(|s| s.givers.contains(&Some(key)))
     }
 
     /// The right bytes of a piece are known: tells of each who had given it spoilt whether it lied.
@@ -85,6 +109,18 @@ mod tests {
         let expected = [(PeerKey(1), false), (PeerKey(2), true), (PeerKey(3), true)];
         assert_eq!(lied, expected);
         assert!(evidence.judge(PieceIndex(4), &right).is_empty());
+    }
+
+    #[test]
+    fn who_went_is_told_once_and_the_oldest_is_forgotten() {
+        let mut evidence = Evidence::default();
+        let address = |n: usize| SocketAddr::from(([10, 0, 0, 1], n as u16));
+        for n in 0..=Evidence::MAX_GONE {
+            evidence.went(PeerKey(n), address(n));
+        }
+        assert_eq!(evidence.take_gone(PeerKey(0)), None);
+        assert_eq!(evidence.take_gone(PeerKey(7)), Some(address(7)));
+        assert_eq!(evidence.take_gone(PeerKey(7)), None);
     }
 
     #[test]

@@ -317,7 +317,7 @@ impl Rig {
                     assert_eq!(data.len(), length as usize);
                     self.to_store.push((piece, data));
                 }
-                Output::Send(..) | Output::Ready(_) | Output::Completed => {}
+                Output::Send(..) | Output::Ready(_) | Output::Completed | Output::Liar(_) => {}
             }
         }
         self.check();

@@ -235,6 +235,7 @@ impl Engine {
         if complete {
             assembly.kept = std::mem::take(&mut assembly.data).freeze();
             let data = assembly.kept.clone();
+            self.storing += data.len() as u64;
             self.outputs.push(Output::Store(block.piece, data));
         }
     }

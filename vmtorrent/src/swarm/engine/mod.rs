@@ -40,6 +40,8 @@ pub(crate) enum Output {
     SendBlock(PeerKey, WireRequest),
     /// Close the connection; [`Engine::disconnected`] is not needed any more.
     Disconnect(PeerKey, DisconnectReason),
+    /// Whoever was connected from there had sent wrong data, which is known only now that it has gone.
+    Liar(SocketAddr),
     /// Check the hash and store; then call [`Engine::stored`], [`Engine::mismatched`] or [`Engine::not_stored`].
     Store(PieceIndex, Bytes),
     /// The piece can be read: wake who waits for it.
@@ -85,6 +87,8 @@ pub(crate) struct Engine {
     have: Bitfield,
     assembly: HashMap<PieceIndex, Assembly>,
     evidence: Evidence,
+    /// Bytes that the driver checks and stores.
+    storing: u64,
     duplicates: HashMap<PieceIndex, Vec<PieceIndex>>,
     fill: Fill,
     last_demand: Option<Time>,
@@ -140,6 +144,8 @@ const SNUB: Duration = Duration::from_secs(20);
 const UNANSWERED: Duration = Duration::from_secs(60);
 /// With [`Fill::Idle`], how long after the last demand the background rests.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
+/// While so many bytes wait for the disk, only demand goes on: the network may be faster.
+const MAX_STORING: u64 = 16 << 20;
 /// Longest block that a peer may ask for.
 const MAX_REQUEST: u32 = 128 << 10;
 
@@ -171,6 +177,7 @@ impl Engine {
             have,
             assembly: HashMap::new(),
             evidence: Evidence::default(),
+            storing: 0,
             duplicates,
             fill,
             last_demand: None,
@@ -256,10 +263,11 @@ impl Engine {
 
     /// A connection was closed by the other side or failed.
     pub(crate) fn disconnected(&mut self, now: Time, key: PeerKey) {
-        if !self.peers.contains_key(&key) {
+        let Some(mut peer) = self.peers.remove(&key) else {
             return;
-        }
-        self.peers.remove(&key);
+        };
+        self.download.lock().refund(peer.drop_all_requests());
+        self.note_departure(key, peer.address);
         self.picker.remove_peer(key);
         self.uploads.remove(key);
         self.metadata.remove(key);
@@ -279,7 +287,8 @@ impl Engine {
                 peer.chokes_us = true;
                 // With the fast extension each request is still answered, if only by a reject.
                 if !peer.fast {
-                    peer.drop_all_requests();
+                    let unanswered = peer.drop_all_requests();
+                    self.download.lock().refund(unanswered);
                     self.picker.release(key);
                     self.schedule(now);
                 }
@@ -446,8 +455,13 @@ impl Engine {
     fn disconnect(&mut self, now: Time, key: PeerKey, reason: DisconnectReason) {
         if let Some(peer) = self.peers.get(&key) {
             tracing::debug!(peer = %peer.address, ?reason, "closing the connection");
+            let blamed = reason == DisconnectReason::BadData;
             self.outputs.push(Output::Disconnect(key, reason));
             self.disconnected(now, key);
+            if blamed {
+                // Its address is known to the driver by this.
+                self.evidence.take_gone(key);
+            }
         }
     }
 

@@ -202,7 +202,7 @@ impl Net {
                 Output::Ready(piece) => {
                     self.nodes[n].ready.insert(piece.0, self.now);
                 }
-                Output::Completed => {}
+                Output::Completed | Output::Liar(_) => {}
             }
         }
     }

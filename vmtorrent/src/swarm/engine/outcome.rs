@@ -1,9 +1,10 @@
 //! What came of a piece. Invariant: a piece is announced only once it is stored, and nobody is blamed for a piece that
 //! others gave too until the right bytes are known.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{DisconnectReason, Engine, Output};
+use super::{Assembly, DisconnectReason, Engine, MAX_STORING, Output};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::image::PieceIndex;
@@ -15,12 +16,23 @@ const STORAGE_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_STORAGE_PAUSE: Duration = Duration::from_secs(10);
 
 impl Engine {
+    /// The driver is done with a piece.
+    fn settle(&mut self, now: Time, piece: PieceIndex) {
+        let held_back = self.storing >= MAX_STORING;
+        let length = self.image.geometry().piece_length(piece);
+        self.storing = self.storing.saturating_sub(length.into());
+        if held_back && self.storing < MAX_STORING {
+            self.schedule(now);
+        }
+    }
+
     /// A piece was verified and stored.
     pub(crate) fn stored(&mut self, now: Time, piece: PieceIndex) {
+        self.settle(now, piece);
         if let Some(assembly) = self.assembly.remove(&piece) {
             for (key, lied) in self.evidence.judge(piece, &assembly.kept) {
                 if lied {
-                    self.disconnect(now, key, DisconnectReason::BadData);
+                    self.blame(now, key);
                 } else if let Some(peer) = self.peers.get_mut(&key) {
                     peer.strikes = peer.strikes.saturating_sub(1);
                 }
@@ -46,12 +58,13 @@ impl Engine {
 
     /// The hash of a piece was wrong.
     pub(crate) fn mismatched(&mut self, now: Time, piece: PieceIndex) {
+        self.settle(now, piece);
         let Some(assembly) = self.forget_assembly(piece) else {
             return;
         };
         let contributors = assembly.contributors();
         if let [liar] = contributors[..] {
-            self.disconnect(now, liar, DisconnectReason::BadData);
+            self.blame(now, liar);
         } else {
             for key in &contributors {
                 if let Some(peer) = self.peers.get_mut(key) {
@@ -77,8 +90,25 @@ impl Engine {
         self.schedule(now);
     }
 
+    /// A peer sent wrong data, whether it is still there or not.
+    fn blame(&mut self, now: Time, key: PeerKey) {
+        self.disconnect(now, key, DisconnectReason::BadData);
+        if let Some(address) = self.evidence.take_gone(key) {
+            self.outputs.push(Output::Liar(address));
+        }
+    }
+
+    /// Remembers a peer that goes, if what it gave may still turn out to be wrong.
+    pub(super) fn note_departure(&mut self, key: PeerKey, address: SocketAddr) {
+        let gave = |a: &Assembly| a.givers.contains(&Some(key));
+        if self.assembly.values().any(gave) || self.evidence.concerns(key) {
+            self.evidence.went(key, address);
+        }
+    }
+
     /// A piece could not be stored (disk full, I/O error): it is fetched again when it is wanted again.
     pub(crate) fn not_stored(&mut self, now: Time, piece: PieceIndex) {
+        self.settle(now, piece);
         self.forget_assembly(piece);
         self.picker.lost(piece);
         // A full disk must not become a loop of downloads: nothing is requested for a while, and for

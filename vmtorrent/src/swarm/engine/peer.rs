@@ -299,14 +299,17 @@ impl Peer {
         Some(o)
     }
 
-    /// Notes that none of the requests will be answered.
-    pub(super) fn drop_all_requests(&mut self) {
+    /// Notes that none of the requests will be answered. Gives the bytes that were asked for.
+    pub(super) fn drop_all_requests(&mut self) -> u64 {
         self.unanswered_since = None;
         self.giving_way = 0;
         self.taken_back.clear();
+        let mut bytes = 0;
         for (_, o) in self.outstanding.drain() {
             self.path.on_drop(&o.mark);
+            bytes += u64::from(o.bytes);
         }
+        bytes
     }
 }
 

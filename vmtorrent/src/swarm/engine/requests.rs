@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{DisconnectReason, Engine, IDLE_PAUSE, SNUB};
+use super::{DisconnectReason, Engine, IDLE_PAUSE, MAX_STORING, SNUB};
 use crate::clock::Time;
 use crate::image::{BlockIndex, PieceIndex};
 use crate::options::Fill;
@@ -108,6 +108,10 @@ impl Engine {
     /// Fills one peer's queue from the bands below demand (and from demand, if there is some left).
     pub(super) fn fill_queue(&mut self, now: Time, key: PeerKey) {
         if self.storage_pauses(now) {
+            return;
+        }
+        if self.storing >= MAX_STORING {
+            // Goes on when something is stored.
             return;
         }
         let lowest = self.lowest_band(now);
@@ -255,6 +259,7 @@ impl Engine {
             return;
         };
         if peer.drop_request(block) {
+            self.download.lock().refund(request.length.into());
             peer.unanswered_since = (!peer.outstanding.is_empty()).then_some(now);
             self.picker.give_up(key, block);
             if !peer.chokes_us {
@@ -268,6 +273,7 @@ impl Engine {
                 self.picker.lose_have(key, block.piece);
             }
         } else if let Some(taken) = peer.taken_back.remove(&block) {
+            self.download.lock().refund(request.length.into());
             if taken.owed {
                 self.picker.give_up(key, block);
             }
