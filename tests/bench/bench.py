@@ -169,6 +169,7 @@ def arguments():
     parser.add_argument("--size", type=int, default=2048, help="MiB of the image that is downloaded (default: 2048)")
     parser.add_argument("--reads", type=int, default=300, help="reads of the row demand (default: 300)")
     parser.add_argument("--vms", type=int, default=10, help="machines of the row ten-vms (default: 10)")
+    parser.add_argument("--piece-size", metavar="SIZE", help="of all images (default: what publish chooses)")
     parser.add_argument("--congestion", default="cubic", help="TCP congestion control in the lab (default: cubic)")
     parser.add_argument("--binaries", type=Path, default=REPOSITORY / "target/release",
                         help="where vmtorrent, switch and many are (default: target/release)")  # fmt: skip

@@ -6,12 +6,11 @@ import time
 from pathlib import Path
 
 from lab import Link
-from measure import DirectReader, is_hole, median, percentile
+from measure import DirectReader, is_hole, median, percentile, piece_length
 from result import Result, Skip
 from scope import MIB, note
 
 HERE = Path(__file__).resolve().parent
-PIECE = 64 << 10
 READ = 16 << 10
 # Debian's own Python: python3-libtorrent is for no other.
 PYTHON = "/usr/bin/python3"
@@ -21,27 +20,28 @@ def demand(scope, images):
     """Random reads of missing data while a full fill keeps the line busy."""
     mbit, rtt_ms, reads = 100, 20, scope.options.reads
     image, torrent = images.random(scope.options.size)
+    piece = piece_length(torrent)
     lab = scope.lab(Link(mbit, rtt_ms, remote=True), Link(mbit, rtt_ms))
     _, address = scope.seed(torrent, image.parent, host=lab.hosts[0])
     launch = scope.launch(torrent, peers=[address], fill="full", host=lab.hosts[1])
     # Until the fill has found the line's rate.
-    launch.child.wait_for("the fill was under way", lambda: launch.present_pieces() > 10e6 / PIECE, 30)
+    launch.child.wait_for("the fill was under way", lambda: launch.present_pieces() > 10e6 / piece, 30)
     note(f"demand: {reads} reads")
     source, times = random.Random(1), []
-    pieces, passed = launch.length // PIECE, 0
+    pieces, passed = launch.length // piece, 0
     received, pieces_before, begin = lab.hosts[1].received(), launch.present_pieces(), time.monotonic()
     with DirectReader(launch.disk, READ) as reader, open(launch.data_file(), "rb") as store:
         while len(times) < reads:
             # The guest thinks.
             time.sleep(source.uniform(0.05, 0.15))
-            while not is_hole(store.fileno(), (offset := source.randrange(pieces) * PIECE), PIECE):
+            while not is_hole(store.fileno(), (offset := source.randrange(pieces) * piece), piece):
                 passed += 1
                 if passed > 50 * reads:
                     raise Skip("the image was complete before enough of it was read: use a larger --size")
-            times.append(reader.read(offset + source.randrange(PIECE // READ) * READ) * 1e3)
+            times.append(reader.read(offset + source.randrange(piece // READ) * READ) * 1e3)
     seconds = time.monotonic() - begin
     line = (lab.hosts[1].received() - received) * 8 / seconds / 1e6
-    kept = (launch.present_pieces() - pieces_before) * PIECE * 8 / seconds / 1e6
+    kept = (launch.present_pieces() - pieces_before) * piece * 8 / seconds / 1e6
     done = launch.end()
     lab.close()
     drops = sum(counter["dropped"] for counter in lab.counters)
@@ -122,7 +122,7 @@ def theirs_seed(scope, image, torrent):
 
 def ours_fetch(scope, image, torrent, address):
     """From the start of the process on, its mount included."""
-    pieces = -(-image.stat().st_size // PIECE)
+    pieces = -(-image.stat().st_size // piece_length(torrent))
     launch = scope.launch(torrent, peers=[address], fill="full")
     child = launch.child
     child.wait_for("the download was complete", lambda: launch.present_pieces() == pieces, 300)

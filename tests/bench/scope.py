@@ -89,6 +89,8 @@ class Scope:
     def publish(self, image, *arguments):
         """The .torrent file of an image, and the most memory that making it took."""
         torrent = self.path(f"{image.name}.torrent")
+        if self.options.piece_size:
+            arguments = ["--piece-size", self.options.piece_size, *arguments]
         command = [str(a) for a in (self.vmtorrent, "publish", image, "-o", torrent, *arguments)]
         log = self.path(f"publish.{next(self.names)}.log")
         with open(log, "wb") as errors:

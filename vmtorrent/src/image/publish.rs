@@ -68,11 +68,17 @@ impl Published {
     }
 }
 
-/// The piece size for an image of `total` bytes: 64 KiB up to 4 GiB, then doubling so that there are
-/// at most 65,536 pieces (at 128 MiB it ends).
+/// Pieces that an image has at most by default. The engine of rqbit refuses bitfields of few more (131,960).
+const DEFAULT_PIECES: u64 = 131_072;
+
+/// The piece size for an image of `total` bytes: 16 KiB up to 2 GiB, then doubling so that there are
+/// at most 131,072 pieces (at 128 MiB it ends).
+///
+/// A piece is what a guest's read waits for at least, since nothing smaller can be verified: small ones make the boot
+/// fast, and their number is what bounds the size of the .torrent file (20 bytes each).
 pub fn default_piece_size(total: u64) -> u32 {
-    let mut size = 64 * 1024;
-    while total.div_ceil(u64::from(size)) > 65_536 && size < *PIECE_SIZES.end() {
+    let mut size = BLOCK_LENGTH;
+    while total.div_ceil(u64::from(size)) > DEFAULT_PIECES && size < *PIECE_SIZES.end() {
         size *= 2;
     }
     size

@@ -45,13 +45,13 @@ fn assert_refused(result: Result<Published>, kind: ErrorKind, what: &str) {
 }
 
 #[test]
-fn piece_sizes_grow_so_that_there_are_at_most_65536() {
+fn piece_sizes_grow_so_that_there_are_at_most_131072() {
     let (gib, kib) = (1_u64 << 30, 1024);
-    assert_eq!(default_piece_size(1), 64 * kib);
-    assert_eq!(default_piece_size(4 * gib), 64 * kib);
-    assert_eq!(default_piece_size(4 * gib + 1), 128 * kib);
-    assert_eq!(default_piece_size(8 * gib), 128 * kib);
-    assert_eq!(default_piece_size(8 * gib + 1), 256 * kib);
+    assert_eq!(default_piece_size(1), 16 * kib);
+    assert_eq!(default_piece_size(2 * gib), 16 * kib);
+    assert_eq!(default_piece_size(2 * gib + 1), 32 * kib);
+    assert_eq!(default_piece_size(8 * gib), 64 * kib);
+    assert_eq!(default_piece_size(8 * gib + 1), 128 * kib);
     assert_eq!(default_piece_size(u64::MAX), 128 * kib * kib);
 }
 
@@ -66,7 +66,7 @@ fn a_file_with_an_exact_or_a_short_last_piece_is_published() {
         let image = &published.image;
         assert!(image.is_single_file());
         assert_eq!(image.name(), "disk.raw");
-        assert_eq!(image.hashes, plain_hashes(&data, 65_536));
+        assert_eq!(image.hashes, plain_hashes(&data, 16_384));
         assert_eq!(image.geometry().total_length(), length as u64);
         assert_eq!(image.torrent_bytes(), &published.torrent);
     }
@@ -96,7 +96,7 @@ fn holes_and_written_zeros_hash_like_zeros() {
     let image = publish(&path, &PublishOptions::default()).unwrap().image;
     assert_eq!(
         image.hashes,
-        plain_hashes(&vec![0; length as usize], 65_536)
+        plain_hashes(&vec![0; length as usize], 16_384)
     );
     assert!(
         image
