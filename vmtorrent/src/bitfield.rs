@@ -22,11 +22,16 @@ impl Bitfield {
 
     /// A field of `len` pieces, all of them set.
     pub fn full(len: u32) -> Self {
-        let mut field = Self::new(len);
-        for piece in 0..len {
-            field.set(PieceIndex(piece), true);
+        let mut words = vec![u64::MAX; (len as usize).div_ceil(64)];
+        let spare = (64 - len % 64) % 64;
+        if let Some(last) = words.last_mut() {
+            *last <<= spare;
         }
-        field
+        Self {
+            words,
+            len,
+            ones: len,
+        }
     }
 
     /// Reads the payload of a BITFIELD message or a have file; `None` when its length is wrong or a spare bit is set.
@@ -99,6 +104,15 @@ impl Bitfield {
     pub fn ones(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.words.iter().enumerate().flat_map(|(i, &word)| BitsOf {
             word,
+            base: i as u32 * 64,
+        })
+    }
+
+    /// The pieces whose bit is set here and not in `other`, in order.
+    pub fn without<'a>(&'a self, other: &'a Bitfield) -> impl Iterator<Item = PieceIndex> + 'a {
+        let words = self.words.iter().zip(&other.words).enumerate();
+        words.flat_map(|(i, (&word, &other))| BitsOf {
+            word: word & !other,
             base: i as u32 * 64,
         })
     }
@@ -178,6 +192,25 @@ mod tests {
         bad[8] |= 1;
         assert_eq!(Bitfield::from_wire(&bad, 70), None);
         assert_eq!(Bitfield::from_wire(&[0; 8], 70), None);
+    }
+
+    #[test]
+    fn a_full_field_has_every_piece_and_no_spare_bit() {
+        for len in [1, 63, 64, 65, 200] {
+            let field = Bitfield::full(len);
+            assert!(field.is_full());
+            assert_eq!(field.ones().count(), len as usize);
+            assert_eq!(Bitfield::from_wire(&field.to_wire(), len), Some(field));
+        }
+    }
+
+    #[test]
+    fn what_is_new_is_found() {
+        let mut old = Bitfield::new(130);
+        old.set(PieceIndex(64), true);
+        let new: Vec<u32> = Bitfield::full(130).without(&old).map(|p| p.0).collect();
+        let expected: Vec<u32> = (0..130).filter(|p| *p != 64).collect();
+        assert_eq!(new, expected);
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! Invariant: availability counts each piece once for each connected peer that has it and is no seed.
+//! Invariant: availability counts each piece once for each connected peer that has it, but for those that said at once
+//! that they have everything: they change no order. No word about one piece costs more than that piece, but for the
+//! first that such a peer takes back.
 
 use std::collections::HashMap;
 
@@ -10,24 +12,39 @@ use crate::image::PieceIndex;
 /// What each connected peer has, and what it may be asked for.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    fields: HashMap<PeerKey, Bitfield>,
+    fields: HashMap<PeerKey, Field>,
     /// Pieces that are asked of one peer only.
     confined: HashMap<PieceIndex, PeerKey>,
+}
+
+#[derive(Debug)]
+struct Field {
+    pieces: Bitfield,
+    /// Whether availability counts it.
+    counted: bool,
 }
 
 impl Fields {
     /// A peer has connected; it has none of so many pieces until it says so.
     pub(super) fn add(&mut self, peer: PeerKey, pieces: u32) {
-        self.fields.insert(peer, Bitfield::new(pieces));
+        let none = Field {
+            pieces: Bitfield::new(pieces),
+            counted: true,
+        };
+        self.fields.insert(peer, none);
     }
 
     /// A peer said what it has. Replaces what it said before.
     pub(super) fn set(&mut self, peer: PeerKey, field: Bitfield, rarity: &mut Rarity) {
         if let Some(old) = self.fields.remove(&peer) {
-            count(&old, rarity, Rarity::decrease);
+            old.count(rarity, Rarity::decrease);
         }
-        count(&field, rarity, Rarity::increase);
-        self.fields.insert(peer, field);
+        let new = Field {
+            counted: !field.is_full(),
+            pieces: field,
+        };
+        new.count(rarity, Rarity::increase);
+        self.fields.insert(peer, new);
     }
 
     /// A peer has one more piece; false when it had said so before, or is not connected.
@@ -40,36 +57,55 @@ impl Fields {
         let Some(field) = self.fields.get_mut(&peer) else {
             return false;
         };
-        if !field.set(piece, true) {
+        if !field.pieces.set(piece, true) {
             return false;
         }
-        if field.is_full() {
-            // It has become a seed, and seeds are not counted: take back what it was counted for.
-            for p in field.ones().filter(|p| *p != piece) {
-                rarity.decrease(p);
-            }
-        } else {
+        if field.counted {
             rarity.increase(piece);
+        }
+        true
+    }
+
+    /// A peer turned out not to have a piece; false when it had not said so, or is not connected.
+    pub(super) fn remove_piece(
+        &mut self,
+        peer: PeerKey,
+        piece: PieceIndex,
+        rarity: &mut Rarity,
+    ) -> bool {
+        let Some(field) = self.fields.get_mut(&peer) else {
+            return false;
+        };
+        if !field.pieces.set(piece, false) {
+            return false;
+        }
+        if self.confined.get(&piece) == Some(&peer) {
+            self.confined.remove(&piece);
+        }
+        if std::mem::replace(&mut field.counted, true) {
+            rarity.decrease(piece);
+        } else {
+            field.count(rarity, Rarity::increase);
         }
         true
     }
 
     /// A peer has gone.
     pub(super) fn remove(&mut self, peer: PeerKey, rarity: &mut Rarity) {
-        self.confined.retain(|_, p| *p != peer);
+        self.free_all(peer);
         if let Some(field) = self.fields.remove(&peer) {
-            count(&field, rarity, Rarity::decrease);
+            field.count(rarity, Rarity::decrease);
         }
     }
 
     /// What a peer has.
     pub(super) fn get(&self, peer: PeerKey) -> Option<&Bitfield> {
-        self.fields.get(&peer)
+        self.fields.get(&peer).map(|f| &f.pieces)
     }
 
     /// Whether a peer has a piece.
     pub(super) fn has(&self, peer: PeerKey, piece: PieceIndex) -> bool {
-        self.fields.get(&peer).is_some_and(|f| f.get(piece))
+        self.fields.get(&peer).is_some_and(|f| f.pieces.get(piece))
     }
 
     /// From now on a piece is asked of this peer only, as long as it is connected.
@@ -84,11 +120,18 @@ impl Fields {
         self.confined.remove(&piece)
     }
 
+    /// Whatever was to be asked of this peer only may be asked of anybody.
+    pub(super) fn free_all(&mut self, peer: PeerKey) {
+        self.confined.retain(|_, p| *p != peer);
+    }
+
     /// What a peer may be asked for; `None` when it is not connected.
     pub(super) fn askable(&self, peer: PeerKey) -> Option<Askable<'_>> {
+        let field = self.fields.get(&peer)?;
         Some(Askable {
             peer,
-            field: self.fields.get(&peer)?,
+            field: &field.pieces,
+            counted: field.counted,
             confined: &self.confined,
         })
     }
@@ -98,10 +141,25 @@ impl Fields {
 pub(super) struct Askable<'a> {
     peer: PeerKey,
     pub(super) field: &'a Bitfield,
+    /// Whether availability counts this peer.
+    pub(super) counted: bool,
     confined: &'a HashMap<PieceIndex, PeerKey>,
 }
 
-impl Askable<'_> {
+impl<'a> Askable<'a> {
+    /// Whatever this field has.
+    #[cfg(test)]
+    pub(super) fn of_all(field: &'a Bitfield) -> Self {
+        static NONE: std::sync::LazyLock<HashMap<PieceIndex, PeerKey>> =
+            std::sync::LazyLock::new(HashMap::new);
+        Self {
+            peer: PeerKey(0),
+            field,
+            counted: !field.is_full(),
+            confined: &NONE,
+        }
+    }
+
     /// Whether the peer may be asked for `piece`.
     pub(super) fn contains(&self, piece: PieceIndex) -> bool {
         let elsewhere = |p: &PeerKey| *p != self.peer;
@@ -109,11 +167,13 @@ impl Askable<'_> {
     }
 }
 
-/// Counts the pieces of a peer that joins or leaves. Seeds are left out: they change no order.
-fn count(field: &Bitfield, rarity: &mut Rarity, change: fn(&mut Rarity, PieceIndex)) {
-    if !field.is_full() {
-        for piece in field.ones() {
-            change(rarity, piece);
+impl Field {
+    /// Counts the pieces of a peer that joins or leaves.
+    fn count(&self, rarity: &mut Rarity, change: fn(&mut Rarity, PieceIndex)) {
+        if self.counted {
+            for piece in self.pieces.ones() {
+                change(rarity, piece);
+            }
         }
     }
 }

@@ -63,12 +63,12 @@ pub struct Pick {
 /// What the arrival of a block meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockArrival {
-    /// It was missing: keep it. `other` was asked for it too, and needs a CANCEL.
+    /// It was missing: keep it. The `others` were asked for it too, and need a CANCEL.
     New {
         /// The band that it was fetched for.
         band: Band,
-        /// The loser, if the block was asked for twice.
-        other: Option<PeerKey>,
+        /// The losers, if the block was asked for more than once.
+        others: [Option<PeerKey>; 2],
         /// All blocks of the piece are here: verify it.
         complete: bool,
     },
@@ -76,12 +76,17 @@ pub enum BlockArrival {
     Unwanted,
 }
 
+/// Bytes of pieces that are begun, from which on no more are begun in the background while others can be gone on with.
+const MAX_OPEN_BYTES: u64 = 64 << 20;
+
 /// Chooses blocks. See the module for what it promises.
 #[derive(Debug)]
 pub struct Picker {
     geometry: Geometry,
     states: Vec<PieceState>,
     open: HashMap<PieceIndex, Progress>,
+    /// How many of `open` are in each band.
+    open_in: [u32; 4],
     wants: Wants,
     rarity: Rarity,
     fields: Fields,
@@ -118,6 +123,7 @@ impl Picker {
             geometry,
             states,
             open: HashMap::new(),
+            open_in: [0; 4],
             wants: Wants::default(),
             rarity,
             fields: Fields::default(),
@@ -171,13 +177,9 @@ impl Picker {
         self.fields.add_piece(peer, piece, &mut self.rarity)
     }
 
-    /// A peer turned out not to have a piece, or not to give it: it counts as not having it.
-    pub fn lose_have(&mut self, peer: PeerKey, piece: PieceIndex) {
-        if let Some(mut field) = self.fields.get(peer).cloned()
-            && field.set(piece, false)
-        {
-            self.set_field(peer, field);
-        }
+    /// A peer turned out not to have a piece, or not to give it: it counts as not having it. False when it did before.
+    pub fn lose_have(&mut self, peer: PeerKey, piece: PieceIndex) -> bool {
+        self.fields.remove_piece(peer, piece, &mut self.rarity)
     }
 
     /// What a peer has.
@@ -204,6 +206,11 @@ impl Picker {
     /// A piece may be asked of anybody again; gives whom it was confined to.
     pub fn unconfine(&mut self, piece: PieceIndex) -> Option<PeerKey> {
         self.fields.free(piece)
+    }
+
+    /// Pieces that were confined to this peer may be asked of anybody again.
+    pub fn unconfine_all(&mut self, peer: PeerKey) {
+        self.fields.free_all(peer);
     }
 
     /// Whether `peer` may be asked for `piece`.
@@ -273,6 +280,8 @@ impl Picker {
                     return false;
                 }
                 let old = std::mem::replace(&mut progress.band, band);
+                self.open_in[old.index()] -= 1;
+                self.open_in[band.index()] += 1;
                 if progress.has_free() {
                     self.wants.promote(piece, old, band);
                 }
@@ -307,29 +316,26 @@ impl Picker {
     /// Whether some peer was asked for a block of this band, or one is being verified. A want that nobody
     /// can serve is not under way.
     pub fn is_under_way(&self, band: Band) -> bool {
-        self.open
-            .values()
-            .any(|p| p.band == band && (p.asked().next().is_some() || !p.has_free()))
+        let mut open = self.open.values();
+        self.open_in[band.index()] > 0
+            && open.any(|p| p.band == band && (p.asked().next().is_some() || !p.has_free()))
     }
 
-    /// The free blocks of the demand band, oldest demand first.
+    /// The pieces of the demand band that have a free block, oldest demand first.
     ///
-    /// The caller spreads them over the peers by their expected time, with [`ask`](Picker::ask).
-    pub fn free_demand_blocks(&self) -> Vec<BlockIndex> {
-        let mut blocks = Vec::new();
-        for &piece in self.wants.queue(Band::Demand) {
-            match self.open.get(&piece) {
-                Some(progress) => blocks.extend(
-                    progress
-                        .free_blocks()
-                        .map(|block| BlockIndex { piece, block }),
-                ),
-                None => blocks.extend(
-                    (0..self.geometry.block_count(piece)).map(|block| BlockIndex { piece, block }),
-                ),
-            }
+    /// The caller spreads their [`free_blocks`](Picker::free_blocks) over the peers by their expected time, with
+    /// [`ask`](Picker::ask).
+    pub fn free_demand_pieces(&self) -> Vec<PieceIndex> {
+        self.wants.queue(Band::Demand).iter().copied().collect()
+    }
+
+    /// The blocks of a piece that nobody was asked for, in order.
+    pub fn free_blocks(&self, piece: PieceIndex) -> Vec<BlockIndex> {
+        let block = |block| BlockIndex { piece, block };
+        match self.open.get(&piece) {
+            Some(progress) => progress.free_blocks().map(block).collect(),
+            None => (0..self.geometry.block_count(piece)).map(block).collect(),
         }
-        blocks
     }
 
     /// Blocks of open pieces in the demand band that one peer was asked for, with that peer: the ones
@@ -371,8 +377,7 @@ impl Picker {
     }
 
     /// The next block for `peer`, of the most urgent band that is at most as low as `lowest`. The
-    /// block counts as asked. Background pieces that are open go on also when `lowest` forbids to
-    /// begin new ones.
+    /// block counts as asked.
     pub fn pick(&mut self, peer: PeerKey, lowest: Band) -> Option<Pick> {
         for band in Band::ALL.into_iter().filter(|b| *b <= lowest) {
             let piece = if band == Band::Background {
@@ -398,6 +403,8 @@ impl Picker {
     /// A piece for background filling: the one that this peer has begun, else the rarest that nobody
     /// has begun, and only when there is none, one that another peer has begun. So a fast peer is not
     /// spent on what slow peers are fetching anyway, and peers that start together stay different.
+    ///
+    /// Begun pieces are in memory: when they are [`MAX_OPEN_BYTES`] already, all help with those first.
     fn pick_background(&mut self, peer: PeerKey) -> Option<PieceIndex> {
         let askable = self.fields.askable(peer)?;
         let queue = self.wants.queue(Band::Background);
@@ -408,11 +415,12 @@ impl Picker {
                 _ => return Some(piece),
             }
         }
+        let open = self.open.len() as u64 * u64::from(self.geometry.nominal_piece_length());
+        if others.is_some() && self.open.len() > 1 && open >= MAX_OPEN_BYTES {
+            return others;
+        }
         let rng = &mut self.rng;
-        let Some(piece) = self
-            .rarity
-            .rarest(askable.field, |n| rng.random_range(0..n))
-        else {
+        let Some(piece) = self.rarity.rarest(&askable, |n| rng.random_range(0..n)) else {
             return others;
         };
         self.rarity.remove(piece);
@@ -432,7 +440,7 @@ impl Picker {
         let band = progress.band;
         match progress.receive(block.block, peer) {
             Arrival::Duplicate => BlockArrival::Unwanted,
-            Arrival::New { other, complete } => {
+            Arrival::New { others, complete } => {
                 if had_free && !progress.has_free() {
                     self.wants.fill(block.piece, band);
                 }
@@ -441,7 +449,7 @@ impl Picker {
                 }
                 BlockArrival::New {
                     band,
-                    other,
+                    others,
                     complete,
                 }
             }
@@ -486,6 +494,9 @@ impl Picker {
 
     fn forget(&mut self, piece: PieceIndex) {
         let begun = self.open.remove(&piece).map(|p| p.band);
+        if let Some(band) = begun {
+            self.open_in[band.index()] -= 1;
+        }
         self.wants.forget(piece, begun);
     }
 
@@ -495,6 +506,7 @@ impl Picker {
                 let band = self.wants.begin(piece)?;
                 self.states[piece.as_usize()] = PieceState::Open;
                 let blocks = self.geometry.block_count(piece);
+                self.open_in[band.index()] += 1;
                 Some(
                     self.open
                         .entry(piece)

@@ -24,9 +24,9 @@ pub(super) struct Progress {
 /// What the arrival of a block meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// It was missing. The other peer that was asked for it, if there was one.
+    /// It was missing. The other peers that were asked for it.
     New {
-        other: Option<PeerKey>,
+        others: [Option<PeerKey>; 2],
         complete: bool,
     },
     /// It was there already.
@@ -126,21 +126,20 @@ impl Progress {
         let Some(state) = self.blocks.get_mut(block as usize) else {
             return Arrival::Duplicate;
         };
-        let other = match *state {
+        let others = match *state {
             BlockState::Received => return Arrival::Duplicate,
             BlockState::Free => {
                 self.free -= 1;
-                None
+                [None, None]
             }
-            BlockState::Asked(first, second) => [Some(first), second]
-                .into_iter()
-                .flatten()
-                .find(|p| *p != from),
+            BlockState::Asked(first, second) => {
+                [Some(first), second].map(|p| p.filter(|p| *p != from))
+            }
         };
         *state = BlockState::Received;
         self.received += 1;
         Arrival::New {
-            other,
+            others,
             complete: self.received as usize == self.blocks.len(),
         }
     }

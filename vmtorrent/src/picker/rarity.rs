@@ -2,6 +2,7 @@
 
 use rand::seq::SliceRandom;
 
+use super::fields::Askable;
 use crate::Bitfield;
 use crate::image::PieceIndex;
 
@@ -74,26 +75,27 @@ impl Rarity {
         }
     }
 
-    /// The rarest candidate that `field` has. Exact for the first few hundred candidates in order of
+    /// The rarest candidate that a peer may be asked for. Exact for the first few hundred candidates in order of
     /// rarity; behind them any candidate will do, so that a pick stays cheap for a peer that has little.
     pub(super) fn rarest(
         &self,
-        field: &Bitfield,
+        peer: &Askable<'_>,
         start: impl FnOnce(u32) -> u32,
     ) -> Option<PieceIndex> {
         if self.candidates.count_ones() == 0 {
             return None;
         }
-        // A peer that has a piece is itself counted, unless it has everything.
-        let first = usize::from(!field.is_full());
+        // What a peer has is at least one.
+        let first = usize::from(peer.counted);
         let in_order = self.buckets.iter().skip(first).flatten();
         in_order
             .take(SCAN)
             .map(|&p| PieceIndex(p))
-            .find(|&p| field.get(p))
+            .find(|&p| peer.contains(p))
             .or_else(|| {
                 let from = PieceIndex(start(self.candidates.len()));
-                self.candidates.first_common(field, from)
+                let found = self.candidates.first_common(peer.field, from);
+                found.filter(|&p| peer.contains(p))
             })
     }
 
@@ -172,7 +174,8 @@ mod tests {
                 r.increase(p);
             }
             let best = r.candidates().ones().filter(|p| field.get(*p)).map(|p| r.availability(p)).min();
-            let picked = r.rarest(&field, |_| 0).map(|p| r.availability(p));
+            let peer = Askable::of_all(&field);
+            let picked = r.rarest(&peer, |_| 0).map(|p| r.availability(p));
             prop_assert_eq!(picked, best);
         }
     }

@@ -148,12 +148,15 @@ impl Model {
                 };
                 match self.picker.receive(PeerKey(p), block) {
                     BlockArrival::New {
-                        complete, other, ..
+                        complete, others, ..
                     } => {
                         assert!(self.received.insert(block));
                         assert_eq!(
-                            other.is_some(),
-                            self.asked.iter().any(|(q, b)| *q != p && *b == block)
+                            others.iter().flatten().count(),
+                            self.asked
+                                .iter()
+                                .filter(|(q, b)| *q != p && *b == block)
+                                .count()
                         );
                         self.asked.retain(|(_, b)| *b != block);
                         if complete {
@@ -317,7 +320,7 @@ fn a_late_block_is_asked_of_one_other_peer_and_the_loser_is_named() {
     let arrival = picker.receive(PeerKey(1), block);
     let expected = BlockArrival::New {
         band: Band::Demand,
-        other: Some(PeerKey(0)),
+        others: [Some(PeerKey(0)), None],
         complete: false,
     };
     assert_eq!(arrival, expected);

@@ -501,7 +501,11 @@ impl Swarm {
                     }
                 }
             }
-            Output::Liar(address) => inner.bans.lied(now, address.ip()),
+            Output::Liar(address) => {
+                inner.bans.lied(now, address.ip());
+                // If it was we who dialled.
+                inner.book.lied(now, address);
+            }
             Output::Store(piece, data) => {
                 let Some(swarm) = self.me.upgrade() else {
                     return;

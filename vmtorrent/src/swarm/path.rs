@@ -27,9 +27,14 @@ pub(crate) struct PathEstimator {
     probe: Option<Probe>,
 }
 
+/// A time of few requests, in which the round trip is measured without a queue of our own making.
 #[derive(Clone, Debug)]
 struct Probe {
-    until: Time,
+    /// When the queue must have drained.
+    latest: Time,
+    /// When the queue had drained: only what is sent later tells anything.
+    began: Option<Time>,
+    length: Duration,
     best: Option<Duration>,
 }
 
@@ -95,17 +100,17 @@ impl PathEstimator {
     }
 
     /// Bytes to keep requested at the peer.
-    pub(crate) fn target(&self, now: Time) -> u64 {
+    pub(crate) fn target(&self) -> u64 {
         let block = u64::from(BLOCK_LENGTH);
         if self.rates.is_empty() {
             return Self::INITIAL_BLOCKS * block;
         }
+        if self.probe.is_some() {
+            return self.probe_target();
+        }
         let product = self.rate() * self.round_trip().as_secs_f64();
         if self.startup {
             return (product * Self::STARTUP_GAIN) as u64 + Self::INITIAL_BLOCKS * block;
-        }
-        if self.probe.as_ref().is_some_and(|p| now < p.until) {
-            return (product / 2.0) as u64 + block;
         }
         (product * Self::GAIN) as u64 + block
     }
@@ -139,7 +144,7 @@ impl PathEstimator {
             delivered: self.delivered,
             delivered_at: self.delivered_at,
             bytes,
-            limited_by_us: self.in_flight + u64::from(bytes) < self.target(now) / 2,
+            limited_by_us: self.in_flight + u64::from(bytes) < self.target() / 2,
         };
         self.in_flight += u64::from(bytes);
         self.start_probe_when_due(now);
@@ -161,7 +166,8 @@ impl PathEstimator {
     pub(crate) fn on_late_receive(&mut self, now: Time, mark: &SendMark) {
         self.delivered += u64::from(mark.bytes);
         self.delivered_at = now;
-        self.sample_rtt(now, now.since(mark.sent));
+        self.begin_probe_when_drained(now);
+        self.sample_rtt(now, mark.sent);
         let span = now.since(mark.delivered_at).as_secs_f64().max(1e-6);
         let rate = (self.delivered - mark.delivered) as f64 / span;
         self.sample_rate(now, rate, mark.limited_by_us);
@@ -171,13 +177,34 @@ impl PathEstimator {
         }
     }
 
-    fn sample_rtt(&mut self, now: Time, rtt: Duration) {
-        let rtt = rtt.max(Duration::from_micros(20));
-        if let Some(probe) = &mut self.probe {
-            probe.best = Some(probe.best.map_or(rtt, |b| b.min(rtt)));
-            if now >= probe.until {
+    /// Bytes to keep requested while the round trip is measured anew.
+    fn probe_target(&self) -> u64 {
+        let product = self.rate() * self.round_trip().as_secs_f64();
+        (product / 2.0) as u64 + u64::from(BLOCK_LENGTH)
+    }
+
+    fn begin_probe_when_drained(&mut self, now: Time) {
+        let drained = self.in_flight <= self.probe_target();
+        if let Some(probe) = &mut self.probe
+            && probe.began.is_none()
+            // Demand may never let it drain.
+            && (drained || now > probe.latest)
+        {
+            probe.began = Some(now);
+        }
+    }
+
+    fn sample_rtt(&mut self, now: Time, sent: Time) {
+        let rtt = now.since(sent).max(Duration::from_micros(20));
+        if let Some(probe) = &mut self.probe
+            && let Some(began) = probe.began
+            && sent >= began
+        {
+            let best = probe.best.map_or(rtt, |b| b.min(rtt));
+            probe.best = Some(best);
+            if now >= began + probe.length {
                 // What the probe saw replaces what was believed before.
-                self.min_rtt = probe.best.map(|b| (now, b));
+                self.min_rtt = Some((now, best));
                 self.probe = None;
             }
         }
@@ -226,12 +253,16 @@ impl PathEstimator {
         };
         if self.probe.is_none() && now.since(measured) > Self::RTT_WINDOW {
             let length = (rtt * 2).max(Duration::from_millis(50));
+            let queue = self.expected_behind(self.in_flight, 0);
             self.probe = Some(Probe {
-                until: now + length,
+                latest: now + queue * 2 + length,
+                began: None,
+                length,
                 best: None,
             });
             // Due again a window later even if the probe sees no smaller time.
             self.min_rtt = Some((now, rtt));
+            self.begin_probe_when_drained(now);
         }
     }
 }
@@ -265,7 +296,7 @@ mod tests {
         }
 
         fn fill(&mut self) {
-            while self.path.in_flight() + u64::from(BLOCK) <= self.path.target(self.now)
+            while self.path.in_flight() + u64::from(BLOCK) <= self.path.target()
                 || self.under_way.is_empty()
             {
                 let mark = self.path.on_send(self.now, BLOCK);
@@ -304,7 +335,7 @@ mod tests {
             );
             let product = line.rate * line.rtt.as_secs_f64();
             let limit = product * 1.6 + 3.0 * f64::from(BLOCK);
-            let target = line.path.target(line.now) as f64;
+            let target = line.path.target() as f64;
             assert!(
                 target < limit,
                 "{mbit} Mbit/s {rtt} ms: {target} queued, {product} needed"

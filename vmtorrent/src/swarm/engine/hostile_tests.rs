@@ -446,6 +446,62 @@ fn who_spoils_a_piece_and_chokes_holds_up_its_second_fetch_no_longer() {
     }
 }
 
+/// A spoilt piece is asked of one peer alone. If that one does not give it, others do.
+#[test]
+fn who_was_to_give_all_of_a_piece_and_does_not_holds_it_up_no_longer() {
+    let refusals: [fn(WireRequest) -> WireMessage; 2] =
+        [|_| WireMessage::Choke, WireMessage::Reject];
+    for (refusal, fast) in [
+        (refusals[0], false),
+        (refusals[0], true),
+        (refusals[1], true),
+    ] {
+        let mut stage = Stage::new();
+        stage.join(fast, RTT, Box::new(|r| at_once([wrong(r)])));
+        let honest = stage.join(fast, RTT, honest());
+        // So far away that it is not asked before.
+        let alone = stage.join(fast, RTT * 10, Box::new(move |r| at_once([refusal(r)])));
+        stage.run_for(Duration::from_millis(300));
+        let wait = stage.read(0);
+        assert!(stage.peers[alone].asked > 0, "it was not asked");
+        assert!(wait < 1000.0, "{wait:.0} ms, fast: {fast}");
+        stage.assert_stays(honest);
+    }
+}
+
+/// A read that was answered too late, and then nothing to ask for: that is no silence.
+#[test]
+fn who_answered_late_is_not_left_when_the_guest_rests() {
+    for fast in [false, true] {
+        let mut stage = Stage::new();
+        // When two let a read wait, two others are asked in their place.
+        let late = [0, 1].map(|_| {
+            let script: Script = Box::new(|r| vec![(Duration::from_millis(800), right(r))]);
+            stage.join(fast, RTT / 4, script)
+        });
+        for _ in 0..2 {
+            stage.join(fast, RTT * 4, honest());
+        }
+        stage.run_for(Duration::from_millis(200));
+        stage.read(0);
+        for peer in late {
+            assert!(stage.peers[peer].asked > 0, "it was not asked");
+        }
+        for _ in 0..12 {
+            for peer in late {
+                // Its word, as of an idle peer.
+                let at = stage.now + Duration::from_secs(10);
+                stage.happens(at, Happening::Heard(peer, WireMessage::KeepAlive));
+            }
+            stage.run_for(Duration::from_secs(10));
+        }
+        for peer in late {
+            stage.assert_stays(peer);
+            assert!(!stage.engine.peers[&stage.peers[peer].key].snubbed);
+        }
+    }
+}
+
 /// Blocks pushed at a piece that somebody else is asked for must not cost that one its name.
 #[test]
 fn blocks_pushed_at_another_s_piece_blame_nobody_but_the_pusher() {

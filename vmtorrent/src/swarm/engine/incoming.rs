@@ -42,6 +42,8 @@ impl Engine {
         }
         let pieces = self.image.geometry().piece_count();
         match *message {
+            // Said once more, it costs nothing.
+            WireMessage::HaveAll if self.picker.field(key).is_some_and(Bitfield::is_full) => {}
             WireMessage::HaveAll => self.on_field(now, key, Bitfield::full(pieces)),
             WireMessage::HaveNone => self.on_field(now, key, Bitfield::new(pieces)),
             WireMessage::Reject(request) => self.on_reject(now, key, request),
@@ -67,7 +69,10 @@ impl Engine {
             self.picker.set_field(key, field);
         } else {
             // The work is bounded by the pieces that are new and by the bytes that came.
-            let new: Vec<_> = field.ones().filter(|p| !self.picker.has(key, *p)).collect();
+            let Some(known) = self.picker.field(key) else {
+                return;
+            };
+            let new: Vec<_> = field.without(known).collect();
             if new.is_empty() {
                 return;
             }
@@ -191,11 +196,11 @@ impl Engine {
             BlockArrival::Unwanted => self.traffic.wasted += data.len() as u64,
             BlockArrival::New {
                 band,
-                other,
+                others,
                 complete,
             } => {
                 self.traffic.fetched[band.index()] += data.len() as u64;
-                if let Some(other) = other {
+                for other in others.into_iter().flatten() {
                     self.cancel(now, other, block);
                 }
                 self.assemble(key, block, band, data, complete);

@@ -89,6 +89,7 @@ pub(crate) struct Engine {
     evidence: Evidence,
     /// Bytes that the driver checks and stores.
     storing: u64,
+    max_storing: u64,
     duplicates: HashMap<PieceIndex, Vec<PieceIndex>>,
     fill: Fill,
     last_demand: Option<Time>,
@@ -141,11 +142,15 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(180);
 const SNUB: Duration = Duration::from_secs(20);
+/// How long a block is waited for of a peer that delivers others meanwhile: its line may be thin.
+const LOST: Duration = Duration::from_secs(60);
 const UNANSWERED: Duration = Duration::from_secs(60);
 /// With [`Fill::Idle`], how long after the last demand the background rests.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
-/// While so many bytes wait for the disk, only demand goes on: the network may be faster.
+/// While so many bytes wait for the disk, or so many pieces if that is more, only demand goes on: the network may be
+/// faster.
 const MAX_STORING: u64 = 16 << 20;
+const MAX_STORING_PIECES: u64 = 4;
 /// Longest block that a peer may ask for.
 const MAX_REQUEST: u32 = 128 << 10;
 
@@ -178,6 +183,8 @@ impl Engine {
             assembly: HashMap::new(),
             evidence: Evidence::default(),
             storing: 0,
+            max_storing: MAX_STORING
+                .max(MAX_STORING_PIECES * u64::from(image.geometry().nominal_piece_length())),
             duplicates,
             fill,
             last_demand: None,
@@ -285,6 +292,8 @@ impl Engine {
             WireMessage::KeepAlive | WireMessage::Unknown(_) => {}
             WireMessage::Choke => {
                 peer.chokes_us = true;
+                // What was to come of this peer alone would wait for as long as it likes.
+                self.picker.unconfine_all(key);
                 // With the fast extension each request is still answered, if only by a reject.
                 if !peer.fast {
                     let unanswered = peer.drop_all_requests();
@@ -294,8 +303,9 @@ impl Engine {
                 }
             }
             WireMessage::Unchoke => {
-                peer.chokes_us = false;
-                self.schedule(now);
+                if std::mem::take(&mut peer.chokes_us) {
+                    self.schedule(now);
+                }
             }
             WireMessage::Interested => {
                 peer.is_interested = true;
@@ -332,6 +342,7 @@ impl Engine {
         self.uploads.sent(key, u64::from(request.length));
         if !sent {
             self.refuse(now, key, request);
+            self.pump_uploads(now);
             return;
         }
         self.traffic.uploaded += u64::from(request.length);
@@ -399,14 +410,17 @@ impl Engine {
                 self.disconnect(now, key, DisconnectReason::Silent);
                 continue;
             }
-            if waiting.is_some_and(|w| w > SNUB) {
+            let silent = waiting.is_some_and(|w| w > SNUB);
+            if silent {
                 peer.snubbed = true;
+                self.picker.unconfine_all(key);
             }
-            // What was asked for long ago is given up, whether nothing came or only this did not.
+            // What was asked for long ago is given up: soon when nothing comes at all, later when only this did not.
+            let patience = if silent { SNUB } else { LOST };
             let late: Vec<BlockIndex> = peer
                 .outstanding
                 .iter()
-                .filter(|(_, o)| now.since(o.mark.sent()) > SNUB)
+                .filter(|(_, o)| now.since(o.mark.sent()) > patience)
                 .map(|(block, _)| *block)
                 .collect();
             let unanswered_since = peer.unanswered_since;

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Assembly, DisconnectReason, Engine, MAX_STORING, Output};
+use super::{Assembly, DisconnectReason, Engine, Output};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::image::PieceIndex;
@@ -18,10 +18,10 @@ const LONGEST_STORAGE_PAUSE: Duration = Duration::from_secs(10);
 impl Engine {
     /// The driver is done with a piece.
     fn settle(&mut self, now: Time, piece: PieceIndex) {
-        let held_back = self.storing >= MAX_STORING;
+        let held_back = self.storing >= self.max_storing;
         let length = self.image.geometry().piece_length(piece);
         self.storing = self.storing.saturating_sub(length.into());
-        if held_back && self.storing < MAX_STORING {
+        if held_back && self.storing < self.max_storing {
             self.schedule(now);
         }
     }
@@ -108,7 +108,6 @@ impl Engine {
 
     /// A piece could not be stored (disk full, I/O error): it is fetched again when it is wanted again.
     pub(crate) fn not_stored(&mut self, now: Time, piece: PieceIndex) {
-        self.settle(now, piece);
         self.forget_assembly(piece);
         self.picker.lost(piece);
         // A full disk must not become a loop of downloads: nothing is requested for a while, and for
@@ -119,6 +118,7 @@ impl Engine {
         let pause = pause.min(LONGEST_STORAGE_PAUSE);
         self.storage_pause = Some((now + pause, pause));
         self.wake(now + pause);
+        self.settle(now, piece);
     }
 
     /// Whether a piece is not here, as far as this was told.

@@ -137,23 +137,25 @@ impl Peer {
     }
 
     /// Bytes to keep requested.
-    fn target(&self, now: Time) -> u64 {
-        if self.snubbed {
-            0
-        } else {
-            self.path.target(now)
-        }
+    fn target(&self) -> u64 {
+        if self.snubbed { 0 } else { self.path.target() }
     }
 
     /// Whether a request of a lower band fits: the queue is kept near bandwidth x round trip.
-    pub(super) fn has_room(&self, now: Time, bytes: u32) -> bool {
-        !self.chokes_us && self.fits(self.path.in_flight(), self.target(now), bytes)
+    pub(super) fn has_room(&self, bytes: u32) -> bool {
+        !self.chokes_us && self.fits(self.path.in_flight(), self.target(), bytes)
     }
 
     /// Whether a demand request fits: it may go on top of a queue that lower bands filled, once over.
-    pub(super) fn has_demand_room(&self, now: Time, piece: PieceIndex, bytes: u32) -> bool {
+    pub(super) fn has_demand_room(&self, piece: PieceIndex, bytes: u32) -> bool {
         (!self.chokes_us || self.allowed_fast.contains(&piece))
-            && self.fits(self.queued_before_demand(), self.target(now) * 2, bytes)
+            && self.fits(self.queued_before_demand(), self.target() * 2, bytes)
+    }
+
+    /// Whether a demand request, however short, fits at all.
+    pub(super) fn may_take_demand(&self) -> bool {
+        (!self.chokes_us || !self.allowed_fast.is_empty())
+            && self.fits(self.queued_before_demand(), self.target() * 2, 1)
     }
 
     /// What would be before a demand request: all that is in flight, less what is still queued and gives way.
@@ -224,7 +226,10 @@ impl Peer {
             gives_way,
         };
         self.requests_made += 1;
-        self.taken_back.remove(&block);
+        if !self.fast {
+            // With the fast extension an answer is still due for what was taken back.
+            self.taken_back.remove(&block);
+        }
         self.drop_request(block);
         self.outstanding.insert(block, new);
         if gives_way {
@@ -250,6 +255,7 @@ impl Peer {
         } else if let Some(taken) = self.taken_back.remove(&block) {
             // The block crossed the CANCEL that takes its request back: it is as good as any.
             self.path.on_late_receive(now, &taken.mark);
+            self.unanswered_since = (!self.outstanding.is_empty()).then_some(now);
         } else {
             self.unsolicited += 1;
             return false;

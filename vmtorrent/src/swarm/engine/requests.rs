@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::{DisconnectReason, Engine, IDLE_PAUSE, MAX_STORING, SNUB};
+use super::{DisconnectReason, Engine, IDLE_PAUSE, Peer, SNUB};
 use crate::clock::Time;
-use crate::image::{BlockIndex, PieceIndex};
+use crate::image::BlockIndex;
 use crate::options::Fill;
 use crate::picker::{Band, PeerKey};
 use crate::swarm::wire::{WireMessage, WireRequest};
@@ -37,21 +37,21 @@ impl Engine {
         if !self.picker.has_free(Band::Demand) {
             return true;
         }
-        let mut hopeless: Option<PieceIndex> = None;
-        for block in self.picker.free_demand_blocks() {
-            if hopeless == Some(block.piece) {
-                continue;
+        for piece in self.picker.free_demand_pieces() {
+            // Every block that comes leads here: with all queues full there is nothing to look for.
+            if !self.peers.values().any(Peer::may_take_demand) {
+                break;
             }
-            let bytes = self.image.geometry().block_length(block);
-            match self.soonest(now, block, bytes, |_| true) {
-                Some(key) => {
-                    if !self.may_download(now) {
-                        return false;
-                    }
-                    self.make_way(now, key);
-                    self.request(now, key, block);
+            for block in self.picker.free_blocks(piece) {
+                let bytes = self.image.geometry().block_length(block);
+                let Some(key) = self.soonest(block, bytes, |_| true) else {
+                    break;
+                };
+                if !self.may_download(now) {
+                    return false;
                 }
-                None => hopeless = Some(block.piece),
+                self.make_way(now, key);
+                self.request(now, key, block);
             }
         }
         true
@@ -60,7 +60,6 @@ impl Engine {
     /// The peer from which a block of demand is expected first, among those with room.
     fn soonest(
         &self,
-        now: Time,
         block: BlockIndex,
         bytes: u32,
         allowed: impl Fn(PeerKey) -> bool,
@@ -69,7 +68,7 @@ impl Engine {
             .iter()
             .map(|(key, peer)| (*key, peer))
             .filter(|(key, peer)| {
-                peer.has_demand_room(now, block.piece, bytes)
+                peer.has_demand_room(block.piece, bytes)
                     && self.picker.may_ask(*key, block.piece)
                     && allowed(*key)
             })
@@ -110,7 +109,7 @@ impl Engine {
         if self.storage_pauses(now) {
             return;
         }
-        if self.storing >= MAX_STORING {
+        if self.storing >= self.max_storing {
             // Goes on when something is stored.
             return;
         }
@@ -119,7 +118,7 @@ impl Engine {
             let Some(peer) = self.peers.get(&key) else {
                 return;
             };
-            if !peer.has_room(now, self.image.geometry().nominal_block_length()) {
+            if !peer.has_room(self.image.geometry().nominal_block_length()) {
                 return;
             }
             if !self.may_download(now) {
@@ -188,7 +187,7 @@ impl Engine {
         }
         // Two let us wait: two others are asked in their place. What comes of the first all the same is welcome.
         for key in &asked {
-            let Some(other) = self.another(now, block, &asked) else {
+            let Some(other) = self.another(block, &asked) else {
                 return;
             };
             if let Some(peer) = self.peers.get_mut(key) {
@@ -202,7 +201,7 @@ impl Engine {
     }
 
     fn ask_one_more(&mut self, now: Time, block: BlockIndex, asked: &[PeerKey]) {
-        if let Some(other) = self.another(now, block, asked)
+        if let Some(other) = self.another(block, asked)
             && self.may_download(now)
         {
             self.request(now, other, block);
@@ -210,9 +209,9 @@ impl Engine {
     }
 
     /// The peer from which a block is expected first, of those that were not asked for it.
-    fn another(&self, now: Time, block: BlockIndex, asked: &[PeerKey]) -> Option<PeerKey> {
+    fn another(&self, block: BlockIndex, asked: &[PeerKey]) -> Option<PeerKey> {
         let bytes = self.image.geometry().block_length(block);
-        self.soonest(now, block, bytes, |key| {
+        self.soonest(block, bytes, |key| {
             !asked.contains(&key)
                 && self
                     .peers
@@ -258,7 +257,14 @@ impl Engine {
         let (Some(block), Some(peer)) = (block, self.peers.get_mut(&key)) else {
             return;
         };
-        if peer.drop_request(block) {
+        // Answers come in order: one that was taken back and asked for again is answered first for what was taken back.
+        if let Some(taken) = peer.taken_back.remove(&block) {
+            self.download.lock().refund(request.length.into());
+            peer.unanswered_since = (!peer.outstanding.is_empty()).then_some(now);
+            if taken.owed && !peer.outstanding.contains_key(&block) {
+                self.picker.give_up(key, block);
+            }
+        } else if peer.drop_request(block) {
             self.download.lock().refund(request.length.into());
             peer.unanswered_since = (!peer.outstanding.is_empty()).then_some(now);
             self.picker.give_up(key, block);
@@ -271,11 +277,6 @@ impl Engine {
                     return;
                 }
                 self.picker.lose_have(key, block.piece);
-            }
-        } else if let Some(taken) = peer.taken_back.remove(&block) {
-            self.download.lock().refund(request.length.into());
-            if taken.owed {
-                self.picker.give_up(key, block);
             }
         } else {
             return;
