@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::Swarm;
 use super::places::Activity;
@@ -113,9 +115,13 @@ pub(super) async fn run(
     activity: Arc<Activity>,
 ) {
     let (reader, writer) = stream.into_split();
+    // A task of its own: requests must go out also while blocks come in without a pause.
+    let mut writer = AbortOnDropHandle::new(tokio::spawn(
+        write(swarm.clone(), key, writer, outgoing).in_current_span(),
+    ));
     let result = tokio::select! {
         r = read(&swarm, key, reader) => r,
-        w = write(&swarm, key, writer, outgoing) => w,
+        w = &mut writer => w.unwrap_or_else(|e| Err(io::Error::other(e))),
         () = activity.given_up() => {
             tracing::debug!(peer = key.0, "the connection gives its place to another peer");
             return swarm.gave_way(key);
@@ -144,7 +150,7 @@ async fn read(swarm: &Arc<Swarm>, key: PeerKey, reader: OwnedReadHalf) -> io::Re
 }
 
 async fn write(
-    swarm: &Arc<Swarm>,
+    swarm: Arc<Swarm>,
     key: PeerKey,
     mut writer: OwnedWriteHalf,
     mut outgoing: mpsc::Receiver<Outgoing>,
@@ -169,7 +175,7 @@ async fn write(
             let Some(request) = waiting.pop_front() else {
                 break;
             };
-            let sent = append_block(swarm, request, &mut buffer).await;
+            let sent = append_block(&swarm, request, &mut buffer).await;
             blocks.push((request, sent));
         }
         match tokio::time::timeout(WRITE_PATIENCE, writer.write_all(&buffer)).await {

@@ -20,6 +20,7 @@ mod peers;
 mod peers_file;
 mod places;
 mod receiver;
+mod storing;
 mod upload;
 mod wait;
 mod wire;
@@ -52,15 +53,15 @@ use self::bans::Bans;
 use self::connection::{Opened, Outgoing};
 use self::engine::{DisconnectReason, Engine, EngineConfig, Output};
 use self::places::Place;
+use self::storing::StoreQueue;
 use self::wait::Wait;
 use self::wire::{WireMessage, WireRequest};
 use crate::clock::{SystemClock, Time};
-use crate::error::Error;
 use crate::image::{Image, PieceIndex};
 use crate::log_limit::LogLimit;
 use crate::options::Fill;
 use crate::picker::PeerKey;
-use crate::pristine::{PieceState, Pristine, ReadOutcome, Stored, TryRead};
+use crate::pristine::{Pristine, ReadOutcome, TryRead};
 
 /// What a swarm is started with.
 pub(crate) struct SwarmConfig {
@@ -89,6 +90,7 @@ pub(crate) struct Swarm {
     peer_id: [u8; 20],
     places: Arc<Places>,
     inner: Mutex<Inner>,
+    to_store: StoreQueue,
     /// Something is due earlier than the timer knows, or there is somebody to dial.
     news: Notify,
     completed: Notify,
@@ -193,6 +195,7 @@ impl Swarm {
             peer_id,
             places,
             inner: Mutex::new(inner),
+            to_store: StoreQueue::default(),
             news: Notify::new(),
             completed: Notify::new(),
             counters: SwarmCounters::default(),
@@ -265,31 +268,6 @@ impl Swarm {
         });
     }
 
-    /// Looks whether the store takes pieces, and tells the engine of those that had to go: they are fetched
-    /// again when they are needed. While the disk takes none, nothing is fetched in the background.
-    pub(crate) fn look_at_store(&self) {
-        let gone = self.pristine.take_gone();
-        let short = self.pristine.shortage().is_some();
-        self.drive_inner(|inner, now| {
-            for &piece in &gone {
-                // It may have come back already.
-                if self.pristine.state(piece) == PieceState::Missing {
-                    inner.engine.damaged(now, piece);
-                }
-            }
-            if !gone.is_empty() {
-                inner.book.end_rests(now);
-            }
-            if inner.short != short {
-                inner.short = short;
-                inner.apply_fill(now);
-            }
-        });
-        if !gone.is_empty() {
-            self.news.notify_one();
-        }
-    }
-
     /// Wants pieces (canonical ones) before everything else, and waits until all can be read. Dropping
     /// the future ends the wait, not the fetching.
     pub(crate) fn demand(&self, pieces: &[PieceIndex]) -> oneshot::Receiver<()> {
@@ -313,28 +291,6 @@ impl Swarm {
         self.drive(|engine, now| engine.read_ahead(now, pieces));
     }
 
-    /// A stored piece turned out to be damaged.
-    pub(crate) fn damaged(&self, piece: PieceIndex) {
-        if self.pristine.state(piece) != PieceState::Missing {
-            // Somebody else found it out before, and it is here again.
-            return;
-        }
-        // What had to make room for others is missing too, and not damaged.
-        self.look_at_store();
-        self.drive_inner(|inner, now| {
-            if inner.engine.lacks(piece) {
-                return;
-            }
-            if let Some(repeated) = self.log.damaged.admit(now) {
-                tracing::warn!(%piece, repeated, "a stored piece is damaged; it is fetched again when it is needed: check the disk");
-            }
-            inner.engine.damaged(now, piece);
-            // Peers that we had no use for any more are needed again.
-            inner.book.end_rests(now);
-        });
-        self.news.notify_one();
-    }
-
     /// Takes over a connection that a peer opened and whose handshake we answered.
     pub(crate) fn accept(&self, stream: TcpStream, handshake: PeerHandshake) {
         let opened = Opened {
@@ -356,6 +312,7 @@ impl Swarm {
         }
         inner.links.clear();
         inner.waits.clear();
+        self.to_store.clear();
         for task in inner.tasks.drain(..) {
             task.abort();
         }
@@ -506,52 +463,10 @@ impl Swarm {
                 // If it was we who dialled.
                 inner.book.lied(now, address);
             }
-            Output::Store(piece, data) => {
-                let Some(swarm) = self.me.upgrade() else {
-                    return;
-                };
-                // SHA-1 and the disk stay off the threads that serve sockets.
-                self.runtime.spawn_blocking(move || {
-                    let stored = swarm.pristine.store(piece, &data);
-                    swarm.stored(piece, stored);
-                    swarm.look_at_store();
-                });
-            }
+            Output::Store(piece, data) => self.store(inner, piece, data),
             Output::Ready(piece) => inner.ready(piece),
             Output::Completed => self.completed.notify_waiters(),
         }
-    }
-
-    fn stored(&self, piece: PieceIndex, outcome: Result<Stored, Error>) {
-        self.drive_inner(|inner, now| match outcome {
-            Ok(stored @ (Stored::New | Stored::Already)) => {
-                if stored == Stored::New {
-                    self.counters.verified.increment();
-                }
-                if inner.storage_error.take().is_some() {
-                    tracing::info!("pieces can be stored again");
-                }
-                inner.engine.stored(now, piece);
-            }
-            Ok(Stored::Mismatch) => {
-                self.counters.failed.increment();
-                if let Some(repeated) = self.log.wrong_hash.admit(now) {
-                    tracing::warn!(%piece, repeated, "a piece came with a wrong hash");
-                }
-                inner.engine.mismatched(now, piece);
-            }
-            Err(error) => {
-                self.counters.storage_errors.increment();
-                // Once for each time that it begins: a full disk fails for every piece that comes.
-                if inner.storage_error.is_none() {
-                    tracing::error!(%piece, %error, "a piece can't be stored; it is tried again until it can: free some space, or check the disk");
-                } else {
-                    tracing::debug!(%piece, %error, "a piece can't be stored");
-                }
-                inner.storage_error = Some(error.to_string());
-                inner.engine.not_stored(now, piece);
-            }
-        });
     }
 }
 

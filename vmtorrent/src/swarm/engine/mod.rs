@@ -85,6 +85,9 @@ pub(crate) struct Engine {
     metadata: MetadataServe,
     /// What we tell others that we have: also zeros and duplicates.
     have: Bitfield,
+    /// Pieces that peers were not told of yet, and when they are.
+    unannounced: Vec<PieceIndex>,
+    haves_due: Option<Time>,
     assembly: HashMap<PieceIndex, Assembly>,
     evidence: Evidence,
     /// Bytes that the driver checks and stores.
@@ -180,6 +183,8 @@ impl Engine {
             uploads: UploadQueue::default(),
             metadata: MetadataServe::new(image.info_bytes().clone()),
             have,
+            unannounced: Vec::new(),
+            haves_due: None,
             assembly: HashMap::new(),
             evidence: Evidence::default(),
             storing: 0,
@@ -389,6 +394,7 @@ impl Engine {
         if self.wake_at.is_some_and(|at| at <= now) {
             self.wake_at = None;
         }
+        self.tell_haves_when_due(now);
         self.ask_late_blocks_again(now);
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING;

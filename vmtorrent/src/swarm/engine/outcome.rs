@@ -15,6 +15,10 @@ use crate::swarm::wire::WireMessage;
 const STORAGE_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_STORAGE_PAUSE: Duration = Duration::from_secs(10);
 
+/// How long a new piece may wait for others, so that peers are told of several at once, and how many wait at most.
+const HAVE_PAUSE: Duration = Duration::from_millis(10);
+const MAX_UNANNOUNCED: usize = 256;
+
 impl Engine {
     /// The driver is done with a piece.
     fn settle(&mut self, now: Time, piece: PieceIndex) {
@@ -51,6 +55,7 @@ impl Engine {
         }
         self.outputs.push(Output::Ready(piece));
         if self.is_complete() {
+            self.tell_haves(now);
             self.outputs.push(Output::Completed);
             self.leave_seeds(now);
         }
@@ -145,16 +150,42 @@ impl Engine {
         self.schedule(now);
     }
 
-    /// Tells every peer that lacks it that we have a piece now.
+    /// We have a piece now; peers are told soon, of several at once.
     fn announce(&mut self, now: Time, piece: PieceIndex) {
         if !self.have.set(piece, true) {
             return;
         }
-        let lacks = |key: &PeerKey| !self.picker.has(*key, piece);
-        let keys: Vec<PeerKey> = self.peers.keys().copied().filter(lacks).collect();
-        for key in keys {
-            self.send(now, key, WireMessage::Have(piece.0));
+        self.unannounced.push(piece);
+        if self.unannounced.len() >= MAX_UNANNOUNCED {
+            self.tell_haves(now);
+        } else if self.unannounced.len() == 1 {
+            self.haves_due = Some(now + HAVE_PAUSE);
+            self.wake(now + HAVE_PAUSE);
         }
+    }
+
+    pub(super) fn tell_haves_when_due(&mut self, now: Time) {
+        if self.haves_due.is_some_and(|due| due <= now) {
+            self.tell_haves(now);
+        }
+    }
+
+    /// Tells every peer of the new pieces that it lacks.
+    fn tell_haves(&mut self, now: Time) {
+        self.haves_due = None;
+        let mut pieces = std::mem::take(&mut self.unannounced);
+        // One may have gone again.
+        pieces.retain(|piece| self.have.get(*piece));
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            for &piece in &pieces {
+                if !self.picker.has(key, piece) {
+                    self.send(now, key, WireMessage::Have(piece.0));
+                }
+            }
+        }
+        pieces.clear();
+        self.unannounced = pieces;
     }
 
     /// We have everything: peers that have it too are of no use to us, nor we to them.
