@@ -21,7 +21,7 @@ use super::places::Activity;
 use super::receiver::Receiver;
 use super::wire::{
     Decoder, HANDSHAKE_LENGTH, PIECE_MESSAGE_LENGTH, PeerHandshake, WireMessage, WireRequest,
-    decode_handshake, encode, encode_handshake, encode_piece_header,
+    decode_handshake, encode, encode_handshake,
 };
 use crate::image::InfoHash;
 use crate::picker::PeerKey;
@@ -171,13 +171,9 @@ async fn write(
         {
             sort(key, item, &mut buffer, &mut waiting);
         }
-        while buffer.len() < WRITE_BATCH {
-            let Some(request) = waiting.pop_front() else {
-                break;
-            };
-            let sent = append_block(&swarm, request, &mut buffer).await;
-            blocks.push((request, sent));
-        }
+        swarm
+            .append_blocks(&mut waiting, WRITE_BATCH, &mut buffer, &mut blocks)
+            .await;
         match tokio::time::timeout(WRITE_PATIENCE, writer.write_all(&buffer)).await {
             Ok(result) => result?,
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
@@ -213,17 +209,4 @@ impl<T: Debug> fmt::Display for Brief<'_, T> {
         let _ = fmt::Write::write_fmt(&mut Short(f, 100), format_args!("{:?}", self.0));
         Ok(())
     }
-}
-
-/// Appends a PIECE message; false (and nothing appended) when the block can't be read.
-async fn append_block(swarm: &Arc<Swarm>, request: WireRequest, buffer: &mut BytesMut) -> bool {
-    let start = buffer.len();
-    encode_piece_header(request.piece, request.begin, request.length, buffer);
-    let data = buffer.len();
-    buffer.resize(data + request.length as usize, 0);
-    if swarm.read_block(request, &mut buffer[data..]).await {
-        return true;
-    }
-    buffer.truncate(start);
-    false
 }

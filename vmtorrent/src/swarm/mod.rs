@@ -20,6 +20,7 @@ mod peers;
 mod peers_file;
 mod places;
 mod receiver;
+mod serving;
 mod storing;
 mod upload;
 mod wait;
@@ -61,7 +62,7 @@ use crate::image::{Image, PieceIndex};
 use crate::log_limit::LogLimit;
 use crate::options::Fill;
 use crate::picker::PeerKey;
-use crate::pristine::{Pristine, ReadOutcome, TryRead};
+use crate::pristine::Pristine;
 
 /// What a swarm is started with.
 pub(crate) struct SwarmConfig {
@@ -358,44 +359,6 @@ impl Swarm {
             inner.leave(now, key);
         });
         self.news.notify_one();
-    }
-
-    /// Reads a block for a peer; false when it can't be had.
-    async fn read_block(&self, request: WireRequest, buffer: &mut [u8]) -> bool {
-        let piece = PieceIndex(request.piece);
-        let offset = self.image.geometry().piece_offset(piece) + u64::from(request.begin);
-        if let Ok(TryRead::Done) = self.pristine.try_read(offset, buffer) {
-            return true;
-        }
-        let pristine = self.pristine.clone();
-        let length = buffer.len();
-        let read = self
-            .runtime
-            .spawn_blocking(move || {
-                let mut data = vec![0; length];
-                pristine
-                    .read(offset, &mut data)
-                    .map(|outcome| (outcome, data))
-            })
-            .await;
-        match read {
-            Ok(Ok((ReadOutcome::Done, data))) => {
-                buffer.copy_from_slice(&data);
-                true
-            }
-            Ok(Ok((ReadOutcome::Missing(_), _))) => {
-                self.damaged(self.image.canonical(piece));
-                false
-            }
-            Ok(Err(error)) => {
-                if let Some(repeated) = self.log.unreadable.admit(self.clock.now()) {
-                    // This runs in the connection's task, which bears the name.
-                    tracing::warn!(%piece, %error, repeated, "a piece can't be read for a peer");
-                }
-                false
-            }
-            Err(_) => false,
-        }
     }
 
     fn drive(&self, event: impl FnOnce(&mut Engine, Time)) {

@@ -60,6 +60,9 @@ impl PathEstimator {
     const GAIN: f64 = 1.25;
     const INITIAL_BLOCKS: u64 = 4;
     const RTT_WINDOW: Duration = Duration::from_secs(10);
+    /// Nearer peers are asked as if they were so far away: with the few blocks that fit into a shorter round trip, both
+    /// sides would be woken for each of them.
+    const LEAST_RTT: Duration = Duration::from_millis(2);
     const UNKNOWN_RTT: Duration = Duration::from_millis(50);
     const UNKNOWN_RATE: f64 = 1_000_000.0;
 
@@ -108,7 +111,7 @@ impl PathEstimator {
         if self.probe.is_some() {
             return self.probe_target();
         }
-        let product = self.rate() * self.round_trip().as_secs_f64();
+        let product = self.pipe() as f64;
         if self.startup {
             return (product * Self::STARTUP_GAIN) as u64 + Self::INITIAL_BLOCKS * block;
         }
@@ -128,9 +131,9 @@ impl PathEstimator {
         seconds(queued as f64).max(self.round_trip()) + seconds(f64::from(bytes))
     }
 
-    /// Bytes that keep the line busy with nothing queued at the peer: bandwidth x round trip.
+    /// Bytes that keep the line busy with next to nothing queued at the peer: bandwidth x round trip.
     pub(crate) fn pipe(&self) -> u64 {
-        (self.rate() * self.round_trip().as_secs_f64()) as u64
+        (self.rate() * self.round_trip().max(Self::LEAST_RTT).as_secs_f64()) as u64
     }
 
     /// A request goes out.
@@ -179,8 +182,7 @@ impl PathEstimator {
 
     /// Bytes to keep requested while the round trip is measured anew.
     fn probe_target(&self) -> u64 {
-        let product = self.rate() * self.round_trip().as_secs_f64();
-        (product / 2.0) as u64 + u64::from(BLOCK_LENGTH)
+        self.pipe() / 2 + u64::from(BLOCK_LENGTH)
     }
 
     fn begin_probe_when_drained(&mut self, now: Time) {

@@ -17,6 +17,9 @@ use crate::pristine::{PieceState, Stored};
 /// Threads that check and store pieces of one swarm at once. More than the processors, since some wait for the disk.
 const WORKERS: usize = 8;
 
+/// Pieces that wait for each worker before another is started.
+const PIECES_PER_WORKER: usize = 8;
+
 /// Pieces that are to be checked and stored. How many is bounded by the engine.
 #[derive(Debug, Default)]
 pub(super) struct StoreQueue {
@@ -38,7 +41,9 @@ impl StoreQueue {
         } else {
             state.pieces.push_back((piece, data));
         }
-        let start = state.workers < WORKERS && state.workers < state.pieces.len();
+        // One does what comes in a row with nobody woken for it.
+        let busy = state.workers * PIECES_PER_WORKER < state.pieces.len();
+        let start = state.workers < WORKERS && (busy || urgent);
         state.workers += usize::from(start);
         start
     }

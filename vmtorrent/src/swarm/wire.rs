@@ -349,7 +349,8 @@ pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
     };
     let room = match &message {
         Message::Bitfield(bits) => 5 + bits.as_ref().len(),
-        _ => 1024,
+        // The longest: a REQUEST.
+        _ => 17,
     };
     let start = out.len();
     out.resize(start + room, 0);
