@@ -81,6 +81,7 @@ test)
     fi
     stage "integration tests" integration
     if [ "$(id -u)" = 0 ]; then
+        stage "self-test of the benchmarks" tests/bench/bench.py --self-test --binaries "$target/debug"
         stage demo demo
     elif [ -n "${VMTORRENT_REQUIRE:-}" ]; then
         stage "demo (needs root)" false
