@@ -168,9 +168,6 @@ impl Overlay {
             return Err(too_long(&data_path));
         }
         let had_data = directory.open(&data_name).map_err(failed)?.is_some();
-        if !had_data {
-            directory.create(&data_name).map_err(failed)?;
-        }
         let lost = directory.open(&lost_name).map_err(failed)?.is_some();
 
         let mut map = BlockMap::default();
@@ -185,13 +182,7 @@ impl Overlay {
             }
             Ok(())
         })?;
-        let mut journal = match journal {
-            Some(journal) => journal,
-            None => {
-                let payload = record::encode(lengths, &map, std::iter::empty());
-                Journal::create(directory.clone(), &map_name, base_length, &payload)?
-            }
-        };
+        // Only behind this check: an empty file in its place would pass for it at the next opening.
         if !had_data && map.data_blocks() > 0 {
             return Err(Error::new(
                 ErrorKind::Corrupt,
@@ -201,6 +192,16 @@ impl Overlay {
                 ),
             ));
         }
+        if !had_data {
+            directory.create(&data_name).map_err(failed)?;
+        }
+        let mut journal = match journal {
+            Some(journal) => journal,
+            None => {
+                let payload = record::encode(lengths, &map, std::iter::empty());
+                Journal::create(directory.clone(), &map_name, base_length, &payload)?
+            }
+        };
         let data = directory.keep(&data_name);
         if lost {
             tracing::warn!(path = %data_path, "the disk lost writes when this was used last; what it has counts");

@@ -299,6 +299,19 @@ fn damage_and_mismatches_are_told_apart() {
 }
 
 #[test]
+fn a_lost_data_file_is_reported_at_each_opening() {
+    let (dir, overlay) = make(10 * BLOCK);
+    done(overlay.write(0, &[1; BLOCK as usize], &[]));
+    overlay.flush().unwrap();
+    drop(overlay);
+    fs::remove_file(dir.path().join("7.data")).unwrap();
+    for _ in 0..2 {
+        let error = Overlay::open(dir.path(), "7", 10 * BLOCK).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
 fn threads_that_write_zero_read_and_flush_see_whole_blocks_of_their_own() {
     const THREADS: u64 = 3;
     const BLOCKS: u64 = 40;
