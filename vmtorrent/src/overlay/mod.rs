@@ -167,7 +167,10 @@ impl Overlay {
         if base_length > MAX_LENGTH {
             return Err(too_long(&data_path));
         }
-        let had_data = directory.open(&data_name).map_err(failed)?.is_some();
+        let found_data = directory.open(&data_name).map_err(failed)?;
+        let data_length = found_data.as_ref().map(|data| data.len()).transpose();
+        let data_length = data_length.map_err(failed)?;
+        drop(found_data);
         let lost = directory.open(&lost_name).map_err(failed)?.is_some();
 
         let mut map = BlockMap::default();
@@ -183,7 +186,7 @@ impl Overlay {
             Ok(())
         })?;
         // Only behind this check: an empty file in its place would pass for it at the next opening.
-        if !had_data && map.data_blocks() > 0 {
+        if data_length.is_none() && map.data_blocks() > 0 {
             return Err(Error::new(
                 ErrorKind::Corrupt,
                 format!(
@@ -192,7 +195,18 @@ impl Overlay {
                 ),
             ));
         }
-        if !had_data {
+        // Nothing is written before the map is durable.
+        if journal.is_none() && data_length.is_some_and(|length| length > 0) {
+            let map_path = directory.describe(&map_name);
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "the block map {map_path} is gone, but what the guest wrote is still in {data_path}: restore \
+                     the block map from a backup, or start over with another state directory"
+                ),
+            ));
+        }
+        if data_length.is_none() {
             directory.create(&data_name).map_err(failed)?;
         }
         let mut journal = match journal {

@@ -312,6 +312,27 @@ fn a_lost_data_file_is_reported_at_each_opening() {
 }
 
 #[test]
+fn a_lost_block_map_is_reported_and_what_was_written_stays() {
+    let (dir, overlay) = make(10 * BLOCK);
+    done(overlay.write(0, &[1; BLOCK as usize], &[]));
+    overlay.flush().unwrap();
+    drop(overlay);
+    fs::remove_file(dir.path().join("7.map")).unwrap();
+    for _ in 0..2 {
+        let error = LazyOverlay::open(dir.path(), "7", 10 * BLOCK)
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("7.map"), "{error}");
+    }
+    let left = fs::read(dir.path().join("7.data")).unwrap();
+    assert_eq!(left, [1; BLOCK as usize]);
+    // An overlay that was just made, without anything in it, is no loss.
+    fs::write(dir.path().join("7.data"), "").unwrap();
+    drop(LazyOverlay::open(dir.path(), "7", 10 * BLOCK).unwrap());
+}
+
+#[test]
 fn threads_that_write_zero_read_and_flush_see_whole_blocks_of_their_own() {
     const THREADS: u64 = 3;
     const BLOCKS: u64 = 40;
