@@ -35,6 +35,24 @@ fn descriptor_limit() -> u64 {
     4 * CAPACITY.end()
 }
 
+/// Why a file was not made durable.
+#[derive(Debug)]
+pub(crate) enum SyncError {
+    /// It could not be opened for that: nothing is lost, and a later sync may succeed.
+    NotOpened(io::Error),
+    /// The disk could not take what was written. A later sync that succeeds proves nothing: the system takes pages
+    /// that it could not write for written.
+    Failed(io::Error),
+}
+
+impl From<SyncError> for io::Error {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::NotOpened(error) | SyncError::Failed(error) => error,
+        }
+    }
+}
+
 /// Files of which only some are open.
 pub(crate) struct FilePool {
     capacity: usize,
@@ -187,14 +205,16 @@ impl PooledFile {
         &self,
         work: impl FnOnce(&PositionedFile) -> io::Result<T>,
     ) -> io::Result<T> {
+        self.run(&self.opened()?, work)
+    }
+
+    fn opened(&self) -> io::Result<RwLockReadGuard<'_, Option<PositionedFile>>> {
         let guard = self.slot.file.read();
-        let guard = if guard.is_some() {
-            guard
-        } else {
-            drop(guard);
-            self.open()?
-        };
-        self.run(&guard, work)
+        if guard.is_some() {
+            return Ok(guard);
+        }
+        drop(guard);
+        self.open()
     }
 
     /// Uses the file if it is open; `None` when it is not.
@@ -252,7 +272,7 @@ impl PooledFile {
     ///
     /// # Errors
     /// What the disk reports, also of a sync that became due in between. What failed is due again.
-    pub(crate) fn sync_changes(&self) -> io::Result<()> {
+    pub(crate) fn sync_changes(&self) -> Result<(), SyncError> {
         if self.slot.unsynced.load(Ordering::Acquire) || self.slot.sync_error.lock().is_some() {
             return self.sync();
         }
@@ -263,16 +283,20 @@ impl PooledFile {
     ///
     /// # Errors
     /// As [`sync_changes`](Self::sync_changes).
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.with(|file| {
-            self.slot.unsynced.store(false, Ordering::Release);
-            let earlier = self.slot.sync_error.lock().take();
-            let result = earlier.map_or(Ok(()), Err).and(file.sync_data());
-            if result.is_err() {
-                self.slot.unsynced.store(true, Ordering::Release);
-            }
-            result
-        })
+    pub(crate) fn sync(&self) -> Result<(), SyncError> {
+        let earlier = || self.slot.sync_error.lock().take();
+        let guard = self.opened().map_err(|error| match earlier() {
+            Some(earlier) => SyncError::Failed(earlier),
+            None => SyncError::NotOpened(error),
+        })?;
+        // No closing comes between: the file is in use.
+        self.slot.unsynced.store(false, Ordering::Release);
+        let result = self.run(&guard, PositionedFile::sync_data);
+        let result = earlier().map_or(Ok(()), Err).and(result);
+        if result.is_err() {
+            self.slot.unsynced.store(true, Ordering::Release);
+        }
+        result.map_err(SyncError::Failed)
     }
 }
 
@@ -342,6 +366,23 @@ mod tests {
         fs::remove_file(files[0].path()).unwrap();
         let error = files[0].with(|f| f.len()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_sync_tells_a_file_that_is_not_opened_from_a_disk_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = Arc::new(FilePool::new(1));
+        let files = files(&pool, dir.path(), 2);
+        files[0].change(|f| f.write_all_at(b"x", 0)).unwrap();
+        files[1].with(|_| Ok(())).unwrap();
+        let aside = dir.path().join("aside");
+        fs::rename(files[0].path(), &aside).unwrap();
+        assert!(matches!(files[0].sync(), Err(SyncError::NotOpened(_))));
+        // What the disk told before counts, whether the file can be opened or not.
+        *files[0].slot.sync_error.lock() = Some(io::ErrorKind::StorageFull.into());
+        assert!(matches!(files[0].sync(), Err(SyncError::Failed(_))));
+        fs::rename(&aside, files[0].path()).unwrap();
+        assert!(files[0].sync().is_ok());
     }
 
     #[test]

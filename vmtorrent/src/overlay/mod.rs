@@ -79,6 +79,7 @@ use self::journal::Journal;
 use self::range_locks::{RangeGuard, RangeLocks};
 use self::record::Lengths;
 use self::storage::{HostDirectory, StorageDirectory, StorageFile};
+use crate::file_pool::SyncError;
 use crate::{Error, ErrorKind, Result};
 
 /// From which length on a journal is replaced by a snapshot of at most `bound` bytes.
@@ -219,9 +220,8 @@ impl Overlay {
         let data = directory.keep(&data_name);
         if lost {
             tracing::warn!(path = %data_path, "the disk lost writes when this was used last; what it has counts");
-            data.sync_data()
-                .and_then(|()| data.forget_cache())
-                .map_err(failed)?;
+            data.sync_data().map_err(|e| failed(e.into()))?;
+            data.forget_cache().map_err(failed)?;
             let all = std::iter::once(0..MAX_BLOCKS);
             journal.rewrite(&record::encode(lengths, &map, all))?;
             directory.remove(&lost_name).map_err(failed)?;
@@ -437,10 +437,16 @@ impl Overlay {
             ));
         }
         if self.unsynced.swap(false, Ordering::AcqRel) {
-            self.data.sync_data().map_err(|e| {
-                self.lost_writes.store(true, Ordering::Release);
-                self.mark_lost();
-                self.failed("syncing", 0, 0, e)
+            self.data.sync_data().map_err(|error| match error {
+                SyncError::NotOpened(error) => {
+                    self.unsynced.store(true, Ordering::Release);
+                    self.failed("opening", 0, 0, error)
+                }
+                SyncError::Failed(error) => {
+                    self.lost_writes.store(true, Ordering::Release);
+                    self.mark_lost();
+                    self.failed("syncing", 0, 0, error)
+                }
             })?;
         }
         Ok(())

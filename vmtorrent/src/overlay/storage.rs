@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use vmtorrent_platform::PositionedFile;
 
-use crate::file_pool::{FilePool, Opening, PooledFile};
+use crate::file_pool::{FilePool, Opening, PooledFile, SyncError};
 
 /// One file of an overlay. Calls may come from several threads at once.
 pub(super) trait StorageFile: Send + Sync {
@@ -33,9 +33,9 @@ pub(super) trait StorageFile: Send + Sync {
     #[cfg(test)]
     fn allocated(&self) -> io::Result<u64>;
 
-    /// Makes content and length durable. After an error some of it may be neither durable nor written by a later
-    /// sync, though it is still read.
-    fn sync_data(&self) -> io::Result<()>;
+    /// Makes content and length durable. After [`SyncError::Failed`] some of it may be neither durable nor written by
+    /// a later sync, though it is still read.
+    fn sync_data(&self) -> Result<(), SyncError>;
 
     /// Lets later reads see what is on the disk, where that differs from what was written but not synced.
     fn forget_cache(&self) -> io::Result<()>;
@@ -95,8 +95,8 @@ impl StorageFile for PositionedFile {
         PositionedFile::allocated(self)
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        PositionedFile::sync_data(self)
+    fn sync_data(&self) -> Result<(), SyncError> {
+        PositionedFile::sync_data(self).map_err(SyncError::Failed)
     }
 
     fn forget_cache(&self) -> io::Result<()> {
@@ -137,7 +137,7 @@ impl StorageFile for PooledFile {
         self.with(PositionedFile::allocated)
     }
 
-    fn sync_data(&self) -> io::Result<()> {
+    fn sync_data(&self) -> Result<(), SyncError> {
         self.sync()
     }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use vmtorrent_platform::ZeroMode;
 
+use super::simulated_disk::{Fault, SimulatedDisk, Survival};
 use super::*;
 
 const BLOCK: u64 = OVERLAY_BLOCK;
@@ -330,6 +331,25 @@ fn a_lost_block_map_is_reported_and_what_was_written_stays() {
     // An overlay that was just made, without anything in it, is no loss.
     fs::write(dir.path().join("7.data"), "").unwrap();
     drop(LazyOverlay::open(dir.path(), "7", 10 * BLOCK).unwrap());
+}
+
+#[test]
+fn a_data_file_that_cannot_be_opened_for_a_flush_is_no_lost_write() {
+    let disk = SimulatedDisk::new(1);
+    let overlay = Overlay::open_in(Arc::new(disk.clone()), "7", 10 * BLOCK, compact_above);
+    let overlay = overlay.unwrap();
+    done(overlay.write(0, &[1; BLOCK as usize], &[]));
+    disk.refuse_opening(Some(Fault::Io));
+    for _ in 0..2 {
+        overlay.flush().unwrap_err();
+    }
+    disk.refuse_opening(None);
+    overlay.flush().unwrap();
+    assert!(disk.open("7.lost").unwrap().is_none());
+    disk.lose_power(Survival::RANDOM);
+    drop(overlay);
+    let overlay = Overlay::open_in(Arc::new(disk), "7", 10 * BLOCK, compact_above).unwrap();
+    assert_eq!(data(&overlay, 0..BLOCK), [1; BLOCK as usize]);
 }
 
 #[test]

@@ -126,7 +126,8 @@ impl FileSet {
         let mut result = Ok(());
         for Entry { file, .. } in &self.files {
             if let Err(e) = file.sync_changes() {
-                result = Err(Error::io(format!("syncing {}", file.path().display()), e));
+                let context = format!("syncing {}", file.path().display());
+                result = Err(Error::io(context, e.into()));
             }
         }
         result
