@@ -1,5 +1,6 @@
-//! Invariant: no more files of a pool are open than its capacity, but for those that are in use at that moment; what
-//! was written is synced before its file is closed, and an error of that sync is given by the next one.
+//! Invariant: no more files of a pool are open than its capacity, but for those that are in use at that moment or could
+//! not be synced; what was written is synced before its file is closed to make room for another, and an error of that sync is
+//! given by the next one. A [`PooledFile`] that is dropped is closed without a sync.
 //!
 //! Images of many files must not cost a descriptor for each. A [`PooledFile`] is opened at its first use, and
 //! closed again when others need the place: that of which the last use is long ago, by second chances.
@@ -124,9 +125,12 @@ impl FilePool {
             };
             // A sync takes its time: others may open files meanwhile.
             drop(open);
-            slot.close(&mut file);
+            let closed = slot.close(&mut file);
             drop(file);
             open = self.open.lock();
+            if !closed {
+                open.push_back(Arc::downgrade(&slot));
+            }
         }
     }
 
@@ -162,15 +166,22 @@ impl Slot {
         Ok(file)
     }
 
-    fn close(&self, file: &mut RwLockWriteGuard<'_, Option<PositionedFile>>) {
+    /// Syncs the file and closes it. One whose sync fails stays open, so that who uses it can still be told and look
+    /// at it; the second time it is closed all the same.
+    fn close(&self, file: &mut RwLockWriteGuard<'_, Option<PositionedFile>>) -> bool {
+        let failed_before = self.sync_error.lock().is_some();
         if let Some(open) = file.as_ref()
+            && !failed_before
             && self.unsynced.swap(false, Ordering::AcqRel)
             && let Err(error) = open.sync_data()
         {
             tracing::warn!(path = %self.path.display(), %error, "a file could not be synced");
             *self.sync_error.lock() = Some(error);
+            self.unsynced.store(true, Ordering::Release);
+            return false;
         }
         **file = None;
+        true
     }
 }
 
@@ -277,6 +288,11 @@ impl PooledFile {
             return self.sync();
         }
         Ok(())
+    }
+
+    /// Whether a sync failed that nobody waited for: the next one gives the error.
+    pub(crate) fn has_failed_sync(&self) -> bool {
+        self.slot.sync_error.lock().is_some()
     }
 
     /// Makes content and length durable, whoever wrote it.

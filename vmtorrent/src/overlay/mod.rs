@@ -102,6 +102,8 @@ pub(crate) struct Overlay {
     lost_writes: AtomicBool,
     /// The file `lost_name` was made.
     marked_lost: AtomicBool,
+    /// It is to be made, and could not be.
+    mark_due: AtomicBool,
     /// A write that would have grown the file failed: bytes of it may lie behind the end. Used by who
     /// holds the blocks behind the end.
     tail_suspect: AtomicBool,
@@ -244,6 +246,7 @@ impl Overlay {
             unsynced: AtomicBool::new(true),
             lost_writes: AtomicBool::new(false),
             marked_lost: AtomicBool::new(false),
+            mark_due: AtomicBool::new(false),
             tail_suspect: AtomicBool::new(false),
             compact_above,
         };
@@ -416,11 +419,14 @@ impl Overlay {
             state.dirty.merge(taken);
             state.lengths_dirty = true;
         }
-        if journal.is_suspect() {
+        if result.is_ok() && !journal.is_suspect() {
+            // If a journal has failed, it is a new file now, and the data file never failed.
+            self.mark_due.store(false, Ordering::Release);
+            if self.marked_lost.swap(false, Ordering::AcqRel) {
+                let _ = self.directory.remove(&self.lost_name);
+            }
+        } else if journal.is_suspect() || self.mark_due.load(Ordering::Acquire) {
             self.mark_lost();
-        } else if result.is_ok() && self.marked_lost.swap(false, Ordering::AcqRel) {
-            // The journal is a new file, and the data file never failed.
-            let _ = self.directory.remove(&self.lost_name);
         }
         result
     }
@@ -453,13 +459,18 @@ impl Overlay {
     }
 
     /// Notes for the next opening that the page cache may hold what the disk does not. A loss of power empties
-    /// the cache, so this need not be durable.
+    /// the cache, so this need not be durable. What fails is tried again at each flush, and at the end.
     fn mark_lost(&self) {
-        self.marked_lost.store(true, Ordering::Release);
-        if let Err(error) = self.directory.create(&self.lost_name) {
-            let path = self.directory.describe(&self.lost_name);
-            tracing::error!(%path, %error, "a disk that lost writes could not be marked");
+        let made = self.directory.create(&self.lost_name);
+        match made {
+            Ok(_) => self.marked_lost.store(true, Ordering::Release),
+            Err(ref error) if !self.mark_due.load(Ordering::Acquire) => {
+                let path = self.directory.describe(&self.lost_name);
+                tracing::error!(%path, %error, "a disk that lost writes could not be marked; trying again");
+            }
+            Err(_) => {}
         }
+        self.mark_due.store(made.is_err(), Ordering::Release);
     }
 
     fn failed(&self, what: &str, length: usize, offset: u64, source: io::Error) -> Error {
@@ -468,6 +479,15 @@ impl Overlay {
             format!("{what} the overlay file {path} ({length} bytes at offset {offset})"),
             source,
         )
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        // A file that was closed to make room may have failed to be synced, and no flush came since.
+        if self.mark_due.load(Ordering::Acquire) || self.data.has_lost_writes() {
+            self.mark_lost();
+        }
     }
 }
 

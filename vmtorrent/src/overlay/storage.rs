@@ -37,6 +37,11 @@ pub(super) trait StorageFile: Send + Sync {
     /// a later sync, though it is still read.
     fn sync_data(&self) -> Result<(), SyncError>;
 
+    /// Whether a sync failed that nobody waited for. The next [`sync_data`](Self::sync_data) gives the error.
+    fn has_lost_writes(&self) -> bool {
+        false
+    }
+
     /// Lets later reads see what is on the disk, where that differs from what was written but not synced.
     fn forget_cache(&self) -> io::Result<()>;
 }
@@ -139,6 +144,10 @@ impl StorageFile for PooledFile {
 
     fn sync_data(&self) -> Result<(), SyncError> {
         self.sync()
+    }
+
+    fn has_lost_writes(&self) -> bool {
+        self.has_failed_sync()
     }
 
     fn forget_cache(&self) -> io::Result<()> {

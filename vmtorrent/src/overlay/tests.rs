@@ -353,6 +353,28 @@ fn a_data_file_that_cannot_be_opened_for_a_flush_is_no_lost_write() {
 }
 
 #[test]
+fn a_mark_of_lost_writes_that_could_not_be_made_is_made_later() {
+    for by_flush in [true, false] {
+        let disk = SimulatedDisk::new(1);
+        let open = || Overlay::open_in(Arc::new(disk.clone()), "7", 10 * BLOCK, compact_above);
+        let overlay = open().unwrap();
+        done(overlay.write(0, &[1; BLOCK as usize], &[]));
+        // The sync of the data file fails, and so does making the mark.
+        disk.fail_after(0, Fault::Io);
+        let other = disk.clone();
+        disk.interrupt_after(1, move || other.fail_after(0, Fault::Space));
+        overlay.flush().unwrap_err();
+        assert!(disk.open("7.lost").unwrap().is_none());
+        if by_flush {
+            overlay.flush().unwrap_err();
+        } else {
+            drop(overlay);
+        }
+        assert!(disk.open("7.lost").unwrap().is_some());
+    }
+}
+
+#[test]
 fn threads_that_write_zero_read_and_flush_see_whole_blocks_of_their_own() {
     const THREADS: u64 = 3;
     const BLOCKS: u64 = 40;
