@@ -108,14 +108,17 @@ impl FilePool {
     /// Closes what was not used for long until another file has its place.
     fn make_room(&self) {
         let mut open = self.open.lock();
-        // Each gets its second chance; more looks find nothing new.
-        let mut looks = 2 * open.len();
-        while open.len() >= self.capacity && looks > 0 {
-            looks -= 1;
+        // Each gets its second chance. In a third round those are closed too that are to be synced before, which takes
+        // its time; more looks find nothing new.
+        let places = open.len();
+        let mut looks = 0;
+        while open.len() >= self.capacity && looks < 3 * places {
+            looks += 1;
             let Some(slot) = open.pop_front().and_then(|s| s.upgrade()) else {
                 continue;
             };
-            if slot.used.swap(false, Ordering::Relaxed) {
+            let costs_a_sync = looks <= 2 * places && slot.unsynced.load(Ordering::Acquire);
+            if slot.used.swap(false, Ordering::Relaxed) || costs_a_sync {
                 open.push_back(Arc::downgrade(&slot));
                 continue;
             }
@@ -226,6 +229,11 @@ impl PooledFile {
         }
         drop(guard);
         self.open()
+    }
+
+    /// Whether it is open, so that using it opens none and closes no other.
+    pub(crate) fn is_open(&self) -> bool {
+        self.slot.file.try_read().is_some_and(|file| file.is_some())
     }
 
     /// Uses the file if it is open; `None` when it is not.
@@ -382,6 +390,27 @@ mod tests {
         fs::remove_file(files[0].path()).unwrap();
         let error = files[0].with(|f| f.len()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_needs_no_sync_is_closed_before_what_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = Arc::new(FilePool::new(3));
+        let files = files(&pool, dir.path(), 8);
+        for written in [0, 2] {
+            files[written]
+                .change(|f| f.write_all_at(b"x", 0))
+                .unwrap();
+        }
+        for (clean, file) in files.iter().enumerate().filter(|(i, _)| ![0, 2].contains(i)) {
+            file.with(|_| Ok(())).unwrap();
+            assert!(files[0].is_open() && files[2].is_open(), "{clean}");
+            assert!(pool.open_files() <= 3);
+        }
+        // Where all are to be synced, one of them goes.
+        files[7].change(|f| f.write_all_at(b"x", 0)).unwrap();
+        files[1].with(|_| Ok(())).unwrap();
+        assert!(files[1].is_open() && pool.open_files() <= 3);
     }
 
     #[test]

@@ -17,6 +17,12 @@ pub(super) trait StorageFile: Send + Sync {
     /// Fills `buffer` if that needs no waiting, and says whether it did.
     fn try_read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool>;
 
+    /// Whether it is open: else using it waits for the disk, and may wait for a sync of another file that is closed
+    /// for it.
+    fn is_open(&self) -> bool {
+        true
+    }
+
     /// Writes all of `data`; after an error any part of it may have been written.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
 
@@ -148,6 +154,10 @@ impl StorageFile for PooledFile {
 
     fn has_lost_writes(&self) -> bool {
         self.has_failed_sync()
+    }
+
+    fn is_open(&self) -> bool {
+        PooledFile::is_open(self)
     }
 
     fn forget_cache(&self) -> io::Result<()> {
