@@ -298,6 +298,12 @@ impl PooledFile {
         Ok(())
     }
 
+    /// Has the next sync fail, as the disk would.
+    #[cfg(test)]
+    pub(crate) fn fail_next_sync(&self) {
+        *self.slot.sync_error.lock() = Some(io::ErrorKind::StorageFull.into());
+    }
+
     /// Whether a sync failed that nobody waited for: the next one gives the error.
     pub(crate) fn has_failed_sync(&self) -> bool {
         self.slot.sync_error.lock().is_some()
@@ -424,7 +430,7 @@ mod tests {
         fs::rename(files[0].path(), &aside).unwrap();
         assert!(matches!(files[0].sync(), Err(SyncError::NotOpened(_))));
         // What the disk told before counts, whether the file can be opened or not.
-        *files[0].slot.sync_error.lock() = Some(io::ErrorKind::StorageFull.into());
+        files[0].fail_next_sync();
         assert!(matches!(files[0].sync(), Err(SyncError::Failed(_))));
         fs::rename(&aside, files[0].path()).unwrap();
         assert!(files[0].sync().is_ok());

@@ -111,9 +111,7 @@ impl StorageFile for PositionedFile {
     }
 
     fn forget_cache(&self) -> io::Result<()> {
-        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-        rustix::fs::fadvise(self.file(), 0, None, rustix::fs::Advice::DontNeed)?;
-        Ok(())
+        PositionedFile::forget_cache(self)
     }
 }
 
@@ -161,7 +159,7 @@ impl StorageFile for PooledFile {
     }
 
     fn forget_cache(&self) -> io::Result<()> {
-        self.with(StorageFile::forget_cache)
+        self.with(PositionedFile::forget_cache)
     }
 }
 

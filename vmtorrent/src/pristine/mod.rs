@@ -455,8 +455,19 @@ impl Pristine {
     ///
     /// Not needed for correctness: after power loss a piece that did not reach the disk is found when it is
     /// verified, and fetched again.
+    ///
+    /// What a file holds that the disk could not take is verified again before its next use: a read of it may still
+    /// show what is nowhere but in the page cache, and a later sync would succeed.
+    ///
+    /// # Errors
+    /// What the disk reports; it is tried again at the next call.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.files.sync()?;
+        self.files.sync(|file, error| {
+            let file = &self.image.files()[file];
+            self.distrust(&(file.offset..file.offset + file.length));
+            let reason = error.to_string();
+            self.note_shortage(Shortage::Failing { reason });
+        })?;
         match &*self.have.lock() {
             Some(file) => file.sync().map_err(|e| self.have_failed("syncing", e)),
             None => Ok(()),

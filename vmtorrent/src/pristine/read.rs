@@ -123,8 +123,8 @@ impl Pristine {
         self.image.canonical(first)
     }
 
-    /// Has the pieces of a range verified again that are on the disk: one of them can't be read.
-    fn distrust(&self, range: &Range<u64>) {
+    /// Has the pieces of a range verified again that are on the disk: some of it can't be read, or was not written.
+    pub(super) fn distrust(&self, range: &Range<u64>) {
         for piece in self.image.geometry().pieces_in(range.clone()) {
             let piece = self.image.canonical(PieceIndex(piece));
             let _claim = self.claims.take(piece);

@@ -179,7 +179,7 @@ impl Pristine {
         self.held_pieces.store(held.len(), Ordering::SeqCst);
     }
 
-    fn note_shortage(&self, shortage: Shortage) {
+    pub(super) fn note_shortage(&self, shortage: Shortage) {
         let mut noted = self.shortage.lock();
         if !noted.as_ref().is_some_and(|n| n.is_like(&shortage)) {
             tracing::warn!(image = self.image.name(), %shortage, "the pristine copy can't grow");

@@ -361,6 +361,34 @@ fn a_file_that_is_cut_while_it_is_used_costs_its_pieces_only() {
     assert_eq!(f.present(&pristine).len() as u32, PIECES);
 }
 
+#[test]
+fn what_a_failed_sync_may_have_lost_is_verified_again_and_the_rest_is_not() {
+    let f = Fixture::of_files();
+    let pristine = f.open();
+    for piece in 0..PIECES {
+        f.store(&pristine, piece);
+    }
+    pristine.sync().unwrap();
+    // Of b/c, which has bytes of pieces 2 to 6, the disk has lost piece 4; the second sync knows nothing of it.
+    pristine.files.fail_next_sync(1);
+    let path = f.entry().join("data/b/c");
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    let lost = 4 * u64::from(PIECE) - 40_000;
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0; PIECE as usize], lost).unwrap();
+    pristine.sync().unwrap_err();
+    let states = |state| {
+        let pieces = (0..PIECES).filter(|p| pristine.state(PieceIndex(*p)) == state);
+        pieces.collect::<Vec<_>>()
+    };
+    assert_eq!(states(PieceState::Unverified), [2, 3, 4, 5, 6]);
+    assert!(matches!(pristine.shortage(), Some(Shortage::Failing { .. })));
+    pristine.sync().unwrap();
+    let present = f.present(&pristine);
+    assert_eq!(present, (0..PIECES).filter(|p| *p != 4).collect::<Vec<_>>());
+    f.store(&pristine, 4);
+    assert!(f.reads(&pristine, 4));
+}
+
 #[derive(Clone, Debug)]
 enum Damage {
     Flip(usize),
