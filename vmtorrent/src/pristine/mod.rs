@@ -14,8 +14,9 @@
 //! for a disk.
 //!
 //! Locks: the claim of a piece is held while it is hashed from, written to or taken from the disk (who holds one, takes
-//! another only if it is free); `have` while a bit changes, in the file and then in `states`; all others only for
-//! moments, and none inside another. Order: claim, `have`, `states`.
+//! another only if it is free); `gone` while a piece goes; `have_order` while a bit changes, in the file and then in
+//! `states`, but not while the file is synced; all others only for moments, and none inside another. Order: claim, `gone`,
+//! `have_order`, `states`.
 
 mod budget;
 mod claims;
@@ -72,7 +73,9 @@ pub(crate) struct Pristine {
     files: FileSet,
     states: RwLock<PieceStates>,
     /// `None` where nothing outlives the process.
-    have: Mutex<Option<HaveFile>>,
+    have: Option<HaveFile>,
+    /// Held while a bit changes: a byte of the file is made of the states of eight pieces.
+    have_order: Mutex<()>,
     claims: Claims,
     damaged: Counter,
     refused: Counter,
@@ -211,7 +214,8 @@ impl Pristine {
             image,
             files,
             states: RwLock::new(states),
-            have: Mutex::new(have),
+            have,
+            have_order: Mutex::default(),
             claims: Claims::default(),
             damaged: Counter::default(),
             refused: Counter::default(),
@@ -410,8 +414,8 @@ impl Pristine {
 
     /// A piece whose bytes are on the disk is verified: its bit is written through, and its state set.
     fn set_on_disk(&self, piece: PieceIndex) -> Result<()> {
-        let have = self.have.lock();
-        if let Some(file) = &*have {
+        let _order = self.have_order.lock();
+        if let Some(file) = &self.have {
             let change = {
                 let states = self.states.read();
                 HaveFile::change(piece, true, |p| states.is_on_disk(p))
@@ -425,8 +429,8 @@ impl Pristine {
 
     /// A piece is missing from now on. If its bit can't be cleared, a later run finds out when it verifies it.
     fn set_missing(&self, piece: PieceIndex) {
-        let have = self.have.lock();
-        if let Some(file) = &*have {
+        let _order = self.have_order.lock();
+        if let Some(file) = &self.have {
             let change = {
                 let states = self.states.read();
                 HaveFile::change(piece, false, |p| states.is_on_disk(p))
@@ -468,7 +472,8 @@ impl Pristine {
             let reason = error.to_string();
             self.note_shortage(Shortage::Failing { reason });
         })?;
-        match &*self.have.lock() {
+        // Not under the lock: pieces that come meanwhile don't wait.
+        match &self.have {
             Some(file) => file.sync().map_err(|e| self.have_failed("syncing", e)),
             None => Ok(()),
         }

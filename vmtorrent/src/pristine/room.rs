@@ -166,10 +166,12 @@ impl Pristine {
         let gone = held.insert(piece, Bytes::copy_from_slice(data));
         self.held_pieces.store(held.len(), Ordering::SeqCst);
         drop(held);
-        for &old in &gone {
+        for old in gone {
             self.forget(old);
+            let mut held = self.held.lock();
+            held.left(old);
+            self.held_pieces.store(held.len(), Ordering::SeqCst);
         }
-        self.gone.lock().extend(gone);
         self.states.write().set_in_memory(piece);
     }
 
@@ -189,9 +191,12 @@ impl Pristine {
 
     /// A piece is missing from now on; readers that are copying it find that out before they give anything.
     fn forget(&self, piece: PieceIndex) {
+        // Held until it is noted, so that who finds it missing and asks why does not take it for damaged.
+        let mut gone = self.gone.lock();
         // Before, for who sees that it is missing; and after, for who still saw it here.
         self.evictions.fetch_add(1, Ordering::SeqCst);
         self.set_missing(piece);
+        gone.push(piece);
         self.evictions.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -217,9 +222,7 @@ impl Pristine {
                 continue;
             }
             self.forget(piece);
-            let freed = self.give_back(piece);
-            self.gone.lock().push(piece);
-            return Some(freed);
+            return Some(self.give_back(piece));
         }
         None
     }
