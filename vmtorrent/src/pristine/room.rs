@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::budget::DiskBudget;
+use super::piece_states::PieceStates;
 use super::{Pristine, Shortage};
 use crate::Result;
 use crate::image::{PieceClass, PieceIndex};
@@ -200,6 +201,10 @@ impl Pristine {
         self.evictions.fetch_add(1, Ordering::SeqCst);
     }
 
+    fn may_go(&self, states: &PieceStates, piece: PieceIndex) -> bool {
+        self.image.piece_class(piece) == PieceClass::Unique && states.is_on_disk(piece)
+    }
+
     /// Takes the piece from the disk that was not used for longest, and gives the bytes that this brought. `None`
     /// when none may go.
     fn evict_one(&self) -> Option<u64> {
@@ -207,18 +212,17 @@ impl Pristine {
         if self.futile.load(Ordering::Relaxed) {
             return None;
         }
-        let may_go = |piece| {
-            self.image.piece_class(piece) == PieceClass::Unique
-                && self.states.read().is_on_disk(piece)
-        };
         for _ in 0..TRIES {
-            let piece = recency.oldest(may_go)?;
+            let piece = {
+                let states = self.states.read();
+                recency.oldest(|piece| self.may_go(&states, piece))?
+            };
             let Some(_claim) = self.claims.try_take(piece) else {
                 // Somebody hashes or writes it, so it is in use.
                 recency.touch(piece);
                 continue;
             };
-            if !may_go(piece) {
+            if !self.may_go(&self.states.read(), piece) {
                 continue;
             }
             self.forget(piece);
