@@ -45,7 +45,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
 use sha1::{Digest, Sha1};
@@ -92,6 +92,8 @@ pub(crate) struct Pristine {
     place: Option<PathBuf>,
     /// `None` where no budget makes pieces go.
     recency: Option<Recency>,
+    /// How many pieces went in a row without giving storage back.
+    fruitless: AtomicU32,
     /// Pieces that go give no storage back here.
     futile: AtomicBool,
     /// Dropped last: the files lie in it.
@@ -219,6 +221,7 @@ impl Pristine {
             claims: Claims::default(),
             damaged: Counter::default(),
             refused: Counter::default(),
+            fruitless: AtomicU32::new(0),
             futile: AtomicBool::new(false),
             home,
         }

@@ -3,14 +3,16 @@
 //!
 //! What to do when the disk takes no more. Verified pieces that can't be stored are held in memory, so that a guest
 //! goes on; the least recently used of them go when there are too many. Where the session bounds what copies
-//! may take ([`DiskBudget`]), a piece that comes replaces on the disk what was not read for long.
+//! may take ([`DiskBudget`]), a piece that comes replaces on the disk what was not read for long, in the copy that takes
+//! most.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::budget::DiskBudget;
+use super::budget::{DiskBudget, Other};
 use super::piece_states::PieceStates;
 use super::{Pristine, Shortage};
 use crate::Result;
@@ -109,24 +111,45 @@ impl Pristine {
 
     /// Takes `cost` bytes of the budget, for which other pieces go if they have to.
     fn take_room(&self, budget: &DiskBudget, cost: u64) -> bool {
-        cost <= budget.limit() && self.evict_until(|| budget.try_take(cost))
+        cost <= budget.limit() && self.evict_until(budget, || budget.try_take(cost))
     }
 
     /// Has pieces go until there is room `enough`; false when there is none.
-    fn evict_until(&self, enough: impl Fn() -> bool) -> bool {
-        let (mut gone, mut freed) = (0, 0);
+    fn evict_until(&self, budget: &DiskBudget, enough: impl Fn() -> bool) -> bool {
         while !enough() {
-            let Some(bytes) = self.evict_one() else {
+            if !self.evict_somewhere(budget) {
                 return false;
-            };
-            gone += 1;
-            freed += bytes;
-            // Not every file system gives storage back: there, all would go for nothing.
-            if gone >= FUTILE && freed == 0 {
-                self.futile.store(true, Ordering::Relaxed);
             }
         }
         true
+    }
+
+    /// Has a piece go of the copy that takes most, or else of the next; false when none may go. So images that are used
+    /// at the same time come to equal parts, and one that needs less than its part keeps all of it.
+    fn evict_somewhere(&self, budget: &DiskBudget) -> bool {
+        let own = self.taken();
+        let mut others = budget.others(self);
+        let smaller = others.split_off(others.partition_point(|o| o.pristine.taken() > own));
+        let evict = |other: &Other| {
+            let gone = other.pristine.evict_one();
+            if gone {
+                (other.tell)();
+            }
+            gone
+        };
+        others.iter().any(evict) || self.evict_one() || smaller.iter().any(evict)
+    }
+
+    /// Bytes that the copy took on the disk when it was looked at last.
+    pub(super) fn taken(&self) -> u64 {
+        self.files.measured()
+    }
+
+    /// Lets pieces go for those of other copies with the same budget, if there is one. `tell` is called after each.
+    pub(crate) fn share_budget(self: &Arc<Self>, tell: impl Fn() + Send + Sync + 'static) {
+        if let Some(budget) = &self.budget {
+            budget.join(self, Arc::new(tell));
+        }
     }
 
     fn look_at_space(&self) {
@@ -205,17 +228,21 @@ impl Pristine {
         self.image.piece_class(piece) == PieceClass::Unique && states.is_on_disk(piece)
     }
 
-    /// Takes the piece from the disk that was not used for longest, and gives the bytes that this brought. `None`
-    /// when none may go.
-    fn evict_one(&self) -> Option<u64> {
-        let recency = self.recency.as_ref()?;
+    /// Takes the piece from the disk that was not used for longest; false when none may go.
+    fn evict_one(&self) -> bool {
+        let Some(recency) = &self.recency else {
+            return false;
+        };
         if self.futile.load(Ordering::Relaxed) {
-            return None;
+            return false;
         }
         for _ in 0..TRIES {
-            let piece = {
+            let oldest = {
                 let states = self.states.read();
-                recency.oldest(|piece| self.may_go(&states, piece))?
+                recency.oldest(|piece| self.may_go(&states, piece))
+            };
+            let Some(piece) = oldest else {
+                return false;
             };
             let Some(_claim) = self.claims.try_take(piece) else {
                 // Somebody hashes or writes it, so it is in use.
@@ -226,9 +253,15 @@ impl Pristine {
                 continue;
             }
             self.forget(piece);
-            return Some(self.give_back(piece));
+            // Not every file system gives storage back: there, all would go for nothing.
+            if self.give_back(piece) > 0 {
+                self.fruitless.store(0, Ordering::Relaxed);
+            } else if self.fruitless.fetch_add(1, Ordering::Relaxed) + 1 >= FUTILE {
+                self.futile.store(true, Ordering::Relaxed);
+            }
+            return true;
         }
-        None
+        false
     }
 
     /// Gives the storage of a piece back that went. Where files are not aligned to pieces, a block of the file system
@@ -275,7 +308,7 @@ impl Pristine {
         let Some(budget) = self.budget.as_deref() else {
             return;
         };
-        self.evict_until(|| !budget.is_exceeded());
+        self.evict_until(budget, || !budget.is_exceeded());
         // The swarm learns what is there only now.
         self.take_gone();
         if budget.left() < u64::from(self.image.geometry().nominal_piece_length()) {

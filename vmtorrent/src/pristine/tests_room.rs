@@ -245,6 +245,54 @@ fn a_bound_is_kept_and_what_was_not_read_for_long_goes() {
 }
 
 #[test]
+fn images_with_one_bound_come_to_equal_parts_and_each_is_told_of_what_went() {
+    let limit = 10 * u64::from(PIECE);
+    let budget = Arc::new(DiskBudget::new(limit));
+    let told = [const { AtomicU32::new(0) }; 2].map(Arc::new);
+    let open = |f: &Fixture, told: &Arc<AtomicU32>| {
+        let pristine = Arc::new(f.open_with(Some(budget.clone())));
+        let told = told.clone();
+        pristine.share_budget(move || {
+            told.fetch_add(1, Ordering::Relaxed);
+        });
+        pristine
+    };
+    let first = Fixture::new();
+    let early = open(&first, &told[0]);
+    for piece in 0..9 {
+        first.store(&early, piece);
+    }
+    let mut bytes = content();
+    bytes.iter_mut().for_each(|byte| *byte ^= 2);
+    let second = Fixture::with(image_of(&bytes, PIECE), bytes);
+    let late = open(&second, &told[1]);
+    for round in 0..2 {
+        for piece in 0..PIECES {
+            if late.state(PieceIndex(piece)) == PieceState::Missing {
+                second.store(&late, piece);
+            }
+            assert!(second.reads(&late, piece), "round {round}, piece {piece}");
+            assert!(first.on_disk() + second.on_disk() <= limit);
+        }
+    }
+    let left = [first.present(&early), second.present(&late)];
+    assert!(left.iter().all(|p| (4..=6).contains(&p.len())), "{left:?}");
+    assert!(late.held.lock().pieces().is_empty());
+    let gone = early.take_gone();
+    assert_eq!(gone.len(), 9 - left[0].len());
+    assert_eq!(told[0].load(Ordering::Relaxed), gone.len() as u32);
+    assert_eq!(told[1].load(Ordering::Relaxed), 0);
+    drop(early);
+    // With the other gone there is room again.
+    for piece in 0..PIECES {
+        if late.state(PieceIndex(piece)) == PieceState::Missing {
+            second.store(&late, piece);
+        }
+    }
+    assert!(second.present(&late).len() >= 8);
+}
+
+#[test]
 fn a_bound_that_became_smaller_takes_effect_when_the_store_is_opened() {
     let f = Fixture::new();
     let pristine = f.open();
