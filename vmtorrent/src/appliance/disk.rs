@@ -94,20 +94,29 @@ impl Disk {
         self.config.pristine.image()
     }
 
-    /// Clips a read to the end of the file.
-    pub(super) fn clip(&self, offset: u64, length: usize) -> usize {
+    /// Clips a read to the end of the file, which may move at any time.
+    fn clip(&self, offset: u64, length: usize) -> usize {
         let left = self.overlay().len().saturating_sub(offset);
         (length as u64).min(left) as usize
     }
 
-    /// Fills `buffer` if that is possible without waiting, and gives where the bytes were.
+    /// Where the bytes of a range of the file are, as far as it lies inside the file, and how many they are. Both are
+    /// of one moment, in case the file is cut meanwhile.
+    fn extents(&self, offset: u64, length: usize) -> (Vec<Extent>, usize) {
+        let range = offset..offset.saturating_add(length as u64);
+        let extents = self.overlay().extents(range);
+        let end = extents.last().map_or(offset, |extent| extent.range.end);
+        (extents, (end - offset) as usize)
+    }
+
+    /// Fills `buffer` up to the end of the file if that is possible without waiting, and gives where the bytes were and
+    /// how many.
     pub(super) fn read_present(
         &self,
         offset: u64,
         buffer: &mut [u8],
-    ) -> Result<Option<Vec<Extent>>> {
-        let range = offset..offset + buffer.len() as u64;
-        let extents = self.overlay().extents(range);
+    ) -> Result<Option<(Vec<Extent>, usize)>> {
+        let (extents, length) = self.extents(offset, buffer.len());
         for extent in &extents {
             let part = part_of(buffer, offset, &extent.range);
             let present = match extent.kind {
@@ -125,13 +134,14 @@ impl Disk {
                 return Ok(None);
             }
         }
-        Ok(Some(extents))
+        Ok(Some((extents, length)))
     }
 
-    /// Fills `buffer`, waiting for the disk; false when a piece is missing after all.
-    fn read_blocking(&self, offset: u64, buffer: &mut [u8]) -> Result<bool> {
-        let range = offset..offset + buffer.len() as u64;
-        for extent in self.overlay().extents(range) {
+    /// Fills `buffer` up to the end of the file, waiting for the disk, and gives the number of bytes; `None` when a
+    /// piece is missing after all.
+    fn read_blocking(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let (extents, length) = self.extents(offset, buffer.len());
+        for extent in extents {
             let part = part_of(buffer, offset, &extent.range);
             match extent.kind {
                 ExtentKind::Zero => part.fill(0),
@@ -141,12 +151,12 @@ impl Disk {
                 ExtentKind::Base => {
                     let base = self.in_image(&extent.range);
                     if !self.read_base_blocking(base, part)? {
-                        return Ok(false);
+                        return Ok(None);
                     }
                 }
             }
         }
-        Ok(true)
+        Ok(Some(length))
     }
 
     fn read_base_blocking(&self, base: Range<u64>, part: &mut [u8]) -> Result<bool> {
@@ -181,15 +191,15 @@ impl Disk {
             }
             waiting.await?;
             let mut buffer = BytesMut::zeroed(length);
-            if self.read_present(offset, &mut buffer)?.is_some() {
-                self.config.counters.read(length);
-                return Ok(buffer.freeze());
+            let mut done = self.read_present(offset, &mut buffer)?.map(|found| found.1);
+            if done.is_none() {
+                let disk = self.clone();
+                (done, buffer) = self
+                    .blocking(move || disk.read_blocking(offset, &mut buffer).map(|d| (d, buffer)))
+                    .await?;
             }
-            let disk = self.clone();
-            let (done, buffer) = self
-                .blocking(move || disk.read_blocking(offset, &mut buffer).map(|d| (d, buffer)))
-                .await?;
-            if done {
+            if let Some(length) = done {
+                buffer.truncate(length);
                 self.config.counters.read(length);
                 return Ok(buffer.freeze());
             }
