@@ -113,7 +113,13 @@ impl BlockFile for Disk {
     fn flush(self: Arc<Self>) -> VolumeFuture<()> {
         Box::pin(async move {
             let disk = self.clone();
-            let done = self.blocking(move || disk.overlay().flush()).await;
+            let turn = self.flushing.clone().lock_owned().await;
+            let flush = move || {
+                // Kept while the flush lasts, also when nobody waits for it any more.
+                let _turn = turn;
+                disk.overlay().flush()
+            };
+            let done = self.blocking(flush).await;
             if done.is_ok() {
                 self.config.counters.flushed();
             }
@@ -200,6 +206,31 @@ mod tests {
         let image = image_of(&vec![0; LENGTH], 16384);
         let appliance = session.launch(image, options).await.unwrap();
         (session, appliance)
+    }
+
+    #[tokio::test]
+    async fn flushes_that_wait_for_another_take_no_thread() {
+        let directory = tempfile::tempdir().unwrap();
+        let (session, appliance) = launch(directory.path()).await;
+        let disk = appliance.disk(0).unwrap();
+        // As if one were at work.
+        let turn = disk.flushing.clone().lock_owned().await;
+        let waiting: Vec<_> = (0..200)
+            .map(|_| session.shared().handle().spawn(disk.clone().flush()))
+            .collect();
+        // There are 64 threads for this.
+        let others = session.shared().handle().spawn_blocking(|| ());
+        tokio::time::timeout(std::time::Duration::from_secs(30), others)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(waiting.iter().all(|flush| !flush.is_finished()));
+        drop(turn);
+        for flush in waiting {
+            flush.await.unwrap().unwrap();
+        }
+        appliance.shutdown().await.unwrap();
+        session.shutdown().await.unwrap();
     }
 
     #[tokio::test]

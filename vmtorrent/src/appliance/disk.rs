@@ -52,6 +52,8 @@ pub(crate) struct Disk {
     overlay: Arc<LazyOverlay>,
     pub(super) config: DiskShared,
     pub(super) file: ImageFile,
+    /// Flushes wait here for their turn, and not in the threads that stores and reads of all machines need.
+    pub(super) flushing: Arc<tokio::sync::Mutex<()>>,
     readahead: Mutex<Readahead>,
     /// The neighbourhood that the last read of the pristine copy ended in: reads that stay in it tell readahead nothing.
     last_read: AtomicU64,
@@ -74,6 +76,7 @@ impl Disk {
             overlay: config.state.overlay(index)?,
             config,
             file,
+            flushing: Arc::default(),
             readahead: Mutex::new(Readahead::new()),
             last_read: AtomicU64::new(u64::MAX),
             base_data,
