@@ -155,14 +155,11 @@ impl BlockFile for Disk {
 impl Disk {
     /// The first byte in a range that is data (or a hole).
     fn seek_in(&self, range: Range<u64>, wants_data: bool) -> Option<u64> {
-        self.overlay()
-            .extents(range)
-            .into_iter()
-            .find_map(|extent| match extent.kind {
-                ExtentKind::Zero => (!wants_data).then_some(extent.range.start),
-                ExtentKind::Data => wants_data.then_some(extent.range.start),
-                ExtentKind::Base => self.seek_base(&extent.range, wants_data),
-            })
+        self.overlay().find(range, |part, kind| match kind {
+            ExtentKind::Zero => (!wants_data).then_some(part.start),
+            ExtentKind::Data => wants_data.then_some(part.start),
+            ExtentKind::Base => self.seek_base(part, wants_data),
+        })
     }
 
     /// The first byte in a range of the base that is data (or a hole), by what the metainfo tells.

@@ -84,6 +84,22 @@ impl LazyOverlay {
         extents
     }
 
+    /// As [`Overlay::find`].
+    pub(crate) fn find<T>(
+        &self,
+        range: Range<u64>,
+        mut look: impl FnMut(&Range<u64>, ExtentKind) -> Option<T>,
+    ) -> Option<T> {
+        if let Some(made) = self.made.get() {
+            return made.find(range, look);
+        }
+        let bytes = range.start..range.end.min(self.base_length);
+        if bytes.is_empty() {
+            return None;
+        }
+        look(&bytes, ExtentKind::Base)
+    }
+
     /// As [`Overlay::read_data`].
     pub(crate) fn read_data(&self, offset: u64, buffer: &mut [u8], nowait: bool) -> Result<bool> {
         self.make()?.read_data(offset, buffer, nowait)

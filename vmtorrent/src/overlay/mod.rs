@@ -119,17 +119,28 @@ struct State {
 }
 
 impl State {
-    /// The bytes of a run of blocks, where a reader finds them.
-    fn push_run(&self, extents: &mut Vec<Extent>, bytes: Range<u64>, state: BlockState) {
-        match state {
-            BlockState::Data => push_extent(extents, bytes, ExtentKind::Data),
-            BlockState::Zero => push_extent(extents, bytes, ExtentKind::Zero),
-            BlockState::Base => {
-                let limit = self.lengths.base_limit.clamp(bytes.start, bytes.end);
-                push_extent(extents, bytes.start..limit, ExtentKind::Base);
-                push_extent(extents, limit..bytes.end, ExtentKind::Zero);
-            }
-        }
+    /// Where a reader finds the bytes of `range`, as far as it lies inside the file. Neighbours may be of one kind, and
+    /// some may be empty.
+    fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, ExtentKind)> {
+        let bytes = range.start..range.end.min(self.lengths.length);
+        let blocks = if bytes.is_empty() {
+            0..0
+        } else {
+            blocks_touching(&bytes)
+        };
+        self.map.runs(blocks).flat_map(move |(run, state)| {
+            let start = (run.start * OVERLAY_BLOCK).max(bytes.start);
+            let end = (run.end * OVERLAY_BLOCK).min(bytes.end);
+            let (kind, limit) = match state {
+                BlockState::Data => (ExtentKind::Data, end),
+                BlockState::Zero => (ExtentKind::Zero, end),
+                BlockState::Base => (
+                    ExtentKind::Base,
+                    self.lengths.base_limit.clamp(start, end),
+                ),
+            };
+            [(start..limit, kind), (limit..end, ExtentKind::Zero)]
+        })
     }
 
     /// Sets states and notes them for the next flush.
@@ -275,17 +286,22 @@ impl Overlay {
     /// Where the bytes of `range` are, as far as it lies inside the file.
     pub(crate) fn extents(&self, range: Range<u64>) -> Vec<Extent> {
         let state = self.state.read();
-        let bytes = range.start..range.end.min(state.lengths.length);
         let mut extents = Vec::new();
-        if bytes.is_empty() {
-            return extents;
-        }
-        for (run, block_state) in state.map.runs(blocks_touching(&bytes)) {
-            let start = (run.start * OVERLAY_BLOCK).max(bytes.start);
-            let end = (run.end * OVERLAY_BLOCK).min(bytes.end);
-            state.push_run(&mut extents, start..end, block_state);
+        for (part, kind) in state.parts(range) {
+            push_extent(&mut extents, part, kind);
         }
         extents
+    }
+
+    /// The first thing that `look` finds in the parts of `range`, in order. Nothing is collected for it.
+    pub(crate) fn find<T>(
+        &self,
+        range: Range<u64>,
+        mut look: impl FnMut(&Range<u64>, ExtentKind) -> Option<T>,
+    ) -> Option<T> {
+        let state = self.state.read();
+        let mut parts = state.parts(range).filter(|(part, _)| !part.is_empty());
+        parts.find_map(|(part, kind)| look(&part, kind))
     }
 
     /// Reads bytes of a [`Data`](ExtentKind::Data) extent. With `nowait`, `false` means that the bytes are

@@ -375,6 +375,28 @@ fn a_mark_of_lost_writes_that_could_not_be_made_is_made_later() {
 }
 
 #[test]
+fn a_search_looks_at_no_more_than_it_needs() {
+    let (_dir, overlay) = make(1000 * BLOCK);
+    for block in (1..1000).step_by(2) {
+        done(overlay.zero(block * BLOCK, BLOCK, ZERO, &[]));
+    }
+    let mut looks = 0;
+    let found = overlay.find(10..u64::MAX, |part, kind| {
+        looks += 1;
+        (kind == ExtentKind::Zero).then(|| part.clone())
+    });
+    assert_eq!((found, looks), (Some(BLOCK..2 * BLOCK), 2));
+    // It sees what a reader sees.
+    let mut all = Vec::new();
+    let end = overlay.find(0..u64::MAX, |part, kind| {
+        all.push((part.clone(), kind));
+        None::<()>
+    });
+    assert_eq!((end, all), (None, kinds(&overlay)));
+    assert_eq!(overlay.find(1000 * BLOCK..u64::MAX, |_, _| Some(())), None);
+}
+
+#[test]
 fn threads_that_write_zero_read_and_flush_see_whole_blocks_of_their_own() {
     const THREADS: u64 = 3;
     const BLOCKS: u64 = 40;
