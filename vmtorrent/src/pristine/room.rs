@@ -18,9 +18,9 @@ use super::{Pristine, Shortage};
 use crate::Result;
 use crate::image::{PieceClass, PieceIndex};
 
-/// Bytes of pieces that are held in memory; and at least this many pieces.
+/// Bytes of pieces that are held in memory; and at least this many pieces, or a guest that copies would never get both.
 const HELD_BYTES: u64 = 32 << 20;
-const HELD_PIECES: u64 = 4;
+const HELD_PIECES: u64 = 2;
 /// What is left for guests: a part of the file system, and no more than so many bytes.
 const RESERVED_PART: u64 = 20;
 const RESERVED_BYTES: u64 = 1 << 30;
