@@ -383,7 +383,8 @@ impl Pristine {
     /// Calls for one piece at the same time write it once.
     ///
     /// # Errors
-    /// `InvalidInput` when there is no such piece, `PermissionDenied` when the store shows published files.
+    /// `InvalidInput` when there is no such piece, `PermissionDenied` when the store shows published files,
+    /// `InvalidTorrent` when the image has bytes in its padding (BEP 47) that are not zeros.
     pub(crate) fn store(&self, piece: PieceIndex, data: &[u8]) -> Result<Stored> {
         let piece = self.canonical(piece)?;
         if self.state(piece) == PieceState::Verified {
@@ -405,6 +406,7 @@ impl Pristine {
         {
             return Ok(Stored::Mismatch);
         }
+        self.check_padding(piece, data)?;
         let _claim = self.claims.take(piece);
         if self.state(piece) == PieceState::Verified {
             return Ok(Stored::Already);
@@ -413,6 +415,27 @@ impl Pristine {
             self.hold(piece, data, shortage);
         }
         Ok(Stored::New)
+    }
+
+    /// Padding is kept nowhere and read as zeros. Where it is something else, the piece would be served with another
+    /// content than its hash's, and peers would shut us out for it.
+    fn check_padding(&self, piece: PieceIndex, data: &[u8]) -> Result<()> {
+        let mut rest = data;
+        for span in self.layout.piece_spans(piece) {
+            let (part, behind) = rest.split_at(span.length);
+            rest = behind;
+            if span.file.is_none() && part.iter().any(|&byte| byte != 0) {
+                return Err(Error::new(
+                    ErrorKind::InvalidTorrent,
+                    format!(
+                        "the padding in piece {piece} of {} is not zeros, so the piece can't be stored: ask \
+                         the publisher for a sound .torrent file",
+                        self.image.name()
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// A piece whose bytes are on the disk is verified: its bit is written through, and its state set.

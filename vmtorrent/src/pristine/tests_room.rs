@@ -410,6 +410,31 @@ fn a_file_that_is_cut_while_it_is_used_costs_its_pieces_only() {
 }
 
 #[test]
+fn a_piece_whose_padding_is_not_zeros_is_refused_with_its_reason() {
+    let padded = |byte| {
+        let mut bytes = content();
+        bytes[PIECE as usize - 100..PIECE as usize].fill(0);
+        bytes[PIECE as usize - 1] = byte;
+        let files = [
+            ("a", u64::from(PIECE) - 100, false),
+            ("", 100, true),
+            ("b", bytes.len() as u64 - u64::from(PIECE), false),
+        ];
+        Fixture::with(image_of_files(&bytes, PIECE, &files), bytes)
+    };
+    let f = padded(1);
+    let pristine = f.open();
+    let error = pristine.store(PieceIndex(0), f.piece(0)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidTorrent);
+    assert_eq!(pristine.state(PieceIndex(0)), PieceState::Missing);
+    f.store(&pristine, 1);
+    let f = padded(0);
+    let pristine = f.open();
+    f.store(&pristine, 0);
+    assert!(f.reads(&pristine, 0));
+}
+
+#[test]
 fn what_a_failed_sync_may_have_lost_is_verified_again_and_the_rest_is_not() {
     let f = Fixture::of_files();
     let pristine = f.open();
