@@ -128,7 +128,7 @@ impl StateDirectory {
             None => new_record(image),
         };
         for name in [OVERLAYS, FILES] {
-            fs::create_dir_all(path.join(name)).map_err(failed)?;
+            durable::create_directories(&path.join(name)).map_err(failed)?;
         }
         let torrent = path.join(TORRENT);
         if !fs::read(&torrent).is_ok_and(|found| found == image.torrent_bytes()[..]) {
