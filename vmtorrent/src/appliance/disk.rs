@@ -402,10 +402,16 @@ impl Disk {
         }
         let in_image = self.in_image(range);
         self.config.counters.touch(in_image.clone());
+        // There is nothing to read ahead.
+        if !missed && self.config.pristine.is_complete() {
+            return;
+        }
         let piece = u64::from(self.image().geometry().nominal_piece_length());
         let neighbourhood = in_image.end.saturating_sub(1) / piece.max(Readahead::NEIGHBOURHOOD);
-        let before = self.last_read.swap(neighbourhood, Ordering::Relaxed);
-        if before == neighbourhood && !missed {
+        // Mostly it is the same: a plain load spares the write.
+        if self.last_read.load(Ordering::Relaxed) != neighbourhood {
+            self.last_read.store(neighbourhood, Ordering::Relaxed);
+        } else if !missed {
             return;
         }
         let missing = |range: &Range<u64>| {

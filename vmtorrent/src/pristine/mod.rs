@@ -45,7 +45,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use sha1::{Digest, Sha1};
@@ -72,6 +72,8 @@ pub(crate) struct Pristine {
     layout: Layout,
     files: FileSet,
     states: RwLock<PieceStates>,
+    /// No piece is missing. Changed with `states`, to be known without the lock.
+    complete: AtomicBool,
     /// `None` where nothing outlives the process.
     have: Option<HaveFile>,
     /// Held while a bit changes: a byte of the file is made of the states of eight pieces.
@@ -215,6 +217,7 @@ impl Pristine {
             recency: None,
             image,
             files,
+            complete: AtomicBool::new(states.present().is_full()),
             states: RwLock::new(states),
             have,
             have_order: Mutex::default(),
@@ -449,7 +452,7 @@ impl Pristine {
             file.write(&change)
                 .map_err(|e| self.have_failed("writing", e))?;
         }
-        self.states.write().set(piece, PieceState::Verified);
+        self.change_states(|states| states.set(piece, PieceState::Verified));
         Ok(())
     }
 
@@ -466,7 +469,21 @@ impl Pristine {
                 tracing::warn!(%piece, %error, "a missing piece stays noted as present");
             }
         }
-        self.states.write().set(piece, PieceState::Missing);
+        self.change_states(|states| states.set(piece, PieceState::Missing));
+    }
+
+    fn change_states(&self, change: impl FnOnce(&mut PieceStates)) {
+        let mut states = self.states.write();
+        change(&mut states);
+        let complete = states.present().is_full();
+        if self.complete.load(Ordering::Relaxed) != complete {
+            self.complete.store(complete, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether no piece is missing. Takes no lock, so it may be a moment late.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
     }
 
     /// Keeps to a budget from now on.

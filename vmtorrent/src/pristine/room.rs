@@ -196,7 +196,7 @@ impl Pristine {
             held.left(old);
             self.held_pieces.store(held.len(), Ordering::SeqCst);
         }
-        self.states.write().set_in_memory(piece);
+        self.change_states(|states| states.set_in_memory(piece));
     }
 
     fn let_go(&self, piece: PieceIndex) {
