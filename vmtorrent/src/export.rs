@@ -197,9 +197,8 @@ async fn write_file(
     let length = disk.len();
     let out = {
         let shown = shown.clone();
-        let make = move || {
-            make_file(&path, length).map_err(|e| Error::io(format!("writing {shown}"), e))
-        };
+        let make =
+            move || make_file(&path, length).map_err(|e| Error::io(format!("writing {shown}"), e));
         Arc::new(blocking(runtime, make).await?)
     };
     let mut at = 0;

@@ -404,11 +404,13 @@ mod tests {
         let pool = Arc::new(FilePool::new(3));
         let files = files(&pool, dir.path(), 8);
         for written in [0, 2] {
-            files[written]
-                .change(|f| f.write_all_at(b"x", 0))
-                .unwrap();
+            files[written].change(|f| f.write_all_at(b"x", 0)).unwrap();
         }
-        for (clean, file) in files.iter().enumerate().filter(|(i, _)| ![0, 2].contains(i)) {
+        for (clean, file) in files
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| ![0, 2].contains(i))
+        {
             file.with(|_| Ok(())).unwrap();
             assert!(files[0].is_open() && files[2].is_open(), "{clean}");
             assert!(pool.open_files() <= 3);

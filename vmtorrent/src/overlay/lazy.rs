@@ -37,8 +37,12 @@ impl LazyOverlay {
         // An error is none of absence: what the guest wrote would vanish behind the pristine file.
         let exists = |suffix| {
             let path = directory.join(format!("{key}.{suffix}"));
-            path.try_exists()
-                .map_err(|e| Error::io(format!("looking for the overlay file {}", path.display()), e))
+            path.try_exists().map_err(|e| {
+                Error::io(
+                    format!("looking for the overlay file {}", path.display()),
+                    e,
+                )
+            })
         };
         if exists("map")? || exists("data")? {
             lazy.make()?;

@@ -134,10 +134,7 @@ impl State {
             let (kind, limit) = match state {
                 BlockState::Data => (ExtentKind::Data, end),
                 BlockState::Zero => (ExtentKind::Zero, end),
-                BlockState::Base => (
-                    ExtentKind::Base,
-                    self.lengths.base_limit.clamp(start, end),
-                ),
+                BlockState::Base => (ExtentKind::Base, self.lengths.base_limit.clamp(start, end)),
             };
             [(start..limit, kind), (limit..end, ExtentKind::Zero)]
         })
@@ -410,6 +407,7 @@ impl Overlay {
     /// sync the data file, every later call fails too: the overlay must be opened anew.
     pub(crate) fn flush(&self) -> Result<()> {
         let mut journal = self.journal.lock();
+        let mark_was_due = self.mark_due.load(Ordering::Acquire);
         let state = self.state.upgradable_read();
         let changed = state.lengths_dirty || !state.dirty.is_empty();
         let too_long = changed && journal.end() > (self.compact_above)(state.map.encoded_bound());
@@ -441,7 +439,7 @@ impl Overlay {
             if self.marked_lost.swap(false, Ordering::AcqRel) {
                 let _ = self.directory.remove(&self.lost_name);
             }
-        } else if journal.is_suspect() || self.mark_due.load(Ordering::Acquire) {
+        } else if journal.is_suspect() || mark_was_due {
             self.mark_lost();
         }
         result

@@ -450,7 +450,11 @@ impl StorageFile for SimulatedFile {
 
     fn sync_data(&self) -> Result<(), SyncError> {
         let synced = self.disk.call(|inner| {
-            if let Some(error) = inner.unopenable.as_ref().filter(|_| inner.files[self.index].is_data) {
+            if let Some(error) = inner
+                .unopenable
+                .as_ref()
+                .filter(|_| inner.files[self.index].is_data)
+            {
                 return Ok(Err(SyncError::NotOpened(error.error())));
             }
             let powered = inner.is_powered();

@@ -454,7 +454,10 @@ fn what_a_failed_sync_may_have_lost_is_verified_again_and_the_rest_is_not() {
         pieces.collect::<Vec<_>>()
     };
     assert_eq!(states(PieceState::Unverified), [2, 3, 4, 5, 6]);
-    assert!(matches!(pristine.shortage(), Some(Shortage::Failing { .. })));
+    assert!(matches!(
+        pristine.shortage(),
+        Some(Shortage::Failing { .. })
+    ));
     pristine.sync().unwrap();
     let present = f.present(&pristine);
     assert_eq!(present, (0..PIECES).filter(|p| *p != 4).collect::<Vec<_>>());
