@@ -5,6 +5,7 @@
 //! state.json       which image, which cache, which peers: a StateRecord
 //! image.torrent    the .torrent file
 //! overlay/N.data, overlay/N.map    what the guest wrote to file N of the image
+//! overlay/N.lost   the disk lost writes to file N
 //! files/           the VMM's own files
 //! ```
 
