@@ -236,6 +236,14 @@ impl PositionedFile {
         }
     }
 
+    /// Has the system forget the pages that hold nothing newer than the disk. After a sync that failed those are also
+    /// pages that could not be written: reads then show what the disk has. Does nothing where the system can't.
+    pub fn forget_cache(&self) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
+
     /// Makes the data durable (not necessarily times and other metadata that reading does not need).
     pub fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()

@@ -2,13 +2,17 @@
 //!
 //! Invariant: the output appears under its name only when it is complete.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use vmtorrent_platform::{Errno, PositionedFile, SeekTarget};
 
 use crate::appliance::Appliance;
+use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
@@ -77,7 +81,7 @@ pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Resu
             },
         )
         .await?;
-    let written = write_out(&appliance, output).await;
+    let written = write_out(&appliance, output, session.shared().handle()).await;
     let ended = appliance.shutdown().await;
     let closed = session.shutdown().await;
     // The first failure explains the others.
@@ -87,7 +91,18 @@ pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Resu
     Ok(written)
 }
 
-async fn write_out(appliance: &Appliance, output: &Path) -> Result<u64> {
+/// Waits for the disk in a thread of the session, not in one of the caller's executor.
+async fn blocking<T: Send + 'static>(
+    runtime: &Handle,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match runtime.spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(crate::session::ended(error)),
+    }
+}
+
+async fn write_out(appliance: &Appliance, output: &Path, runtime: &Handle) -> Result<u64> {
     let mut name = output.file_name().map(ToOwned::to_owned).ok_or_else(|| {
         let text = format!("{} names no file: give the output a name", output.display());
         Error::new(ErrorKind::InvalidInput, text)
@@ -95,16 +110,22 @@ async fn write_out(appliance: &Appliance, output: &Path) -> Result<u64> {
     name.push(format!(".{}.partial", std::process::id()));
     let partial = output.with_file_name(name);
     let _removed_at_the_end = Leftover(&partial);
-    let written = write_all(appliance, &partial).await;
-    written.and_then(|bytes| {
-        fs::rename(&partial, output).map_err(|e| {
-            Error::io(
-                format!("renaming {} to {}", partial.display(), output.display()),
-                e,
-            )
-        })?;
-        Ok(bytes)
+    let bytes = write_all(appliance, &partial, runtime).await?;
+    let (from, to) = (partial.clone(), output.to_owned());
+    blocking(runtime, move || {
+        let parent = match to.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        fs::rename(&from, &to)
+            .and_then(|()| durable::sync_directory(parent))
+            .map_err(|e| {
+                let (from, to) = (from.display(), to.display());
+                Error::io(format!("renaming {from} to {to}"), e)
+            })
     })
+    .await?;
+    Ok(bytes)
 }
 
 /// What an export that did not end well leaves behind, also when it is given up half way.
@@ -121,34 +142,65 @@ impl Drop for Leftover<'_> {
     }
 }
 
-async fn write_all(appliance: &Appliance, partial: &Path) -> Result<u64> {
+async fn write_all(appliance: &Appliance, partial: &Path, runtime: &Handle) -> Result<u64> {
     let image = appliance.image();
     let mut bytes = 0;
+    let mut directories = BTreeSet::new();
     for (index, file) in image.files().iter().enumerate().filter(|(_, f)| !f.padding) {
         let mut path = partial.to_owned();
         if !image.is_single_file() {
             path.extend(&file.path);
         }
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)
-                .map_err(|e| Error::io(format!("making {}", parent.display()), e))?;
+        if path.starts_with(partial) && path != partial {
+            directories.extend(path.parent().map(Path::to_path_buf));
         }
-        bytes += write_file(appliance, index, &path).await?;
+        bytes += write_file(appliance, index, path, runtime).await?;
     }
+    blocking(runtime, move || {
+        for directory in directories {
+            durable::sync_directory(&directory)
+                .map_err(|e| Error::io(format!("syncing {}", directory.display()), e))?;
+        }
+        Ok(())
+    })
+    .await?;
     Ok(bytes)
 }
 
-async fn write_file(appliance: &Appliance, index: usize, path: &Path) -> Result<u64> {
-    let failed = |e| Error::io(format!("writing {}", path.display()), e);
-    let file = File::options()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(failed)?;
-    let out = PositionedFile::new(file);
+/// Makes a file, and the directories above it that are absent.
+fn make_file(path: &Path, length: u64) -> std::io::Result<PositionedFile> {
+    if let Some(parent) = path.parent() {
+        durable::create_directories(parent)?;
+    }
+    let file = File::options().write(true).create_new(true).open(path)?;
+    let file = PositionedFile::new(file);
+    file.set_len(length)?;
+    Ok(file)
+}
+
+async fn write_file(
+    appliance: &Appliance,
+    index: usize,
+    path: PathBuf,
+    runtime: &Handle,
+) -> Result<u64> {
+    let shown = path.display().to_string();
+    let failed = |e| Error::io(format!("writing {shown}"), e);
+    // For what runs in another thread.
+    let on_disk = |work: Box<dyn FnOnce() -> std::io::Result<()> + Send>| {
+        let shown = shown.clone();
+        blocking(runtime, move || {
+            work().map_err(|e| Error::io(format!("writing {shown}"), e))
+        })
+    };
     let disk = appliance.block_file(index)?;
     let length = disk.len();
-    out.set_len(length).map_err(failed)?;
+    let out = {
+        let shown = shown.clone();
+        let make =
+            move || make_file(&path, length).map_err(|e| Error::io(format!("writing {shown}"), e));
+        Arc::new(blocking(runtime, make).await?)
+    };
     let mut at = 0;
     let mut bytes = 0;
     while at < length {
@@ -167,11 +219,13 @@ async fn write_file(appliance: &Appliance, index: usize, path: &Path) -> Result<
             if data.is_empty() {
                 break;
             }
-            out.write_all_at(&data, at).map_err(failed)?;
-            at += data.len() as u64;
-            bytes += data.len() as u64;
+            let (from, length) = (at, data.len() as u64);
+            let out = out.clone();
+            on_disk(Box::new(move || out.write_all_at(&data, from))).await?;
+            at += length;
+            bytes += length;
         }
     }
-    out.sync_data().map_err(failed)?;
+    on_disk(Box::new(move || out.sync_data())).await?;
     Ok(bytes)
 }

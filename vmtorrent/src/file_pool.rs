@@ -1,5 +1,6 @@
-//! Invariant: no more files of a pool are open than its capacity, but for those that are in use at that moment; what
-//! was written is synced before its file is closed, and an error of that sync is given by the next one.
+//! Invariant: no more files of a pool are open than its capacity, but for those that are in use at that moment or could
+//! not be synced; what was written is synced before its file is closed to make room for another, and an error of that sync is
+//! given by the next one. A [`PooledFile`] that is dropped is closed without a sync.
 //!
 //! Images of many files must not cost a descriptor for each. A [`PooledFile`] is opened at its first use, and
 //! closed again when others need the place: that of which the last use is long ago, by second chances.
@@ -33,6 +34,24 @@ fn descriptor_limit() -> u64 {
 #[cfg(not(unix))]
 fn descriptor_limit() -> u64 {
     4 * CAPACITY.end()
+}
+
+/// Why a file was not made durable.
+#[derive(Debug)]
+pub(crate) enum SyncError {
+    /// It could not be opened for that: nothing is lost, and a later sync may succeed.
+    NotOpened(io::Error),
+    /// The disk could not take what was written. A later sync that succeeds proves nothing: the system takes pages
+    /// that it could not write for written.
+    Failed(io::Error),
+}
+
+impl From<SyncError> for io::Error {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::NotOpened(error) | SyncError::Failed(error) => error,
+        }
+    }
 }
 
 /// Files of which only some are open.
@@ -89,14 +108,17 @@ impl FilePool {
     /// Closes what was not used for long until another file has its place.
     fn make_room(&self) {
         let mut open = self.open.lock();
-        // Each gets its second chance; more looks find nothing new.
-        let mut looks = 2 * open.len();
-        while open.len() >= self.capacity && looks > 0 {
-            looks -= 1;
+        // Each gets its second chance. In a third round those are closed too that are to be synced before, which takes
+        // its time; more looks find nothing new.
+        let places = open.len();
+        let mut looks = 0;
+        while open.len() >= self.capacity && looks < 3 * places {
+            looks += 1;
             let Some(slot) = open.pop_front().and_then(|s| s.upgrade()) else {
                 continue;
             };
-            if slot.used.swap(false, Ordering::Relaxed) {
+            let costs_a_sync = looks <= 2 * places && slot.unsynced.load(Ordering::Acquire);
+            if slot.used.swap(false, Ordering::Relaxed) || costs_a_sync {
                 open.push_back(Arc::downgrade(&slot));
                 continue;
             }
@@ -106,9 +128,12 @@ impl FilePool {
             };
             // A sync takes its time: others may open files meanwhile.
             drop(open);
-            slot.close(&mut file);
+            let closed = slot.close(&mut file);
             drop(file);
             open = self.open.lock();
+            if !closed {
+                open.push_back(Arc::downgrade(&slot));
+            }
         }
     }
 
@@ -144,15 +169,22 @@ impl Slot {
         Ok(file)
     }
 
-    fn close(&self, file: &mut RwLockWriteGuard<'_, Option<PositionedFile>>) {
+    /// Syncs the file and closes it. One whose sync fails stays open, so that who uses it can still be told and look
+    /// at it; the second time it is closed all the same.
+    fn close(&self, file: &mut RwLockWriteGuard<'_, Option<PositionedFile>>) -> bool {
+        let failed_before = self.sync_error.lock().is_some();
         if let Some(open) = file.as_ref()
+            && !failed_before
             && self.unsynced.swap(false, Ordering::AcqRel)
             && let Err(error) = open.sync_data()
         {
             tracing::warn!(path = %self.path.display(), %error, "a file could not be synced");
             *self.sync_error.lock() = Some(error);
+            self.unsynced.store(true, Ordering::Release);
+            return false;
         }
         **file = None;
+        true
     }
 }
 
@@ -187,14 +219,21 @@ impl PooledFile {
         &self,
         work: impl FnOnce(&PositionedFile) -> io::Result<T>,
     ) -> io::Result<T> {
+        self.run(&self.opened()?, work)
+    }
+
+    fn opened(&self) -> io::Result<RwLockReadGuard<'_, Option<PositionedFile>>> {
         let guard = self.slot.file.read();
-        let guard = if guard.is_some() {
-            guard
-        } else {
-            drop(guard);
-            self.open()?
-        };
-        self.run(&guard, work)
+        if guard.is_some() {
+            return Ok(guard);
+        }
+        drop(guard);
+        self.open()
+    }
+
+    /// Whether it is open, so that using it opens none and closes no other.
+    pub(crate) fn is_open(&self) -> bool {
+        self.slot.file.try_read().is_some_and(|file| file.is_some())
     }
 
     /// Uses the file if it is open; `None` when it is not.
@@ -252,27 +291,42 @@ impl PooledFile {
     ///
     /// # Errors
     /// What the disk reports, also of a sync that became due in between. What failed is due again.
-    pub(crate) fn sync_changes(&self) -> io::Result<()> {
+    pub(crate) fn sync_changes(&self) -> Result<(), SyncError> {
         if self.slot.unsynced.load(Ordering::Acquire) || self.slot.sync_error.lock().is_some() {
             return self.sync();
         }
         Ok(())
     }
 
+    /// Has the next sync fail, as the disk would.
+    #[cfg(test)]
+    pub(crate) fn fail_next_sync(&self) {
+        *self.slot.sync_error.lock() = Some(io::ErrorKind::StorageFull.into());
+    }
+
+    /// Whether a sync failed that nobody waited for: the next one gives the error.
+    pub(crate) fn has_failed_sync(&self) -> bool {
+        self.slot.sync_error.lock().is_some()
+    }
+
     /// Makes content and length durable, whoever wrote it.
     ///
     /// # Errors
     /// As [`sync_changes`](Self::sync_changes).
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.with(|file| {
-            self.slot.unsynced.store(false, Ordering::Release);
-            let earlier = self.slot.sync_error.lock().take();
-            let result = earlier.map_or(Ok(()), Err).and(file.sync_data());
-            if result.is_err() {
-                self.slot.unsynced.store(true, Ordering::Release);
-            }
-            result
-        })
+    pub(crate) fn sync(&self) -> Result<(), SyncError> {
+        let earlier = || self.slot.sync_error.lock().take();
+        let guard = self.opened().map_err(|error| match earlier() {
+            Some(earlier) => SyncError::Failed(earlier),
+            None => SyncError::NotOpened(error),
+        })?;
+        // No closing comes between: the file is in use.
+        self.slot.unsynced.store(false, Ordering::Release);
+        let result = self.run(&guard, PositionedFile::sync_data);
+        let result = earlier().map_or(Ok(()), Err).and(result);
+        if result.is_err() {
+            self.slot.unsynced.store(true, Ordering::Release);
+        }
+        result.map_err(SyncError::Failed)
     }
 }
 
@@ -342,6 +396,46 @@ mod tests {
         fs::remove_file(files[0].path()).unwrap();
         let error = files[0].with(|f| f.len()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_needs_no_sync_is_closed_before_what_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = Arc::new(FilePool::new(3));
+        let files = files(&pool, dir.path(), 8);
+        for written in [0, 2] {
+            files[written].change(|f| f.write_all_at(b"x", 0)).unwrap();
+        }
+        for (clean, file) in files
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| ![0, 2].contains(i))
+        {
+            file.with(|_| Ok(())).unwrap();
+            assert!(files[0].is_open() && files[2].is_open(), "{clean}");
+            assert!(pool.open_files() <= 3);
+        }
+        // Where all are to be synced, one of them goes.
+        files[7].change(|f| f.write_all_at(b"x", 0)).unwrap();
+        files[1].with(|_| Ok(())).unwrap();
+        assert!(files[1].is_open() && pool.open_files() <= 3);
+    }
+
+    #[test]
+    fn a_sync_tells_a_file_that_is_not_opened_from_a_disk_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = Arc::new(FilePool::new(1));
+        let files = files(&pool, dir.path(), 2);
+        files[0].change(|f| f.write_all_at(b"x", 0)).unwrap();
+        files[1].with(|_| Ok(())).unwrap();
+        let aside = dir.path().join("aside");
+        fs::rename(files[0].path(), &aside).unwrap();
+        assert!(matches!(files[0].sync(), Err(SyncError::NotOpened(_))));
+        // What the disk told before counts, whether the file can be opened or not.
+        files[0].fail_next_sync();
+        assert!(matches!(files[0].sync(), Err(SyncError::Failed(_))));
+        fs::rename(&aside, files[0].path()).unwrap();
+        assert!(files[0].sync().is_ok());
     }
 
     #[test]

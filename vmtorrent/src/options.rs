@@ -54,7 +54,7 @@ pub struct SessionOptions {
     /// Bytes of storage that the pristine copies of this session's images may take together; `None`: no bound.
     ///
     /// When it is reached, nothing is fetched in the background any more, and what reads need replaces what was not
-    /// read for long. What guests write is not counted, nor are copies that this session does not use.
+    /// read for long, in the copy that takes most: images that are used at the same time come to equal parts. What guests write is not counted, nor are copies that this session does not use.
     pub max_disk: Option<u64>,
 }
 

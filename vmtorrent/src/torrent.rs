@@ -79,6 +79,12 @@ impl Torrent {
             "in the swarm"
         );
         let swarm = Swarm::start(config.swarm);
+        let told = Arc::downgrade(&swarm);
+        pristine.share_budget(move || {
+            if let Some(swarm) = told.upgrade() {
+                swarm.look_at_store();
+            }
+        });
         if let Some(leader) = config.leader {
             swarm.add_address(leader, true);
         }

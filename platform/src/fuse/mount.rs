@@ -196,6 +196,7 @@ impl Mount {
         let result = match done.recv_timeout(UNMOUNTING) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
+                tasks.shut();
                 let context = format!(
                     "unmounting {shown} takes too long: end what uses it, then run fusermount3 -u {shown}"
                 );

@@ -43,16 +43,15 @@ impl BlockFile for Disk {
     }
 
     fn try_read(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
-        let length = self.clip(offset, buffer.len());
+        let present = self
+            .read_present(offset, buffer)
+            .map_err(|e| self.to_errno("read", &e))?;
+        let Some((extents, length)) = present else {
+            return Ok(None);
+        };
         if length == 0 {
             return Ok(Some(0));
         }
-        let present = self
-            .read_present(offset, &mut buffer[..length])
-            .map_err(|e| self.to_errno("read", &e))?;
-        let Some(extents) = present else {
-            return Ok(None);
-        };
         self.config.counters.read(length);
         for extent in extents.iter().filter(|e| e.kind == ExtentKind::Base) {
             self.note_read(&extent.range, false);
@@ -114,7 +113,13 @@ impl BlockFile for Disk {
     fn flush(self: Arc<Self>) -> VolumeFuture<()> {
         Box::pin(async move {
             let disk = self.clone();
-            let done = self.blocking(move || disk.overlay().flush()).await;
+            let turn = self.flushing.clone().lock_owned().await;
+            let flush = move || {
+                // Kept while the flush lasts, also when nobody waits for it any more.
+                let _turn = turn;
+                disk.overlay().flush()
+            };
+            let done = self.blocking(flush).await;
             if done.is_ok() {
                 self.config.counters.flushed();
             }
@@ -150,14 +155,11 @@ impl BlockFile for Disk {
 impl Disk {
     /// The first byte in a range that is data (or a hole).
     fn seek_in(&self, range: Range<u64>, wants_data: bool) -> Option<u64> {
-        self.overlay()
-            .extents(range)
-            .into_iter()
-            .find_map(|extent| match extent.kind {
-                ExtentKind::Zero => (!wants_data).then_some(extent.range.start),
-                ExtentKind::Data => wants_data.then_some(extent.range.start),
-                ExtentKind::Base => self.seek_base(&extent.range, wants_data),
-            })
+        self.overlay().find(range, |part, kind| match kind {
+            ExtentKind::Zero => (!wants_data).then_some(part.start),
+            ExtentKind::Data => wants_data.then_some(part.start),
+            ExtentKind::Base => self.seek_base(part, wants_data),
+        })
     }
 
     /// The first byte in a range of the base that is data (or a hole), by what the metainfo tells.
@@ -170,5 +172,92 @@ impl Disk {
             .map(PieceIndex)
             .find(|p| (image.piece_class(*p) != PieceClass::Zero) == wants_data)
             .map(|p| image.geometry().piece_offset(p).max(in_image.start) - self.file.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::appliance::Appliance;
+    use crate::options::{ApplianceOptions, SessionOptions, State};
+    use crate::session::Session;
+    use crate::test_image::image_of;
+
+    const LENGTH: usize = 1 << 20;
+
+    /// A machine whose image is all zeros, so that it needs no swarm.
+    async fn launch(directory: &std::path::Path) -> (Session, Appliance) {
+        let session = Session::start(SessionOptions {
+            cache: Some(directory.join("cache")),
+            listen: ([127, 0, 0, 1], 0).into(),
+            discovery: false,
+            ..SessionOptions::default()
+        });
+        let session = session.await.unwrap();
+        let options = ApplianceOptions {
+            state: State::Directory(directory.join("state")),
+            ..ApplianceOptions::default()
+        };
+        let image = image_of(&vec![0; LENGTH], 16384);
+        let appliance = session.launch(image, options).await.unwrap();
+        (session, appliance)
+    }
+
+    #[tokio::test]
+    async fn flushes_that_wait_for_another_take_no_thread() {
+        let directory = tempfile::tempdir().unwrap();
+        let (session, appliance) = launch(directory.path()).await;
+        let disk = appliance.disk(0).unwrap();
+        // As if one were at work.
+        let turn = disk.flushing.clone().lock_owned().await;
+        let waiting: Vec<_> = (0..200)
+            .map(|_| session.shared().handle().spawn(disk.clone().flush()))
+            .collect();
+        // There are 64 threads for this.
+        let others = session.shared().handle().spawn_blocking(|| ());
+        tokio::time::timeout(std::time::Duration::from_secs(30), others)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(waiting.iter().all(|flush| !flush.is_finished()));
+        drop(turn);
+        for flush in waiting {
+            flush.await.unwrap().unwrap();
+        }
+        appliance.shutdown().await.unwrap();
+        session.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_read_while_the_file_is_cut_gives_no_bytes_that_were_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let (session, appliance) = launch(directory.path()).await;
+        let disk = appliance.block_file(0).unwrap();
+        let stop = AtomicBool::new(false);
+        let lengths = std::thread::scope(|scope| {
+            let cutter = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    disk.set_len(4096).unwrap();
+                    disk.set_len(65536).unwrap();
+                }
+            });
+            let mut lengths = [0_u32; 2];
+            for _ in 0..200_000 {
+                let mut buffer = [0xEE; 8192];
+                if let Some(read) = disk.try_read(0, &mut buffer).unwrap() {
+                    lengths[usize::from(read == 8192)] += 1;
+                    let stale = buffer[..read].iter().position(|&byte| byte != 0);
+                    assert_eq!(stale, None, "of {read} bytes");
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            cutter.join().unwrap();
+            lengths
+        });
+        assert!(lengths.iter().all(|&count| count > 0), "{lengths:?}");
+        appliance.shutdown().await.unwrap();
+        session.shutdown().await.unwrap();
     }
 }

@@ -12,6 +12,8 @@ use crate::metrics::Counter;
 
 /// The unit in which distinct reads are counted, bytes.
 const UNIT: u64 = 64 << 10;
+/// Most units: images of more than 4 TiB are counted in larger ones.
+const MAX_UNITS: u64 = 1 << 26;
 
 /// What an appliance counts of its guest's reads and writes.
 #[derive(Debug)]
@@ -25,8 +27,10 @@ pub(crate) struct Counters {
     flushes: Counter,
     read_timeouts: Counter,
     errors: [Counter; OPERATIONS.len()],
-    /// One bit for each 64 KiB of the image that was read through to the pristine copy.
+    /// One bit for each unit of the image that was read through to the pristine copy.
     touched: Vec<AtomicU64>,
+    /// Bytes.
+    unit: u64,
     image_bytes: u64,
     stalls: Mutex<Stalls>,
 }
@@ -98,7 +102,13 @@ pub(crate) struct WaitFigures {
 
 impl Counters {
     pub(crate) fn new(image_bytes: u64) -> Self {
-        let words = image_bytes.div_ceil(UNIT * 64) as usize;
+        // What an image's description claims must not cost memory without a bound.
+        let unit = image_bytes
+            .div_ceil(MAX_UNITS)
+            .max(UNIT)
+            .checked_next_power_of_two()
+            .unwrap_or(1 << 63);
+        let words = image_bytes.div_ceil(unit).div_ceil(64) as usize;
         let stalls = Stalls {
             count: 0,
             waiting: 0,
@@ -119,6 +129,7 @@ impl Counters {
             read_timeouts: Counter::default(),
             errors: Default::default(),
             touched: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            unit,
             image_bytes,
             stalls: Mutex::new(stalls),
         }
@@ -178,7 +189,7 @@ impl Counters {
 
     /// The guest read `range` of the image through to the pristine copy.
     pub(crate) fn touch(&self, range: Range<u64>) {
-        for unit in range.start / UNIT..range.end.min(self.image_bytes).div_ceil(UNIT) {
+        for unit in range.start / self.unit..range.end.min(self.image_bytes).div_ceil(self.unit) {
             let Some(word) = self.touched.get((unit / 64) as usize) else {
                 return;
             };
@@ -190,14 +201,14 @@ impl Counters {
         }
     }
 
-    /// Bytes of the distinct 64 KiB blocks that were touched.
+    /// Bytes of the distinct 64 KiB blocks that were touched; the blocks are larger in images of more than 4 TiB.
     pub(crate) fn touched_bytes(&self) -> u64 {
         let units: u64 = self
             .touched
             .iter()
             .map(|w| u64::from(w.load(Ordering::Relaxed).count_ones()))
             .sum();
-        (units * UNIT).min(self.image_bytes)
+        units.saturating_mul(self.unit).min(self.image_bytes)
     }
 
     /// A read begins to wait.
@@ -338,6 +349,18 @@ mod tests {
             errors: [1, 1, 1, 2, 1],
         };
         assert_eq!(c.guest(), expected);
+    }
+
+    #[test]
+    fn an_image_of_any_length_costs_little_memory() {
+        for image_bytes in [0, 1, 4 << 40, (4 << 40) + 1, 400 << 40, u64::MAX] {
+            let c = Counters::new(image_bytes);
+            assert!(c.touched.len() as u64 <= MAX_UNITS / 64);
+            c.touch(image_bytes.saturating_sub(10)..image_bytes);
+            assert!(c.touched_bytes() <= image_bytes);
+            assert_eq!(c.touched_bytes() > 0, image_bytes > 0);
+        }
+        assert_eq!(Counters::new(4 << 40).unit, UNIT);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(crate) struct Disk {
     overlay: Arc<LazyOverlay>,
     pub(super) config: DiskShared,
     pub(super) file: ImageFile,
+    /// Flushes wait here for their turn, and not in the threads that stores and reads of all machines need.
+    pub(super) flushing: Arc<tokio::sync::Mutex<()>>,
     readahead: Mutex<Readahead>,
     /// The neighbourhood that the last read of the pristine copy ended in: reads that stay in it tell readahead nothing.
     last_read: AtomicU64,
@@ -74,6 +76,7 @@ impl Disk {
             overlay: config.state.overlay(index)?,
             config,
             file,
+            flushing: Arc::default(),
             readahead: Mutex::new(Readahead::new()),
             last_read: AtomicU64::new(u64::MAX),
             base_data,
@@ -94,20 +97,29 @@ impl Disk {
         self.config.pristine.image()
     }
 
-    /// Clips a read to the end of the file.
-    pub(super) fn clip(&self, offset: u64, length: usize) -> usize {
+    /// Clips a read to the end of the file, which may move at any time.
+    fn clip(&self, offset: u64, length: usize) -> usize {
         let left = self.overlay().len().saturating_sub(offset);
         (length as u64).min(left) as usize
     }
 
-    /// Fills `buffer` if that is possible without waiting, and gives where the bytes were.
+    /// Where the bytes of a range of the file are, as far as it lies inside the file, and how many they are. Both are
+    /// of one moment, in case the file is cut meanwhile.
+    fn extents(&self, offset: u64, length: usize) -> (Vec<Extent>, usize) {
+        let range = offset..offset.saturating_add(length as u64);
+        let extents = self.overlay().extents(range);
+        let end = extents.last().map_or(offset, |extent| extent.range.end);
+        (extents, (end - offset) as usize)
+    }
+
+    /// Fills `buffer` up to the end of the file if that is possible without waiting, and gives where the bytes were and
+    /// how many.
     pub(super) fn read_present(
         &self,
         offset: u64,
         buffer: &mut [u8],
-    ) -> Result<Option<Vec<Extent>>> {
-        let range = offset..offset + buffer.len() as u64;
-        let extents = self.overlay().extents(range);
+    ) -> Result<Option<(Vec<Extent>, usize)>> {
+        let (extents, length) = self.extents(offset, buffer.len());
         for extent in &extents {
             let part = part_of(buffer, offset, &extent.range);
             let present = match extent.kind {
@@ -125,13 +137,14 @@ impl Disk {
                 return Ok(None);
             }
         }
-        Ok(Some(extents))
+        Ok(Some((extents, length)))
     }
 
-    /// Fills `buffer`, waiting for the disk; false when a piece is missing after all.
-    fn read_blocking(&self, offset: u64, buffer: &mut [u8]) -> Result<bool> {
-        let range = offset..offset + buffer.len() as u64;
-        for extent in self.overlay().extents(range) {
+    /// Fills `buffer` up to the end of the file, waiting for the disk, and gives the number of bytes; `None` when a
+    /// piece is missing after all.
+    fn read_blocking(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let (extents, length) = self.extents(offset, buffer.len());
+        for extent in extents {
             let part = part_of(buffer, offset, &extent.range);
             match extent.kind {
                 ExtentKind::Zero => part.fill(0),
@@ -141,12 +154,12 @@ impl Disk {
                 ExtentKind::Base => {
                     let base = self.in_image(&extent.range);
                     if !self.read_base_blocking(base, part)? {
-                        return Ok(false);
+                        return Ok(None);
                     }
                 }
             }
         }
-        Ok(true)
+        Ok(Some(length))
     }
 
     fn read_base_blocking(&self, base: Range<u64>, part: &mut [u8]) -> Result<bool> {
@@ -181,15 +194,15 @@ impl Disk {
             }
             waiting.await?;
             let mut buffer = BytesMut::zeroed(length);
-            if self.read_present(offset, &mut buffer)?.is_some() {
-                self.config.counters.read(length);
-                return Ok(buffer.freeze());
+            let mut done = self.read_present(offset, &mut buffer)?.map(|found| found.1);
+            if done.is_none() {
+                let disk = self.clone();
+                (done, buffer) = self
+                    .blocking(move || disk.read_blocking(offset, &mut buffer).map(|d| (d, buffer)))
+                    .await?;
             }
-            let disk = self.clone();
-            let (done, buffer) = self
-                .blocking(move || disk.read_blocking(offset, &mut buffer).map(|d| (d, buffer)))
-                .await?;
-            if done {
+            if let Some(length) = done {
+                buffer.truncate(length);
                 self.config.counters.read(length);
                 return Ok(buffer.freeze());
             }
@@ -389,10 +402,16 @@ impl Disk {
         }
         let in_image = self.in_image(range);
         self.config.counters.touch(in_image.clone());
+        // There is nothing to read ahead.
+        if !missed && self.config.pristine.is_complete() {
+            return;
+        }
         let piece = u64::from(self.image().geometry().nominal_piece_length());
         let neighbourhood = in_image.end.saturating_sub(1) / piece.max(Readahead::NEIGHBOURHOOD);
-        let before = self.last_read.swap(neighbourhood, Ordering::Relaxed);
-        if before == neighbourhood && !missed {
+        // Mostly it is the same: a plain load spares the write.
+        if self.last_read.load(Ordering::Relaxed) != neighbourhood {
+            self.last_read.store(neighbourhood, Ordering::Relaxed);
+        } else if !missed {
             return;
         }
         let missing = |range: &Range<u64>| {
@@ -456,7 +475,7 @@ impl Disk {
             kind => {
                 // A guest asks again and again, and for many blocks at once.
                 let Some(repeated) = limit.admit(self.config.clock.now()) else {
-                    return error.errno();
+                    return guest_errno(error);
                 };
                 if matches!(kind, ErrorKind::TimedOut | ErrorKind::Network) {
                     tracing::warn!(file, operation, %error, repeated, "the guest sees an error");
@@ -465,7 +484,28 @@ impl Disk {
                 }
             }
         }
-        error.errno()
+        guest_errno(error)
+    }
+}
+
+/// What a guest is told. The host's number for what went wrong with its files (`ENOENT`, `EMFILE`, `EACCES`) would mean
+/// something else of the guest's disk: of these only those go through on which a VMM may act.
+fn guest_errno(error: &Error) -> Errno {
+    let errno = error.errno();
+    // EDQUOT has no constant there.
+    let is_full = error.kind() == ErrorKind::NoSpace;
+    let is_ours = std::error::Error::source(error).is_none() && errno == Errno::EINVAL;
+    let acted_on = [
+        Errno::ENOSPC,
+        Errno::EFBIG,
+        Errno::EROFS,
+        Errno::EINTR,
+        Errno::ESHUTDOWN,
+    ];
+    if is_full || is_ours || acted_on.contains(&errno) {
+        errno
+    } else {
+        Errno::EIO
     }
 }
 
@@ -509,4 +549,30 @@ fn data_bytes(image: &Image, file: &ImageFile) -> u64 {
 /// The part of a buffer, which stands for the bytes from `offset`, that an extent covers.
 fn part_of<'a>(buffer: &'a mut [u8], offset: u64, range: &Range<u64>) -> &'a mut [u8] {
     &mut buffer[(range.start - offset) as usize..(range.end - offset) as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_sees_no_number_of_the_hosts_files() {
+        let told = |errno: Errno| guest_errno(&Error::io("a file", errno.into()));
+        for errno in [Errno::ENOSPC, Errno::EFBIG, Errno::EROFS, Errno::EINTR] {
+            assert_eq!(told(errno), errno);
+        }
+        for errno in [Errno::ENOENT, Errno::EACCES, Errno::EINVAL, Errno::EBADF] {
+            assert_eq!(told(errno), Errno::EIO);
+        }
+        let told = |kind| guest_errno(&Error::new(kind, "the guest's request"));
+        assert_eq!(told(ErrorKind::InvalidInput), Errno::EINVAL);
+        assert_eq!(told(ErrorKind::Closed), Errno::ESHUTDOWN);
+        assert_eq!(told(ErrorKind::NotFound), Errno::EIO);
+        #[cfg(target_os = "linux")]
+        {
+            let quota = rustix::io::Errno::DQUOT.raw_os_error();
+            let error = std::io::Error::from_raw_os_error(quota);
+            assert_eq!(guest_errno(&Error::io("a file", error)).raw(), quota);
+        }
+    }
 }

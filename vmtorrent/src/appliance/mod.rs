@@ -213,11 +213,11 @@ impl Appliance {
                 usize::try_from(disk.len().saturating_sub(offset)).unwrap_or(usize::MAX)
             )
         ];
-        if disk
+        let read = disk
             .try_read(offset, &mut buffer)
-            .map_err(|e| failed("read", e))?
-            .is_some()
-        {
+            .map_err(|e| failed("read", e))?;
+        if let Some(read) = read {
+            buffer.truncate(read);
             return Ok(buffer.into());
         }
         self.run("read", disk.read(offset, length)).await

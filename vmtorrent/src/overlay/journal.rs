@@ -182,7 +182,7 @@ impl Journal {
         file.write_all_at(record, self.end)?;
         let result = file.sync_data();
         self.suspect |= result.is_err();
-        result
+        Ok(result?)
     }
 
     /// The file is open only while it is written: an image may have many.
@@ -221,7 +221,7 @@ impl Journal {
         if self.unsynced_content {
             let synced = self.open_again().map_err(failed)?.sync_data();
             self.suspect |= synced.is_err();
-            synced.map_err(failed)?;
+            synced.map_err(|e| failed(e.into()))?;
             self.unsynced_content = false;
         }
         if self.unsynced_name {

@@ -10,7 +10,7 @@ use vmtorrent_platform::ZeroMode;
 
 use super::extent::push_extent;
 use super::{Extent, ExtentKind, Fill, Overlay, WriteOutcome};
-use crate::Result;
+use crate::{Error, Result};
 
 /// An [`Overlay`] that is made by the first change.
 pub(crate) struct LazyOverlay {
@@ -25,7 +25,7 @@ impl LazyOverlay {
     /// Opens the overlay `key` in an existing directory, if it was made before.
     ///
     /// # Errors
-    /// Those of [`Overlay::open`].
+    /// Those of [`Overlay::open`], and what the system reports when it can't tell whether there is one.
     pub(crate) fn open(directory: &Path, key: &str, base_length: u64) -> Result<Self> {
         let lazy = Self {
             directory: directory.to_path_buf(),
@@ -34,8 +34,17 @@ impl LazyOverlay {
             made: OnceLock::new(),
             making: Mutex::new(()),
         };
-        let exists = |suffix| directory.join(format!("{key}.{suffix}")).exists();
-        if exists("map") || exists("data") {
+        // An error is none of absence: what the guest wrote would vanish behind the pristine file.
+        let exists = |suffix| {
+            let path = directory.join(format!("{key}.{suffix}"));
+            path.try_exists().map_err(|e| {
+                Error::io(
+                    format!("looking for the overlay file {}", path.display()),
+                    e,
+                )
+            })
+        };
+        if exists("map")? || exists("data")? {
             lazy.make()?;
         }
         Ok(lazy)
@@ -77,6 +86,22 @@ impl LazyOverlay {
         let bytes = range.start..range.end.min(self.base_length);
         push_extent(&mut extents, bytes, ExtentKind::Base);
         extents
+    }
+
+    /// As [`Overlay::find`].
+    pub(crate) fn find<T>(
+        &self,
+        range: Range<u64>,
+        mut look: impl FnMut(&Range<u64>, ExtentKind) -> Option<T>,
+    ) -> Option<T> {
+        if let Some(made) = self.made.get() {
+            return made.find(range, look);
+        }
+        let bytes = range.start..range.end.min(self.base_length);
+        if bytes.is_empty() {
+            return None;
+        }
+        look(&bytes, ExtentKind::Base)
     }
 
     /// As [`Overlay::read_data`].
@@ -130,6 +155,15 @@ impl LazyOverlay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_looked_at_is_an_error_and_no_empty_overlay() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        // ENOTDIR stands for what a failing disk or server says.
+        assert!(LazyOverlay::open(&file, "3", 10_000).is_err());
+    }
 
     #[test]
     fn reading_makes_nothing_and_the_first_change_makes_the_overlay() {

@@ -79,6 +79,7 @@ use self::journal::Journal;
 use self::range_locks::{RangeGuard, RangeLocks};
 use self::record::Lengths;
 use self::storage::{HostDirectory, StorageDirectory, StorageFile};
+use crate::file_pool::SyncError;
 use crate::{Error, ErrorKind, Result};
 
 /// From which length on a journal is replaced by a snapshot of at most `bound` bytes.
@@ -101,6 +102,8 @@ pub(crate) struct Overlay {
     lost_writes: AtomicBool,
     /// The file `lost_name` was made.
     marked_lost: AtomicBool,
+    /// It is to be made, and could not be.
+    mark_due: AtomicBool,
     /// A write that would have grown the file failed: bytes of it may lie behind the end. Used by who
     /// holds the blocks behind the end.
     tail_suspect: AtomicBool,
@@ -116,17 +119,25 @@ struct State {
 }
 
 impl State {
-    /// The bytes of a run of blocks, where a reader finds them.
-    fn push_run(&self, extents: &mut Vec<Extent>, bytes: Range<u64>, state: BlockState) {
-        match state {
-            BlockState::Data => push_extent(extents, bytes, ExtentKind::Data),
-            BlockState::Zero => push_extent(extents, bytes, ExtentKind::Zero),
-            BlockState::Base => {
-                let limit = self.lengths.base_limit.clamp(bytes.start, bytes.end);
-                push_extent(extents, bytes.start..limit, ExtentKind::Base);
-                push_extent(extents, limit..bytes.end, ExtentKind::Zero);
-            }
-        }
+    /// Where a reader finds the bytes of `range`, as far as it lies inside the file. Neighbours may be of one kind, and
+    /// some may be empty.
+    fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, ExtentKind)> {
+        let bytes = range.start..range.end.min(self.lengths.length);
+        let blocks = if bytes.is_empty() {
+            0..0
+        } else {
+            blocks_touching(&bytes)
+        };
+        self.map.runs(blocks).flat_map(move |(run, state)| {
+            let start = (run.start * OVERLAY_BLOCK).max(bytes.start);
+            let end = (run.end * OVERLAY_BLOCK).min(bytes.end);
+            let (kind, limit) = match state {
+                BlockState::Data => (ExtentKind::Data, end),
+                BlockState::Zero => (ExtentKind::Zero, end),
+                BlockState::Base => (ExtentKind::Base, self.lengths.base_limit.clamp(start, end)),
+            };
+            [(start..limit, kind), (limit..end, ExtentKind::Zero)]
+        })
     }
 
     /// Sets states and notes them for the next flush.
@@ -167,10 +178,10 @@ impl Overlay {
         if base_length > MAX_LENGTH {
             return Err(too_long(&data_path));
         }
-        let had_data = directory.open(&data_name).map_err(failed)?.is_some();
-        if !had_data {
-            directory.create(&data_name).map_err(failed)?;
-        }
+        let found_data = directory.open(&data_name).map_err(failed)?;
+        let data_length = found_data.as_ref().map(|data| data.len()).transpose();
+        let data_length = data_length.map_err(failed)?;
+        drop(found_data);
         let lost = directory.open(&lost_name).map_err(failed)?.is_some();
 
         let mut map = BlockMap::default();
@@ -185,14 +196,8 @@ impl Overlay {
             }
             Ok(())
         })?;
-        let mut journal = match journal {
-            Some(journal) => journal,
-            None => {
-                let payload = record::encode(lengths, &map, std::iter::empty());
-                Journal::create(directory.clone(), &map_name, base_length, &payload)?
-            }
-        };
-        if !had_data && map.data_blocks() > 0 {
+        // Only behind this check: an empty file in its place would pass for it at the next opening.
+        if data_length.is_none() && map.data_blocks() > 0 {
             return Err(Error::new(
                 ErrorKind::Corrupt,
                 format!(
@@ -201,12 +206,32 @@ impl Overlay {
                 ),
             ));
         }
+        // Nothing is written before the map is durable.
+        if journal.is_none() && data_length.is_some_and(|length| length > 0) {
+            let map_path = directory.describe(&map_name);
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "the block map {map_path} is gone, but what the guest wrote is still in {data_path}: restore \
+                     the block map from a backup, or start over with another state directory"
+                ),
+            ));
+        }
+        if data_length.is_none() {
+            directory.create(&data_name).map_err(failed)?;
+        }
+        let mut journal = match journal {
+            Some(journal) => journal,
+            None => {
+                let payload = record::encode(lengths, &map, std::iter::empty());
+                Journal::create(directory.clone(), &map_name, base_length, &payload)?
+            }
+        };
         let data = directory.keep(&data_name);
         if lost {
             tracing::warn!(path = %data_path, "the disk lost writes when this was used last; what it has counts");
-            data.sync_data()
-                .and_then(|()| data.forget_cache())
-                .map_err(failed)?;
+            data.sync_data().map_err(|e| failed(e.into()))?;
+            data.forget_cache().map_err(failed)?;
             let all = std::iter::once(0..MAX_BLOCKS);
             journal.rewrite(&record::encode(lengths, &map, all))?;
             directory.remove(&lost_name).map_err(failed)?;
@@ -229,6 +254,7 @@ impl Overlay {
             unsynced: AtomicBool::new(true),
             lost_writes: AtomicBool::new(false),
             marked_lost: AtomicBool::new(false),
+            mark_due: AtomicBool::new(false),
             tail_suspect: AtomicBool::new(false),
             compact_above,
         };
@@ -257,17 +283,22 @@ impl Overlay {
     /// Where the bytes of `range` are, as far as it lies inside the file.
     pub(crate) fn extents(&self, range: Range<u64>) -> Vec<Extent> {
         let state = self.state.read();
-        let bytes = range.start..range.end.min(state.lengths.length);
         let mut extents = Vec::new();
-        if bytes.is_empty() {
-            return extents;
-        }
-        for (run, block_state) in state.map.runs(blocks_touching(&bytes)) {
-            let start = (run.start * OVERLAY_BLOCK).max(bytes.start);
-            let end = (run.end * OVERLAY_BLOCK).min(bytes.end);
-            state.push_run(&mut extents, start..end, block_state);
+        for (part, kind) in state.parts(range) {
+            push_extent(&mut extents, part, kind);
         }
         extents
+    }
+
+    /// The first thing that `look` finds in the parts of `range`, in order. Nothing is collected for it.
+    pub(crate) fn find<T>(
+        &self,
+        range: Range<u64>,
+        mut look: impl FnMut(&Range<u64>, ExtentKind) -> Option<T>,
+    ) -> Option<T> {
+        let state = self.state.read();
+        let mut parts = state.parts(range).filter(|(part, _)| !part.is_empty());
+        parts.find_map(|(part, kind)| look(&part, kind))
     }
 
     /// Reads bytes of a [`Data`](ExtentKind::Data) extent. With `nowait`, `false` means that the bytes are
@@ -376,6 +407,7 @@ impl Overlay {
     /// sync the data file, every later call fails too: the overlay must be opened anew.
     pub(crate) fn flush(&self) -> Result<()> {
         let mut journal = self.journal.lock();
+        let mark_was_due = self.mark_due.load(Ordering::Acquire);
         let state = self.state.upgradable_read();
         let changed = state.lengths_dirty || !state.dirty.is_empty();
         let too_long = changed && journal.end() > (self.compact_above)(state.map.encoded_bound());
@@ -401,11 +433,14 @@ impl Overlay {
             state.dirty.merge(taken);
             state.lengths_dirty = true;
         }
-        if journal.is_suspect() {
+        if result.is_ok() && !journal.is_suspect() {
+            // If a journal has failed, it is a new file now, and the data file never failed.
+            self.mark_due.store(false, Ordering::Release);
+            if self.marked_lost.swap(false, Ordering::AcqRel) {
+                let _ = self.directory.remove(&self.lost_name);
+            }
+        } else if journal.is_suspect() || mark_was_due {
             self.mark_lost();
-        } else if result.is_ok() && self.marked_lost.swap(false, Ordering::AcqRel) {
-            // The journal is a new file, and the data file never failed.
-            let _ = self.directory.remove(&self.lost_name);
         }
         result
     }
@@ -422,23 +457,34 @@ impl Overlay {
             ));
         }
         if self.unsynced.swap(false, Ordering::AcqRel) {
-            self.data.sync_data().map_err(|e| {
-                self.lost_writes.store(true, Ordering::Release);
-                self.mark_lost();
-                self.failed("syncing", 0, 0, e)
+            self.data.sync_data().map_err(|error| match error {
+                SyncError::NotOpened(error) => {
+                    self.unsynced.store(true, Ordering::Release);
+                    self.failed("opening", 0, 0, error)
+                }
+                SyncError::Failed(error) => {
+                    self.lost_writes.store(true, Ordering::Release);
+                    self.mark_lost();
+                    self.failed("syncing", 0, 0, error)
+                }
             })?;
         }
         Ok(())
     }
 
     /// Notes for the next opening that the page cache may hold what the disk does not. A loss of power empties
-    /// the cache, so this need not be durable.
+    /// the cache, so this need not be durable. What fails is tried again at each flush, and at the end.
     fn mark_lost(&self) {
-        self.marked_lost.store(true, Ordering::Release);
-        if let Err(error) = self.directory.create(&self.lost_name) {
-            let path = self.directory.describe(&self.lost_name);
-            tracing::error!(%path, %error, "a disk that lost writes could not be marked");
+        let made = self.directory.create(&self.lost_name);
+        match made {
+            Ok(_) => self.marked_lost.store(true, Ordering::Release),
+            Err(ref error) if !self.mark_due.load(Ordering::Acquire) => {
+                let path = self.directory.describe(&self.lost_name);
+                tracing::error!(%path, %error, "a disk that lost writes could not be marked; trying again");
+            }
+            Err(_) => {}
         }
+        self.mark_due.store(made.is_err(), Ordering::Release);
     }
 
     fn failed(&self, what: &str, length: usize, offset: u64, source: io::Error) -> Error {
@@ -447,6 +493,15 @@ impl Overlay {
             format!("{what} the overlay file {path} ({length} bytes at offset {offset})"),
             source,
         )
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        // A file that was closed to make room may have failed to be synced, and no flush came since.
+        if self.mark_due.load(Ordering::Acquire) || self.data.has_lost_writes() {
+            self.mark_lost();
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::storage::{StorageDirectory, StorageFile};
+use crate::file_pool::SyncError;
 
 /// Bytes that a disk writes at once or not at all.
 pub(super) const SECTOR: usize = 512;
@@ -122,6 +123,8 @@ struct Inner {
     fault_after: Option<(u32, Fault)>,
     /// Beginnings and ends of changing calls until something happens.
     interrupt_after: Option<(u32, Interruption)>,
+    /// Data files can't be opened to be synced.
+    unopenable: Option<Fault>,
     random: u64,
 }
 
@@ -270,6 +273,7 @@ impl SimulatedDisk {
                 power_for: None,
                 fault_after: None,
                 interrupt_after: None,
+                unopenable: None,
                 random: seed,
             })),
         }
@@ -288,6 +292,7 @@ impl SimulatedDisk {
                 power_for: None,
                 fault_after: None,
                 interrupt_after: None,
+                unopenable: None,
                 random: seed,
             })),
         }
@@ -306,6 +311,11 @@ impl SimulatedDisk {
     /// Lets one changing call fail after `calls` others.
     pub(super) fn fail_after(&self, calls: u32, fault: Fault) {
         self.inner.lock().fault_after = Some((calls, fault));
+    }
+
+    /// While there is a fault, data files can't be opened to be synced.
+    pub(super) fn refuse_opening(&self, fault: Option<Fault>) {
+        self.inner.lock().unopenable = fault;
     }
 
     /// Does something at the beginning or the end of a changing call that follows on `moments` others, in its thread.
@@ -438,8 +448,15 @@ impl StorageFile for SimulatedFile {
         self.len()
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        self.disk.call(|inner| {
+    fn sync_data(&self) -> Result<(), SyncError> {
+        let synced = self.disk.call(|inner| {
+            if let Some(error) = inner
+                .unopenable
+                .as_ref()
+                .filter(|_| inner.files[self.index].is_data)
+            {
+                return Ok(Err(SyncError::NotOpened(error.error())));
+            }
             let powered = inner.is_powered();
             let result = inner.spend();
             let file = &mut inner.files[self.index];
@@ -448,8 +465,9 @@ impl StorageFile for SimulatedFile {
             } else if powered {
                 file.fail_sync(&mut inner.random);
             }
-            result
-        })
+            Ok(result.map_err(SyncError::Failed))
+        });
+        synced.map_err(SyncError::Failed)?
     }
 
     fn forget_cache(&self) -> io::Result<()> {

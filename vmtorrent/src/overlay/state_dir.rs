@@ -5,6 +5,7 @@
 //! state.json       which image, which cache, which peers: a StateRecord
 //! image.torrent    the .torrent file
 //! overlay/N.data, overlay/N.map    what the guest wrote to file N of the image
+//! overlay/N.lost   the disk lost writes to file N
 //! files/           the VMM's own files
 //! ```
 
@@ -128,7 +129,7 @@ impl StateDirectory {
             None => new_record(image),
         };
         for name in [OVERLAYS, FILES] {
-            fs::create_dir_all(path.join(name)).map_err(failed)?;
+            durable::create_directories(&path.join(name)).map_err(failed)?;
         }
         let torrent = path.join(TORRENT);
         if !fs::read(&torrent).is_ok_and(|found| found == image.torrent_bytes()[..]) {

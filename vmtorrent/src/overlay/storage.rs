@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use vmtorrent_platform::PositionedFile;
 
-use crate::file_pool::{FilePool, Opening, PooledFile};
+use crate::file_pool::{FilePool, Opening, PooledFile, SyncError};
 
 /// One file of an overlay. Calls may come from several threads at once.
 pub(super) trait StorageFile: Send + Sync {
@@ -16,6 +16,12 @@ pub(super) trait StorageFile: Send + Sync {
 
     /// Fills `buffer` if that needs no waiting, and says whether it did.
     fn try_read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<bool>;
+
+    /// Whether it is open: else using it waits for the disk, and may wait for a sync of another file that is closed
+    /// for it.
+    fn is_open(&self) -> bool {
+        true
+    }
 
     /// Writes all of `data`; after an error any part of it may have been written.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
@@ -33,9 +39,14 @@ pub(super) trait StorageFile: Send + Sync {
     #[cfg(test)]
     fn allocated(&self) -> io::Result<u64>;
 
-    /// Makes content and length durable. After an error some of it may be neither durable nor written by a later
-    /// sync, though it is still read.
-    fn sync_data(&self) -> io::Result<()>;
+    /// Makes content and length durable. After [`SyncError::Failed`] some of it may be neither durable nor written by
+    /// a later sync, though it is still read.
+    fn sync_data(&self) -> Result<(), SyncError>;
+
+    /// Whether a sync failed that nobody waited for. The next [`sync_data`](Self::sync_data) gives the error.
+    fn has_lost_writes(&self) -> bool {
+        false
+    }
 
     /// Lets later reads see what is on the disk, where that differs from what was written but not synced.
     fn forget_cache(&self) -> io::Result<()>;
@@ -95,14 +106,12 @@ impl StorageFile for PositionedFile {
         PositionedFile::allocated(self)
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        PositionedFile::sync_data(self)
+    fn sync_data(&self) -> Result<(), SyncError> {
+        PositionedFile::sync_data(self).map_err(SyncError::Failed)
     }
 
     fn forget_cache(&self) -> io::Result<()> {
-        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-        rustix::fs::fadvise(self.file(), 0, None, rustix::fs::Advice::DontNeed)?;
-        Ok(())
+        PositionedFile::forget_cache(self)
     }
 }
 
@@ -137,12 +146,20 @@ impl StorageFile for PooledFile {
         self.with(PositionedFile::allocated)
     }
 
-    fn sync_data(&self) -> io::Result<()> {
+    fn sync_data(&self) -> Result<(), SyncError> {
         self.sync()
     }
 
+    fn has_lost_writes(&self) -> bool {
+        self.has_failed_sync()
+    }
+
+    fn is_open(&self) -> bool {
+        PooledFile::is_open(self)
+    }
+
     fn forget_cache(&self) -> io::Result<()> {
-        self.with(StorageFile::forget_cache)
+        self.with(PositionedFile::forget_cache)
     }
 }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use vmtorrent_platform::ZeroMode;
 
+use super::simulated_disk::{Fault, SimulatedDisk, Survival};
 use super::*;
 
 const BLOCK: u64 = OVERLAY_BLOCK;
@@ -296,6 +297,103 @@ fn damage_and_mismatches_are_told_apart() {
     let error = Overlay::open(dir.path(), "7", 10 * BLOCK).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("7.map"), "{error}");
+}
+
+#[test]
+fn a_lost_data_file_is_reported_at_each_opening() {
+    let (dir, overlay) = make(10 * BLOCK);
+    done(overlay.write(0, &[1; BLOCK as usize], &[]));
+    overlay.flush().unwrap();
+    drop(overlay);
+    fs::remove_file(dir.path().join("7.data")).unwrap();
+    for _ in 0..2 {
+        let error = Overlay::open(dir.path(), "7", 10 * BLOCK).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn a_lost_block_map_is_reported_and_what_was_written_stays() {
+    let (dir, overlay) = make(10 * BLOCK);
+    done(overlay.write(0, &[1; BLOCK as usize], &[]));
+    overlay.flush().unwrap();
+    drop(overlay);
+    fs::remove_file(dir.path().join("7.map")).unwrap();
+    for _ in 0..2 {
+        let error = LazyOverlay::open(dir.path(), "7", 10 * BLOCK)
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("7.map"), "{error}");
+    }
+    let left = fs::read(dir.path().join("7.data")).unwrap();
+    assert_eq!(left, [1; BLOCK as usize]);
+    // An overlay that was just made, without anything in it, is no loss.
+    fs::write(dir.path().join("7.data"), "").unwrap();
+    drop(LazyOverlay::open(dir.path(), "7", 10 * BLOCK).unwrap());
+}
+
+#[test]
+fn a_data_file_that_cannot_be_opened_for_a_flush_is_no_lost_write() {
+    let disk = SimulatedDisk::new(1);
+    let overlay = Overlay::open_in(Arc::new(disk.clone()), "7", 10 * BLOCK, compact_above);
+    let overlay = overlay.unwrap();
+    done(overlay.write(0, &[1; BLOCK as usize], &[]));
+    disk.refuse_opening(Some(Fault::Io));
+    for _ in 0..2 {
+        overlay.flush().unwrap_err();
+    }
+    disk.refuse_opening(None);
+    overlay.flush().unwrap();
+    assert!(disk.open("7.lost").unwrap().is_none());
+    disk.lose_power(Survival::RANDOM);
+    drop(overlay);
+    let overlay = Overlay::open_in(Arc::new(disk), "7", 10 * BLOCK, compact_above).unwrap();
+    assert_eq!(data(&overlay, 0..BLOCK), [1; BLOCK as usize]);
+}
+
+#[test]
+fn a_mark_of_lost_writes_that_could_not_be_made_is_made_later() {
+    for by_flush in [true, false] {
+        let disk = SimulatedDisk::new(1);
+        let open = || Overlay::open_in(Arc::new(disk.clone()), "7", 10 * BLOCK, compact_above);
+        let overlay = open().unwrap();
+        done(overlay.write(0, &[1; BLOCK as usize], &[]));
+        // The sync of the data file fails, and so does making the mark.
+        disk.fail_after(0, Fault::Io);
+        let other = disk.clone();
+        disk.interrupt_after(1, move || other.fail_after(0, Fault::Space));
+        overlay.flush().unwrap_err();
+        assert!(disk.open("7.lost").unwrap().is_none());
+        if by_flush {
+            overlay.flush().unwrap_err();
+        } else {
+            drop(overlay);
+        }
+        assert!(disk.open("7.lost").unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_search_looks_at_no_more_than_it_needs() {
+    let (_dir, overlay) = make(1000 * BLOCK);
+    for block in (1..1000).step_by(2) {
+        done(overlay.zero(block * BLOCK, BLOCK, ZERO, &[]));
+    }
+    let mut looks = 0;
+    let found = overlay.find(10..u64::MAX, |part, kind| {
+        looks += 1;
+        (kind == ExtentKind::Zero).then(|| part.clone())
+    });
+    assert_eq!((found, looks), (Some(BLOCK..2 * BLOCK), 2));
+    // It sees what a reader sees.
+    let mut all = Vec::new();
+    let end = overlay.find(0..u64::MAX, |part, kind| {
+        all.push((part.clone(), kind));
+        None::<()>
+    });
+    assert_eq!((end, all), (None, kinds(&overlay)));
+    assert_eq!(overlay.find(1000 * BLOCK..u64::MAX, |_, _| Some(())), None);
 }
 
 #[test]

@@ -91,7 +91,8 @@ impl Overlay {
         self.write_claimed(&range, data, fill)
     }
 
-    /// As [`write`](Self::write), but `None` where it would have to wait for another change of the same blocks.
+    /// As [`write`](Self::write), but `None` where it would have to wait for another change of the same blocks, or for
+    /// its file to be opened.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -102,6 +103,9 @@ impl Overlay {
         fill: &[Fill],
     ) -> Result<Option<WriteOutcome>> {
         let range = self.written_range(offset, data)?;
+        if !self.data.is_open() {
+            return Ok(None);
+        }
         let Some(_claim) = self.try_claim(|length| claimed_by_write(&range, length)) else {
             return Ok(None);
         };

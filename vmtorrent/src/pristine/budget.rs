@@ -1,13 +1,43 @@
 //! Invariant: `used` is what the members' files take on the disk, as far as they have told, and what they are about
 //! to write.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::Pristine;
 
 /// How much pristine copies may take on the disk together.
-#[derive(Debug)]
 pub(crate) struct DiskBudget {
     limit: u64,
     used: AtomicU64,
+    members: Mutex<Vec<Member>>,
+}
+
+/// A copy of which pieces may go for another's.
+#[derive(Clone)]
+struct Member {
+    pristine: Weak<Pristine>,
+    /// Has its swarm look at what went.
+    tell: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// A copy that others may ask for room.
+pub(super) struct Other {
+    pub(super) pristine: Arc<Pristine>,
+    /// To be called after pieces of it went.
+    pub(super) tell: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for DiskBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskBudget")
+            .field("limit", &self.limit)
+            .field("used", &self.used)
+            .finish_non_exhaustive()
+    }
 }
 
 impl DiskBudget {
@@ -16,7 +46,36 @@ impl DiskBudget {
         Self {
             limit,
             used: AtomicU64::new(0),
+            members: Mutex::default(),
         }
+    }
+
+    /// From now on pieces of a copy may go for those of others; `tell` is called after each.
+    pub(super) fn join(&self, pristine: &Arc<Pristine>, tell: Arc<dyn Fn() + Send + Sync>) {
+        let member = Member {
+            pristine: Arc::downgrade(pristine),
+            tell,
+        };
+        let mut members = self.members.lock();
+        members.retain(|m| m.pristine.strong_count() > 0);
+        members.push(member);
+    }
+
+    /// The members but one, those that take most first.
+    pub(super) fn others(&self, but: &Pristine) -> Vec<Other> {
+        let members = self.members.lock().clone();
+        let mut others: Vec<Other> = members
+            .into_iter()
+            .filter_map(|member| {
+                Some(Other {
+                    pristine: member.pristine.upgrade()?,
+                    tell: member.tell,
+                })
+            })
+            .filter(|other| !std::ptr::eq(Arc::as_ptr(&other.pristine), but))
+            .collect();
+        others.sort_by_cached_key(|other| std::cmp::Reverse(other.pristine.taken()));
+        others
     }
 
     /// The limit, bytes.

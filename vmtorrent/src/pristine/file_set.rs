@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmtorrent_platform::PositionedFile;
 
-use crate::file_pool::{FilePool, Opening, PooledFile};
+use crate::file_pool::{FilePool, Opening, PooledFile, SyncError};
 use crate::image::Image;
 use crate::{Error, Result};
 
@@ -122,14 +122,34 @@ impl FileSet {
     }
 
     /// Makes durable what was written. After an error the rest is tried, and all that failed again next time.
-    pub(super) fn sync(&self) -> Result<()> {
+    ///
+    /// `lost` is told of each file that the disk could not take: what was written to it may be gone, though a later sync
+    /// succeeds. The page cache has forgotten what the disk lacks.
+    pub(super) fn sync(&self, mut lost: impl FnMut(usize, &Error)) -> Result<()> {
         let mut result = Ok(());
-        for Entry { file, .. } in &self.files {
-            if let Err(e) = file.sync_changes() {
-                result = Err(Error::io(format!("syncing {}", file.path().display()), e));
+        for (index, Entry { file, .. }) in self.files.iter().enumerate() {
+            let Err(error) = file.sync_changes() else {
+                continue;
+            };
+            let has_lost = matches!(error, SyncError::Failed(_));
+            let context = format!("syncing {}", file.path().display());
+            let error = Error::io(context, error.into());
+            if has_lost {
+                if let Err(error) = file.with(PositionedFile::forget_cache) {
+                    let path = file.path().display();
+                    tracing::warn!(%path, %error, "the page cache may show what the disk has lost");
+                }
+                lost(index, &error);
             }
+            result = Err(error);
         }
         result
+    }
+
+    /// Has the next sync of a file fail, as the disk would.
+    #[cfg(test)]
+    pub(super) fn fail_next_sync(&self, index: usize) {
+        self.files[index].file.fail_next_sync();
     }
 
     fn failed(

@@ -1,6 +1,6 @@
 //! Invariant: a bit is set in the file only after the piece's bytes were written, and cleared before the piece
-//! counts as missing; so after kill -9 a set bit means bytes. After power loss it may not: bits are a hint, and a
-//! piece is verified before it is used.
+//! counts as missing, unless the disk refuses that; so after kill -9 a set bit nearly always means bytes. After power
+//! loss it may not: bits are a hint, and a piece is verified before it is used.
 //!
 //! 32 bytes of header (magic and version, info-hash, number of pieces) and one bit for each piece, in the layout of
 //! the BITFIELD message. Bits of duplicates and of zeros mean nothing here.

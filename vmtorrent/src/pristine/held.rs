@@ -1,5 +1,5 @@
-//! Invariant: never more bytes than the capacity are held, but for a single piece; the piece that goes first is the one
-//! that was used least recently.
+//! Invariant: never more bytes than the capacity are held, but for a single piece and those that are leaving; the piece
+//! that goes first is the one that was used least recently.
 
 use std::collections::HashMap;
 
@@ -12,6 +12,8 @@ pub(super) struct Held {
     capacity: u64,
     bytes: u64,
     pieces: HashMap<PieceIndex, (Bytes, u64)>,
+    /// They had to go, but who reads does not know that yet.
+    leaving: Vec<(PieceIndex, Bytes)>,
     /// Counts uses.
     now: u64,
 }
@@ -23,31 +25,38 @@ impl Held {
             capacity,
             bytes: 0,
             pieces: HashMap::new(),
+            leaving: Vec::new(),
             now: 0,
         }
     }
 
-    /// Number of pieces.
+    /// Number of pieces, with those that are leaving.
     pub(super) fn len(&self) -> usize {
-        self.pieces.len()
+        self.pieces.len() + self.leaving.len()
     }
 
     /// The bytes of a piece, which counts as a use.
     pub(super) fn get(&mut self, piece: PieceIndex) -> Option<Bytes> {
         self.now += 1;
-        let (bytes, used) = self.pieces.get_mut(&piece)?;
+        let Some((bytes, used)) = self.pieces.get_mut(&piece) else {
+            let mut leaving = self.leaving.iter();
+            return leaving.find(|l| l.0 == piece).map(|l| l.1.clone());
+        };
         *used = self.now;
         Some(bytes.clone())
     }
 
-    /// Takes a piece in and gives those that had to go for it.
+    /// Takes a piece in and gives those that have to go for it: they are leaving until [`left`](Self::left) is told.
     pub(super) fn insert(&mut self, piece: PieceIndex, bytes: Bytes) -> Vec<PieceIndex> {
         self.remove(piece);
         let mut gone = Vec::new();
         while self.bytes + bytes.len() as u64 > self.capacity
             && let Some(oldest) = self.oldest()
         {
-            self.remove(oldest);
+            if let Some((bytes, _)) = self.pieces.remove(&oldest) {
+                self.bytes -= bytes.len() as u64;
+                self.leaving.push((oldest, bytes));
+            }
             gone.push(oldest);
         }
         self.now += 1;
@@ -60,6 +69,13 @@ impl Held {
     pub(super) fn remove(&mut self, piece: PieceIndex) {
         if let Some((bytes, _)) = self.pieces.remove(&piece) {
             self.bytes -= bytes.len() as u64;
+        }
+    }
+
+    /// A piece that was leaving counts as missing now: its bytes go.
+    pub(super) fn left(&mut self, piece: PieceIndex) {
+        if let Some(at) = self.leaving.iter().position(|l| l.0 == piece) {
+            self.leaving.swap_remove(at);
         }
     }
 
@@ -92,11 +108,16 @@ mod tests {
         assert_eq!(held.insert(PieceIndex(2), piece(40)), []);
         assert_eq!(held.get(PieceIndex(1)), Some(piece(40)));
         assert_eq!(held.insert(PieceIndex(3), piece(30)), [PieceIndex(2)]);
+        // Until it is known that it goes, it is read.
+        assert_eq!(held.get(PieceIndex(2)), Some(piece(40)));
+        held.left(PieceIndex(2));
+        assert_eq!((held.get(PieceIndex(2)), held.len()), (None, 2));
         assert_eq!(held.pieces(), [PieceIndex(3), PieceIndex(1)]);
         assert_eq!(held.insert(PieceIndex(3), piece(60)), []);
         assert_eq!((held.bytes, held.len()), (100, 2));
         // One that is too large is held alone.
         let gone = held.insert(PieceIndex(4), piece(101));
+        gone.iter().for_each(|gone| held.left(*gone));
         assert_eq!((gone.len(), held.len()), (2, 1));
         held.remove(PieceIndex(4));
         assert_eq!((held.bytes, held.get(PieceIndex(4))), (0, None));

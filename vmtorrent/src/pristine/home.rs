@@ -2,7 +2,7 @@
 //! one works in a directory of its own, which is removed with it or by a later holder of the lock.
 //!
 //! ```text
-//! CACHE/INFO-HASH/lock               held for life; its line is "PID PORT"
+//! CACHE/INFO-HASH/lock               held for life; its line is "PID ADDRESS:PORT"
 //!                 image.torrent
 //!                 have               see HaveFile
 //!                 data/...           the files of the image, sparse

@@ -14,8 +14,9 @@
 //! for a disk.
 //!
 //! Locks: the claim of a piece is held while it is hashed from, written to or taken from the disk (who holds one, takes
-//! another only if it is free); `have` while a bit changes, in the file and then in `states`; all others only for
-//! moments, and none inside another. Order: claim, `have`, `states`.
+//! another only if it is free); `gone` while a piece goes; `have_order` while a bit changes, in the file and then in
+//! `states`, but not while the file is synced; all others only for moments, and none inside another. Order: claim, `gone`,
+//! `have_order`, `states`.
 
 mod budget;
 mod claims;
@@ -44,7 +45,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use sha1::{Digest, Sha1};
@@ -71,8 +72,12 @@ pub(crate) struct Pristine {
     layout: Layout,
     files: FileSet,
     states: RwLock<PieceStates>,
+    /// No piece is missing. Changed with `states`, to be known without the lock.
+    complete: AtomicBool,
     /// `None` where nothing outlives the process.
-    have: Mutex<Option<HaveFile>>,
+    have: Option<HaveFile>,
+    /// Held while a bit changes: a byte of the file is made of the states of eight pieces.
+    have_order: Mutex<()>,
     claims: Claims,
     damaged: Counter,
     refused: Counter,
@@ -89,6 +94,8 @@ pub(crate) struct Pristine {
     place: Option<PathBuf>,
     /// `None` where no budget makes pieces go.
     recency: Option<Recency>,
+    /// How many pieces went in a row without giving storage back.
+    fruitless: AtomicU32,
     /// Pieces that go give no storage back here.
     futile: AtomicBool,
     /// Dropped last: the files lie in it.
@@ -210,11 +217,14 @@ impl Pristine {
             recency: None,
             image,
             files,
+            complete: AtomicBool::new(states.present().is_full()),
             states: RwLock::new(states),
-            have: Mutex::new(have),
+            have,
+            have_order: Mutex::default(),
             claims: Claims::default(),
             damaged: Counter::default(),
             refused: Counter::default(),
+            fruitless: AtomicU32::new(0),
             futile: AtomicBool::new(false),
             home,
         }
@@ -376,7 +386,8 @@ impl Pristine {
     /// Calls for one piece at the same time write it once.
     ///
     /// # Errors
-    /// `InvalidInput` when there is no such piece, `PermissionDenied` when the store shows published files.
+    /// `InvalidInput` when there is no such piece, `PermissionDenied` when the store shows published files,
+    /// `InvalidTorrent` when the image has bytes in its padding (BEP 47) that are not zeros.
     pub(crate) fn store(&self, piece: PieceIndex, data: &[u8]) -> Result<Stored> {
         let piece = self.canonical(piece)?;
         if self.state(piece) == PieceState::Verified {
@@ -398,6 +409,7 @@ impl Pristine {
         {
             return Ok(Stored::Mismatch);
         }
+        self.check_padding(piece, data)?;
         let _claim = self.claims.take(piece);
         if self.state(piece) == PieceState::Verified {
             return Ok(Stored::Already);
@@ -408,10 +420,31 @@ impl Pristine {
         Ok(Stored::New)
     }
 
+    /// Padding is kept nowhere and read as zeros. Where it is something else, the piece would be served with another
+    /// content than its hash's, and peers would shut us out for it.
+    fn check_padding(&self, piece: PieceIndex, data: &[u8]) -> Result<()> {
+        let mut rest = data;
+        for span in self.layout.piece_spans(piece) {
+            let (part, behind) = rest.split_at(span.length);
+            rest = behind;
+            if span.file.is_none() && part.iter().any(|&byte| byte != 0) {
+                return Err(Error::new(
+                    ErrorKind::InvalidTorrent,
+                    format!(
+                        "the padding in piece {piece} of {} is not zeros, so the piece can't be stored: ask \
+                         the publisher for a sound .torrent file",
+                        self.image.name()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// A piece whose bytes are on the disk is verified: its bit is written through, and its state set.
     fn set_on_disk(&self, piece: PieceIndex) -> Result<()> {
-        let have = self.have.lock();
-        if let Some(file) = &*have {
+        let _order = self.have_order.lock();
+        if let Some(file) = &self.have {
             let change = {
                 let states = self.states.read();
                 HaveFile::change(piece, true, |p| states.is_on_disk(p))
@@ -419,14 +452,14 @@ impl Pristine {
             file.write(&change)
                 .map_err(|e| self.have_failed("writing", e))?;
         }
-        self.states.write().set(piece, PieceState::Verified);
+        self.change_states(|states| states.set(piece, PieceState::Verified));
         Ok(())
     }
 
     /// A piece is missing from now on. If its bit can't be cleared, a later run finds out when it verifies it.
     fn set_missing(&self, piece: PieceIndex) {
-        let have = self.have.lock();
-        if let Some(file) = &*have {
+        let _order = self.have_order.lock();
+        if let Some(file) = &self.have {
             let change = {
                 let states = self.states.read();
                 HaveFile::change(piece, false, |p| states.is_on_disk(p))
@@ -436,7 +469,21 @@ impl Pristine {
                 tracing::warn!(%piece, %error, "a missing piece stays noted as present");
             }
         }
-        self.states.write().set(piece, PieceState::Missing);
+        self.change_states(|states| states.set(piece, PieceState::Missing));
+    }
+
+    fn change_states(&self, change: impl FnOnce(&mut PieceStates)) {
+        let mut states = self.states.write();
+        change(&mut states);
+        let complete = states.present().is_full();
+        if self.complete.load(Ordering::Relaxed) != complete {
+            self.complete.store(complete, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether no piece is missing. Takes no lock, so it may be a moment late.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
     }
 
     /// Keeps to a budget from now on.
@@ -455,9 +502,21 @@ impl Pristine {
     ///
     /// Not needed for correctness: after power loss a piece that did not reach the disk is found when it is
     /// verified, and fetched again.
+    ///
+    /// What a file holds that the disk could not take is verified again before its next use: a read of it may still
+    /// show what is nowhere but in the page cache, and a later sync would succeed.
+    ///
+    /// # Errors
+    /// What the disk reports; it is tried again at the next call.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.files.sync()?;
-        match &*self.have.lock() {
+        self.files.sync(|file, error| {
+            let file = &self.image.files()[file];
+            self.distrust(&(file.offset..file.offset + file.length));
+            let reason = error.to_string();
+            self.note_shortage(Shortage::Failing { reason });
+        })?;
+        // Not under the lock: pieces that come meanwhile don't wait.
+        match &self.have {
             Some(file) => file.sync().map_err(|e| self.have_failed("syncing", e)),
             None => Ok(()),
         }

@@ -123,8 +123,8 @@ impl Pristine {
         self.image.canonical(first)
     }
 
-    /// Has the pieces of a range verified again that are on the disk: one of them can't be read.
-    fn distrust(&self, range: &Range<u64>) {
+    /// Has the pieces of a range verified again that are on the disk: some of it can't be read, or was not written.
+    pub(super) fn distrust(&self, range: &Range<u64>) {
         for piece in self.image.geometry().pieces_in(range.clone()) {
             let piece = self.image.canonical(PieceIndex(piece));
             let _claim = self.claims.take(piece);
@@ -210,14 +210,24 @@ impl Pristine {
         Some(runs)
     }
 
+    /// Whether every byte of `range` is kept in its own place on the disk, as nearly all are.
+    fn is_in_place(&self, range: &Range<u64>) -> bool {
+        let mut pieces = self.image.geometry().pieces_in(range.clone());
+        self.held_pieces.load(Ordering::SeqCst) == 0
+            && pieces.all(|p| self.image.piece_class(PieceIndex(p)) == PieceClass::Unique)
+    }
+
     /// Fills `buffer`; `false` when the page cache does not hold all of it, or a piece is just going.
     fn copy(&self, range: &Range<u64>, buffer: &mut [u8], nowait: bool) -> Result<bool> {
+        if self.is_in_place(range) {
+            return self.copy_from_disk(range.start, buffer, nowait);
+        }
         let mut rest = buffer;
         let Some(runs) = self.runs(range) else {
             return Ok(false);
         };
         for run in runs {
-            let (mut part, tail) = rest.split_at_mut(run.length);
+            let (part, tail) = rest.split_at_mut(run.length);
             rest = tail;
             let source = match run.source {
                 Source::Zeros => {
@@ -230,15 +240,25 @@ impl Pristine {
                 }
                 Source::Disk(source) => source,
             };
-            for span in self.layout.spans(source..source + run.length as u64) {
-                let (bytes, behind) = part.split_at_mut(span.length);
-                part = behind;
-                match span.file {
-                    None => bytes.fill(0),
-                    Some(file) => {
-                        if !self.files.read(file, span.offset, bytes, nowait)? {
-                            return Ok(false);
-                        }
+            if !self.copy_from_disk(source, part, nowait)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Fills `buffer` with what the files hold from `offset` of the image on.
+    fn copy_from_disk(&self, offset: u64, buffer: &mut [u8], nowait: bool) -> Result<bool> {
+        let range = offset..offset + buffer.len() as u64;
+        let mut rest = buffer;
+        for span in self.layout.spans(range) {
+            let (bytes, behind) = rest.split_at_mut(span.length);
+            rest = behind;
+            match span.file {
+                None => bytes.fill(0),
+                Some(file) => {
+                    if !self.files.read(file, span.offset, bytes, nowait)? {
+                        return Ok(false);
                     }
                 }
             }

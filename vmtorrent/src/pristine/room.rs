@@ -3,21 +3,24 @@
 //!
 //! What to do when the disk takes no more. Verified pieces that can't be stored are held in memory, so that a guest
 //! goes on; the least recently used of them go when there are too many. Where the session bounds what copies
-//! may take ([`DiskBudget`]), a piece that comes replaces on the disk what was not read for long.
+//! may take ([`DiskBudget`]), a piece that comes replaces on the disk what was not read for long, in the copy that takes
+//! most.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::budget::DiskBudget;
+use super::budget::{DiskBudget, Other};
+use super::piece_states::PieceStates;
 use super::{Pristine, Shortage};
 use crate::Result;
 use crate::image::{PieceClass, PieceIndex};
 
-/// Bytes of pieces that are held in memory; and at least this many pieces.
+/// Bytes of pieces that are held in memory; and at least this many pieces, or a guest that copies would never get both.
 const HELD_BYTES: u64 = 32 << 20;
-const HELD_PIECES: u64 = 4;
+const HELD_PIECES: u64 = 2;
 /// What is left for guests: a part of the file system, and no more than so many bytes.
 const RESERVED_PART: u64 = 20;
 const RESERVED_BYTES: u64 = 1 << 30;
@@ -108,24 +111,45 @@ impl Pristine {
 
     /// Takes `cost` bytes of the budget, for which other pieces go if they have to.
     fn take_room(&self, budget: &DiskBudget, cost: u64) -> bool {
-        cost <= budget.limit() && self.evict_until(|| budget.try_take(cost))
+        cost <= budget.limit() && self.evict_until(budget, || budget.try_take(cost))
     }
 
     /// Has pieces go until there is room `enough`; false when there is none.
-    fn evict_until(&self, enough: impl Fn() -> bool) -> bool {
-        let (mut gone, mut freed) = (0, 0);
+    fn evict_until(&self, budget: &DiskBudget, enough: impl Fn() -> bool) -> bool {
         while !enough() {
-            let Some(bytes) = self.evict_one() else {
+            if !self.evict_somewhere(budget) {
                 return false;
-            };
-            gone += 1;
-            freed += bytes;
-            // Not every file system gives storage back: there, all would go for nothing.
-            if gone >= FUTILE && freed == 0 {
-                self.futile.store(true, Ordering::Relaxed);
             }
         }
         true
+    }
+
+    /// Has a piece go of the copy that takes most, or else of the next; false when none may go. So images that are used
+    /// at the same time come to equal parts, and one that needs less than its part keeps all of it.
+    fn evict_somewhere(&self, budget: &DiskBudget) -> bool {
+        let own = self.taken();
+        let mut others = budget.others(self);
+        let smaller = others.split_off(others.partition_point(|o| o.pristine.taken() > own));
+        let evict = |other: &Other| {
+            let gone = other.pristine.evict_one();
+            if gone {
+                (other.tell)();
+            }
+            gone
+        };
+        others.iter().any(evict) || self.evict_one() || smaller.iter().any(evict)
+    }
+
+    /// Bytes that the copy took on the disk when it was looked at last.
+    pub(super) fn taken(&self) -> u64 {
+        self.files.measured()
+    }
+
+    /// Lets pieces go for those of other copies with the same budget, if there is one. `tell` is called after each.
+    pub(crate) fn share_budget(self: &Arc<Self>, tell: impl Fn() + Send + Sync + 'static) {
+        if let Some(budget) = &self.budget {
+            budget.join(self, Arc::new(tell));
+        }
     }
 
     fn look_at_space(&self) {
@@ -166,11 +190,13 @@ impl Pristine {
         let gone = held.insert(piece, Bytes::copy_from_slice(data));
         self.held_pieces.store(held.len(), Ordering::SeqCst);
         drop(held);
-        for &old in &gone {
+        for old in gone {
             self.forget(old);
+            let mut held = self.held.lock();
+            held.left(old);
+            self.held_pieces.store(held.len(), Ordering::SeqCst);
         }
-        self.gone.lock().extend(gone);
-        self.states.write().set_in_memory(piece);
+        self.change_states(|states| states.set_in_memory(piece));
     }
 
     fn let_go(&self, piece: PieceIndex) {
@@ -179,7 +205,7 @@ impl Pristine {
         self.held_pieces.store(held.len(), Ordering::SeqCst);
     }
 
-    fn note_shortage(&self, shortage: Shortage) {
+    pub(super) fn note_shortage(&self, shortage: Shortage) {
         let mut noted = self.shortage.lock();
         if !noted.as_ref().is_some_and(|n| n.is_like(&shortage)) {
             tracing::warn!(image = self.image.name(), %shortage, "the pristine copy can't grow");
@@ -189,39 +215,53 @@ impl Pristine {
 
     /// A piece is missing from now on; readers that are copying it find that out before they give anything.
     fn forget(&self, piece: PieceIndex) {
+        // Held until it is noted, so that who finds it missing and asks why does not take it for damaged.
+        let mut gone = self.gone.lock();
         // Before, for who sees that it is missing; and after, for who still saw it here.
         self.evictions.fetch_add(1, Ordering::SeqCst);
         self.set_missing(piece);
+        gone.push(piece);
         self.evictions.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Takes the piece from the disk that was not used for longest, and gives the bytes that this brought. `None`
-    /// when none may go.
-    fn evict_one(&self) -> Option<u64> {
-        let recency = self.recency.as_ref()?;
-        if self.futile.load(Ordering::Relaxed) {
-            return None;
-        }
-        let may_go = |piece| {
-            self.image.piece_class(piece) == PieceClass::Unique
-                && self.states.read().is_on_disk(piece)
+    fn may_go(&self, states: &PieceStates, piece: PieceIndex) -> bool {
+        self.image.piece_class(piece) == PieceClass::Unique && states.is_on_disk(piece)
+    }
+
+    /// Takes the piece from the disk that was not used for longest; false when none may go.
+    fn evict_one(&self) -> bool {
+        let Some(recency) = &self.recency else {
+            return false;
         };
+        if self.futile.load(Ordering::Relaxed) {
+            return false;
+        }
         for _ in 0..TRIES {
-            let piece = recency.oldest(may_go)?;
+            let oldest = {
+                let states = self.states.read();
+                recency.oldest(|piece| self.may_go(&states, piece))
+            };
+            let Some(piece) = oldest else {
+                return false;
+            };
             let Some(_claim) = self.claims.try_take(piece) else {
                 // Somebody hashes or writes it, so it is in use.
                 recency.touch(piece);
                 continue;
             };
-            if !may_go(piece) {
+            if !self.may_go(&self.states.read(), piece) {
                 continue;
             }
             self.forget(piece);
-            let freed = self.give_back(piece);
-            self.gone.lock().push(piece);
-            return Some(freed);
+            // Not every file system gives storage back: there, all would go for nothing.
+            if self.give_back(piece) > 0 {
+                self.fruitless.store(0, Ordering::Relaxed);
+            } else if self.fruitless.fetch_add(1, Ordering::Relaxed) + 1 >= FUTILE {
+                self.futile.store(true, Ordering::Relaxed);
+            }
+            return true;
         }
-        None
+        false
     }
 
     /// Gives the storage of a piece back that went. Where files are not aligned to pieces, a block of the file system
@@ -268,7 +308,7 @@ impl Pristine {
         let Some(budget) = self.budget.as_deref() else {
             return;
         };
-        self.evict_until(|| !budget.is_exceeded());
+        self.evict_until(budget, || !budget.is_exceeded());
         // The swarm learns what is there only now.
         self.take_gone();
         if budget.left() < u64::from(self.image.geometry().nominal_piece_length()) {

@@ -110,10 +110,11 @@ fn pieces_go_in_and_ranges_across_zeros_and_duplicates_come_out() {
         pristine.read(0, &mut buffer).unwrap(),
         ReadOutcome::Missing(PieceIndex(2))
     );
+    assert!(!pristine.is_complete());
     assert_eq!(f.store(&pristine, 2), Stored::New);
     f.read(&pristine, 0..total);
     f.read(&pristine, 3 * PIECE as usize - 1..total - 1);
-    assert!(pristine.have_field().is_full());
+    assert!(pristine.have_field().is_full() && pristine.is_complete());
     assert_eq!(pristine.present_bytes(), total as u64);
     assert_eq!(pristine.verified_bytes(), total as u64);
     let held = fs::read(f.entry().join("data/disk.img")).unwrap();

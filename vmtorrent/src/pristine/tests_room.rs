@@ -245,6 +245,54 @@ fn a_bound_is_kept_and_what_was_not_read_for_long_goes() {
 }
 
 #[test]
+fn images_with_one_bound_come_to_equal_parts_and_each_is_told_of_what_went() {
+    let limit = 10 * u64::from(PIECE);
+    let budget = Arc::new(DiskBudget::new(limit));
+    let told = [const { AtomicU32::new(0) }; 2].map(Arc::new);
+    let open = |f: &Fixture, told: &Arc<AtomicU32>| {
+        let pristine = Arc::new(f.open_with(Some(budget.clone())));
+        let told = told.clone();
+        pristine.share_budget(move || {
+            told.fetch_add(1, Ordering::Relaxed);
+        });
+        pristine
+    };
+    let first = Fixture::new();
+    let early = open(&first, &told[0]);
+    for piece in 0..9 {
+        first.store(&early, piece);
+    }
+    let mut bytes = content();
+    bytes.iter_mut().for_each(|byte| *byte ^= 2);
+    let second = Fixture::with(image_of(&bytes, PIECE), bytes);
+    let late = open(&second, &told[1]);
+    for round in 0..2 {
+        for piece in 0..PIECES {
+            if late.state(PieceIndex(piece)) == PieceState::Missing {
+                second.store(&late, piece);
+            }
+            assert!(second.reads(&late, piece), "round {round}, piece {piece}");
+            assert!(first.on_disk() + second.on_disk() <= limit);
+        }
+    }
+    let left = [first.present(&early), second.present(&late)];
+    assert!(left.iter().all(|p| (4..=6).contains(&p.len())), "{left:?}");
+    assert!(late.held.lock().pieces().is_empty());
+    let gone = early.take_gone();
+    assert_eq!(gone.len(), 9 - left[0].len());
+    assert_eq!(told[0].load(Ordering::Relaxed), gone.len() as u32);
+    assert_eq!(told[1].load(Ordering::Relaxed), 0);
+    drop(early);
+    // With the other gone there is room again.
+    for piece in 0..PIECES {
+        if late.state(PieceIndex(piece)) == PieceState::Missing {
+            second.store(&late, piece);
+        }
+    }
+    assert!(second.present(&late).len() >= 8);
+}
+
+#[test]
 fn a_bound_that_became_smaller_takes_effect_when_the_store_is_opened() {
     let f = Fixture::new();
     let pristine = f.open();
@@ -359,6 +407,62 @@ fn a_file_that_is_cut_while_it_is_used_costs_its_pieces_only() {
         f.store(&pristine, piece);
     }
     assert_eq!(f.present(&pristine).len() as u32, PIECES);
+}
+
+#[test]
+fn a_piece_whose_padding_is_not_zeros_is_refused_with_its_reason() {
+    let padded = |byte| {
+        let mut bytes = content();
+        bytes[PIECE as usize - 100..PIECE as usize].fill(0);
+        bytes[PIECE as usize - 1] = byte;
+        let files = [
+            ("a", u64::from(PIECE) - 100, false),
+            ("", 100, true),
+            ("b", bytes.len() as u64 - u64::from(PIECE), false),
+        ];
+        Fixture::with(image_of_files(&bytes, PIECE, &files), bytes)
+    };
+    let f = padded(1);
+    let pristine = f.open();
+    let error = pristine.store(PieceIndex(0), f.piece(0)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidTorrent);
+    assert_eq!(pristine.state(PieceIndex(0)), PieceState::Missing);
+    f.store(&pristine, 1);
+    let f = padded(0);
+    let pristine = f.open();
+    f.store(&pristine, 0);
+    assert!(f.reads(&pristine, 0));
+}
+
+#[test]
+fn what_a_failed_sync_may_have_lost_is_verified_again_and_the_rest_is_not() {
+    let f = Fixture::of_files();
+    let pristine = f.open();
+    for piece in 0..PIECES {
+        f.store(&pristine, piece);
+    }
+    pristine.sync().unwrap();
+    // Of b/c, which has bytes of pieces 2 to 6, the disk has lost piece 4; the second sync knows nothing of it.
+    pristine.files.fail_next_sync(1);
+    let path = f.entry().join("data/b/c");
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    let lost = 4 * u64::from(PIECE) - 40_000;
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0; PIECE as usize], lost).unwrap();
+    pristine.sync().unwrap_err();
+    let states = |state| {
+        let pieces = (0..PIECES).filter(|p| pristine.state(PieceIndex(*p)) == state);
+        pieces.collect::<Vec<_>>()
+    };
+    assert_eq!(states(PieceState::Unverified), [2, 3, 4, 5, 6]);
+    assert!(matches!(
+        pristine.shortage(),
+        Some(Shortage::Failing { .. })
+    ));
+    pristine.sync().unwrap();
+    let present = f.present(&pristine);
+    assert_eq!(present, (0..PIECES).filter(|p| *p != 4).collect::<Vec<_>>());
+    f.store(&pristine, 4);
+    assert!(f.reads(&pristine, 4));
 }
 
 #[derive(Clone, Debug)]
