@@ -25,14 +25,14 @@ use crate::image::Image;
 use crate::metrics::ApplianceEntry;
 use crate::options::ApplianceOptions;
 use crate::overlay::StateDirectory;
-use crate::session::{Session, Shared, ended};
+use crate::session::{Member, Session, Shared, ended};
 use crate::stats::Stats;
 use crate::torrent::Torrent;
 
 /// What an appliance is made of.
 pub(crate) struct ApplianceParts {
     pub(crate) session: Arc<Shared>,
-    pub(crate) torrent: Arc<Torrent>,
+    pub(crate) member: Member,
     pub(crate) state: StateDirectory,
     pub(crate) options: ApplianceOptions,
 }
@@ -49,11 +49,11 @@ pub struct Appliance {
     directory: Option<PathBuf>,
     disks: Vec<Arc<Disk>>,
     counters: Arc<Counters>,
-    /// Our place among the torrent's users, until it is given up.
-    user: Option<u64>,
     events: broadcast::Sender<Event>,
     torrent: Arc<Torrent>,
     state: Arc<StateDirectory>,
+    /// Our place among the torrent's users, until it is given up; behind all that uses the torrent.
+    member: Option<Member>,
     session: Arc<Shared>,
     /// The session, if it exists for this appliance alone.
     own_session: Mutex<Option<Session>>,
@@ -65,10 +65,11 @@ impl Appliance {
     pub(crate) async fn start(parts: ApplianceParts) -> Result<Self> {
         let ApplianceParts {
             session,
-            torrent,
+            member,
             state,
             options,
         } = parts;
+        let torrent = member.torrent().clone();
         let image = torrent.image().clone();
         let counters = Arc::new(Counters::new(image.geometry().total_length()));
         let state = Arc::new(state);
@@ -104,16 +105,15 @@ impl Appliance {
         };
         let opened = session.handle().spawn_blocking(open).await;
         let disks = opened.map_err(ended)??;
-        let user = torrent.join(options.fill);
         let mut appliance = Self {
             mount: Mutex::new(None),
             directory: None,
             disks,
             counters,
-            user: Some(user),
             events,
             torrent,
             state,
+            member: Some(member),
             session,
             own_session: Mutex::new(None),
             span,
@@ -333,12 +333,11 @@ impl Appliance {
             ),
             Err(error) => tracing::error!(%error, "has not ended in order"),
         });
-        let session = self.session.clone();
         let own_session = self.own_session.lock().take();
-        let (torrent, user) = (self.torrent.clone(), self.user.take());
+        let member = self.member.take();
         drop(self);
-        if let Some(user) = user {
-            session.release(torrent, user).await?;
+        if let Some(member) = member {
+            member.leave().await?;
         }
         if let Some(own) = own_session {
             own.shutdown().await?;
@@ -365,14 +364,6 @@ impl Appliance {
         self.session
             .run(async move { work.await.map_err(|e| failed(operation, e)) })
             .await
-    }
-}
-
-impl Drop for Appliance {
-    fn drop(&mut self) {
-        if let Some(user) = self.user {
-            self.torrent.leave(user);
-        }
     }
 }
 
