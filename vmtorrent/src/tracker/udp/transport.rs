@@ -120,6 +120,7 @@ impl UdpTransport {
     async fn ask_for_ever(&self, key: (String, u16), question: Question) -> Result<Answer> {
         let link = self.state.lock().links.remove(&key);
         let link = link.filter(|l| l.connection.is_fresh(self.now()));
+        let kept = link.is_some();
         let (socket, connection) = match link {
             Some(link) => (link.socket, Some(link.connection)),
             None => (self.open(&key).await?, None),
@@ -165,8 +166,8 @@ impl UdpTransport {
             return Err(Error::new(ErrorKind::Network, text));
         }
         let mut state = self.state.lock();
-        // This address answers: it goes first the next time.
-        if let Some(turn) = state.turns.get_mut(&key) {
+        // This address answers: it goes first the next time. A kept link took no turn.
+        if !kept && let Some(turn) = state.turns.get_mut(&key) {
             *turn = turn.wrapping_sub(1);
         }
         if let Some(connection) = exchange.connection()

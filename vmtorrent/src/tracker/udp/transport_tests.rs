@@ -104,6 +104,9 @@ async fn an_announce_gives_peers_and_the_next_one_needs_no_new_connection() {
         let answer = transport.announce(&url, request(), LONG).await.unwrap();
         assert_eq!(answer.peers, [peer()]);
         assert_eq!(answer.interval, Duration::from_secs(120));
+        // Should the link be lost, the address that answers is the first one to be tried.
+        let turns: Vec<usize> = transport.state.lock().turns.values().copied().collect();
+        assert_eq!(turns, [0]);
     }
     assert_eq!(asked.recv().await, Some(ServerRequest::Connect));
     for _ in 0..2 {
