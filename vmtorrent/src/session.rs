@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
 use url::Url;
 
-use self::listener::{accept, listen};
+use self::listener::{Listener, listen};
 use self::magnet::Magnets;
 use crate::appliance::Appliance;
 use crate::clock::SystemClock;
@@ -68,8 +68,9 @@ pub(crate) struct Shared {
     places: Arc<Places>,
     disk: Option<Arc<DiskBudget>>,
     torrents: Mutex<HashMap<InfoHash, Weak<Torrent>>>,
-    /// Held while a torrent is opened, so that two launches of one image share it.
-    opening: tokio::sync::Mutex<()>,
+    /// Held while an image's torrent is opened or ended; each image for itself.
+    opening: Mutex<HashMap<InfoHash, Weak<tokio::sync::Mutex<()>>>>,
+    listener: Mutex<Option<Listener>>,
     own_tracker: Mutex<Option<(Url, TrackerServerHandle)>>,
     /// Images whose description is being fetched, or was: see [`magnet`].
     magnets: Mutex<Magnets>,
@@ -147,7 +148,8 @@ impl Session {
             places: Places::new(options.max_connections),
             disk: options.max_disk.map(DiskBudget::new).map(Arc::new),
             torrents: Mutex::new(HashMap::new()),
-            opening: tokio::sync::Mutex::new(()),
+            opening: Mutex::default(),
+            listener: Mutex::default(),
             own_tracker: Mutex::new(None),
             magnets: Mutex::default(),
             metrics_server: Mutex::new(None),
@@ -159,7 +161,8 @@ impl Session {
             options,
         });
         tracing::info!(listen = %address, cache = %shared.cache.display(), "a session has started");
-        handle.spawn(accept(listener, Arc::downgrade(&shared)));
+        let listener = Listener::start(&handle, listener, Arc::downgrade(&shared));
+        *shared.listener.lock() = Some(listener);
         Ok(Self { shared })
     }
 
@@ -223,14 +226,18 @@ impl Session {
             .await
     }
 
-    /// Ends what is left of the session's torrents in an orderly way. Appliances and seeds should be
-    /// shut down before.
+    /// Ends what is left of the session's torrents in an orderly way, and frees its port. Appliances and seeds
+    /// should be shut down before.
     ///
     /// # Errors
     /// None today; the result leaves room for a report.
     pub async fn shutdown(self) -> Result<()> {
         let shared = self.shared.clone();
         self.run(async move {
+            let listener = shared.listener.lock().take();
+            if let Some(listener) = listener {
+                listener.stop().await;
+            }
             let torrents: Vec<_> = shared
                 .torrents
                 .lock()

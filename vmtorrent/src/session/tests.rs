@@ -70,3 +70,70 @@ async fn a_machine_that_is_being_launched_keeps_the_swarm_when_the_last_other_on
     host.shutdown().await.unwrap();
     origin.shutdown().await.unwrap();
 }
+
+/// A stranger that connected, was accepted, and says nothing.
+async fn silent_stranger(session: &Session) -> TcpStream {
+    let address = session.listen_address();
+    let silent = TcpStream::connect(address).await.unwrap();
+    // Connections are accepted in their order, and nonsense is answered with the end of the connection.
+    let mut other = TcpStream::connect(address).await.unwrap();
+    other.write_all(&[b'x'; 68]).await.unwrap();
+    assert!(ends(&mut other).await);
+    silent
+}
+
+/// Whether the other side ends the connection soon.
+async fn ends(stream: &mut TcpStream) -> bool {
+    let mut byte = [0];
+    match tokio::time::timeout(SOON, stream.read(&mut byte)).await {
+        Ok(Ok(0) | Err(_)) => true,
+        Ok(Ok(_)) | Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn after_a_shutdown_the_port_is_free_and_nobody_is_at_the_door() {
+    let scratch = tempfile::tempdir().unwrap();
+    let session = session(scratch.path()).await;
+    let mut stranger = silent_stranger(&session).await;
+    let address = session.listen_address();
+    // Somebody else holds on to the session.
+    let kept = session.clone();
+    session.shutdown().await.unwrap();
+    assert!(ends(&mut stranger).await);
+    std::net::TcpListener::bind(address).unwrap();
+    drop(kept);
+}
+
+#[tokio::test]
+async fn a_silent_stranger_does_not_keep_a_session_alive() {
+    let scratch = tempfile::tempdir().unwrap();
+    let session = session(scratch.path()).await;
+    let mut stranger = silent_stranger(&session).await;
+    let shared = Arc::downgrade(&session.shared);
+    drop(session);
+    assert!(ends(&mut stranger).await);
+    assert!(shared.upgrade().is_none());
+}
+
+#[tokio::test]
+async fn an_image_does_not_wait_for_the_end_of_another() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (one, two) = (
+        published(&scratch.path().join("one.img"), 1),
+        published(&scratch.path().join("two.img"), 2),
+    );
+    let session = session(&scratch.path().join("cache")).await;
+    // As `release` does while it says good-bye.
+    let _ending = session.shared.opening(one.info_hash()).await;
+    let seeding = session.seed(two.clone(), scratch.path());
+    let seed = tokio::time::timeout(SOON, seeding).await.unwrap().unwrap();
+    let again = session.shared.opening(one.info_hash());
+    let waits = tokio::time::timeout(Duration::from_millis(20), again).await;
+    assert!(waits.is_err(), "two may open one image at once");
+    seed.shutdown().await.unwrap();
+    // What nobody holds is forgotten at the next occasion.
+    let _third = session.shared.opening(InfoHash([3; 20])).await;
+    assert_eq!(session.shared.opening.lock().len(), 2);
+    session.shutdown().await.unwrap();
+}

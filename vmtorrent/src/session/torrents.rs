@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use url::Url;
 
 use super::{Member, Shared, on_this_host};
@@ -71,7 +72,7 @@ impl Shared {
         image: Arc<Image>,
         fill: Fill,
     ) -> Result<Member> {
-        let _guard = self.opening.lock().await;
+        let _guard = self.opening(image.info_hash()).await;
         if let Some(torrent) = self.torrent(image.info_hash()) {
             return Ok(Member::join(self, torrent, fill));
         }
@@ -103,7 +104,7 @@ impl Shared {
     }
 
     pub(super) async fn seed(self: Arc<Self>, image: Image, data: PathBuf) -> Result<Seed> {
-        let _guard = self.opening.lock().await;
+        let _guard = self.opening(image.info_hash()).await;
         if self.torrent(image.info_hash()).is_some() {
             let text = format!(
                 "{} is launched or seeded by this session already",
@@ -117,6 +118,24 @@ impl Shared {
         let own = self.own_tracker.lock().as_ref().map(|(url, _)| url.clone());
         let torrent = self.start_torrent(Arc::new(pristine), None, false, own);
         Ok(Seed::new(Member::join(&self, torrent, Fill::None)))
+    }
+
+    /// Waits for the right to open or end this image's torrent. Other images do not wait for it: an end takes as long
+    /// as trackers and disks let it.
+    pub(super) async fn opening(&self, info_hash: InfoHash) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut opening = self.opening.lock();
+            opening.retain(|_, lock| lock.strong_count() > 0);
+            match opening.get(&info_hash).and_then(Weak::upgrade) {
+                Some(lock) => lock,
+                None => {
+                    let lock = Arc::default();
+                    opening.insert(info_hash, Arc::downgrade(&lock));
+                    lock
+                }
+            }
+        };
+        lock.lock_owned().await
     }
 
     /// The images that are launched or seeded now.
@@ -187,11 +206,11 @@ impl Shared {
     pub(super) async fn release(self: &Arc<Self>, member: Member) -> Result<()> {
         let shared = self.clone();
         self.run(async move {
-            let _guard = shared.opening.lock().await;
+            let info_hash = member.torrent().image().info_hash();
+            let _guard = shared.opening(info_hash).await;
             // In here, so that the store is closed before somebody else may open it.
             let torrent = member.torrent().clone();
             if member.give_up() {
-                let info_hash = torrent.image().info_hash();
                 shared.torrents.lock().remove(&info_hash);
                 torrent.end().await;
                 let store = Arc::downgrade(torrent.pristine());

@@ -26,7 +26,7 @@ mod wire;
 
 pub(crate) use connection::{answer, greet};
 pub(crate) use counters::{PeerCounts, SwarmCounters};
-pub(crate) use door::{ACCEPT_PAUSE, Door};
+pub(crate) use door::{ACCEPT_PAUSE, Admission, Door};
 pub(crate) use engine::Traffic;
 pub(crate) use limiter::Limiter;
 pub(crate) use metadata::{MetadataJob, fetch_metadata};
