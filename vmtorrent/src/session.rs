@@ -215,8 +215,8 @@ impl Session {
             .await
     }
 
-    /// Runs a small HTTP tracker, and announces this session's seeds to it. Gives the address with the
-    /// port that was taken.
+    /// Runs a small tracker for what this session seeds and launches, then and later, and announces its seeds to it.
+    /// Gives the address with the port that was taken.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] when the port is taken, or when this session runs a tracker already.
@@ -300,6 +300,8 @@ impl Shared {
             return Err(Error::new(ErrorKind::InUse, text));
         }
         let options = TrackerServerOptions {
+            // This session's: an open tracker could be filled up by a stranger.
+            images: Some(Vec::new()),
             seed: rand::random(),
             ..Default::default()
         };
@@ -311,6 +313,9 @@ impl Shared {
             .map_err(|e| Error::with_source(ErrorKind::InvalidInput, "the tracker's address", e))?;
         let running = server.spawn(self.handle())?;
         *self.own_tracker.lock() = Some((url, running));
+        for torrent in self.torrents() {
+            self.track(torrent.image().info_hash());
+        }
         Ok(bound)
     }
 

@@ -199,7 +199,18 @@ impl Shared {
         let mut torrents = self.torrents.lock();
         torrents.retain(|_, t| t.strong_count() > 0);
         torrents.insert(image.info_hash(), Arc::downgrade(&torrent));
+        drop(torrents);
+        // Behind the insertion: a tracker that starts meanwhile asks for what is there.
+        self.track(image.info_hash());
         torrent
+    }
+
+    /// Our own tracker, if there is one, tracks this image from now on: peers may need each other even when it is
+    /// no longer served here.
+    pub(super) fn track(&self, image: InfoHash) {
+        if let Some((_, tracker)) = &*self.own_tracker.lock() {
+            tracker.track(image);
+        }
     }
 
     /// A user of a torrent goes; with the last one the torrent ends.

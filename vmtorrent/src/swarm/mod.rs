@@ -30,6 +30,7 @@ pub(crate) use door::{ACCEPT_PAUSE, Admission, Door};
 pub(crate) use engine::Traffic;
 pub(crate) use limiter::Limiter;
 pub(crate) use metadata::{MetadataJob, fetch_metadata};
+pub(crate) use origin::Origin;
 pub(crate) use peers_file::{MAX_PEERS as MAX_REMEMBERED, PeersFile};
 pub(crate) use places::Places;
 pub(crate) use wire::PeerHandshake;

@@ -8,7 +8,7 @@ const IMAGE: InfoHash = InfoHash([1; 20]);
 
 fn server() -> TrackerServerHandle {
     let options = TrackerServerOptions {
-        images: vec![IMAGE],
+        images: Some(vec![IMAGE]),
         min_interval: Duration::from_secs(1),
         ..Default::default()
     };
