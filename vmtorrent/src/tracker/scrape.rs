@@ -48,7 +48,7 @@ pub async fn scrape(
         }
         "http" | "https" => {
             let url = scrape_url(tracker, image)?;
-            let answer = http.get(url, MAX_ANSWER_BYTES, timeout).await?;
+            let answer = http.get_directly(url, MAX_ANSWER_BYTES, timeout).await?;
             parse(&answer.body, image)
         }
         other => Err(Error::new(

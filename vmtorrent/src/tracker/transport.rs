@@ -48,7 +48,10 @@ impl Transports {
         timeout: Duration,
     ) -> Result<AnnounceAnswer> {
         let url = announce.url(tracker);
-        let answer = self.http.get(url, MAX_ANSWER_BYTES, timeout).await?;
+        let answer = self
+            .http
+            .get_directly(url, MAX_ANSWER_BYTES, timeout)
+            .await?;
         let parsed = AnnounceAnswer::parse(&answer.body);
         if answer.status.is_success() {
             return parsed;
