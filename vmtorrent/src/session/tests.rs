@@ -137,3 +137,61 @@ async fn an_image_does_not_wait_for_the_end_of_another() {
     assert_eq!(session.shared.opening.lock().len(), 2);
     session.shutdown().await.unwrap();
 }
+
+/// The handshake of a peer with that id that knows extensions (BEP 3, 10).
+fn handshake(image: &Image, peer_id: [u8; 20]) -> Vec<u8> {
+    let mut bytes = b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\0".to_vec();
+    bytes.extend(image.info_hash().0);
+    bytes.extend(peer_id);
+    bytes
+}
+
+#[tokio::test]
+async fn a_peer_that_comes_over_both_families_is_connected_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let image = published(&scratch.path().join("disk.img"), 7);
+    let both_families = SessionOptions {
+        listen: (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+        cache: Some(scratch.path().join("cache")),
+        local_discovery: false,
+        ..SessionOptions::default()
+    };
+    let session = match Session::start(both_families).await {
+        Ok(session) => session,
+        Err(error) => {
+            eprintln!("skipped: this machine has no IPv6: {error}");
+            return;
+        }
+    };
+    let theirs = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let state = ApplianceOptions {
+        state: State::Ephemeral,
+        peers: vec![theirs.local_addr().unwrap()],
+        fill: Fill::None,
+        ..ApplianceOptions::default()
+    };
+    let appliance = session.launch(image.clone(), state).await.unwrap();
+    let (mut dialled, _) = theirs.accept().await.unwrap();
+    // The greater id decides: the connection that its owner opened stays.
+    dialled
+        .write_all(&handshake(&image, [0xff; 20]))
+        .await
+        .unwrap();
+    // Behind the handshake comes what is said to a peer that is in.
+    let mut bytes = [0; 69];
+    dialled.read_exact(&mut bytes).await.unwrap();
+
+    let port = session.listen_address().port();
+    let mut opened = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    opened
+        .write_all(&handshake(&image, [0xff; 20]))
+        .await
+        .unwrap();
+    opened.read_exact(&mut bytes).await.unwrap();
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(SOON, dialled.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "both connections stay");
+    assert_eq!(appliance.stats().peers, 1);
+    appliance.shutdown().await.unwrap();
+    session.shutdown().await.unwrap();
+}

@@ -182,6 +182,7 @@ impl Shared {
                 download: self.download.clone(),
                 upload: self.upload.clone(),
                 places: self.places.clone(),
+                discovery: self.options.discovery,
                 seed: rand::random(),
                 // Of the highest level, so that every line that is logged at all bears the name.
                 span: tracing::error_span!("swarm", image = image.name()),

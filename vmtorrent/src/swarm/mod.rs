@@ -75,6 +75,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) upload: Arc<Mutex<Limiter>>,
     /// The session's connections.
     pub(crate) places: Arc<Places>,
+    /// Whether anybody is dialled but whom the user named.
+    pub(crate) discovery: bool,
     /// Decides ties.
     pub(crate) seed: u64,
     /// Names the image in the log.
@@ -175,7 +177,7 @@ impl Swarm {
         let inner = Inner {
             engine,
             links: HashMap::new(),
-            book: AddressBook::new(config.seed.wrapping_add(1)),
+            book: AddressBook::new(config.seed.wrapping_add(1), !config.discovery),
             bans: Bans::default(),
             waits: HashMap::new(),
             stalled: Vec::new(),
