@@ -1,5 +1,6 @@
 #![doc = include_str!("../../README.md")]
 
+mod abort_on_drop;
 mod announcer;
 mod appliance;
 mod bencode;

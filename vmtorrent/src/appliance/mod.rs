@@ -19,6 +19,7 @@ use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
 
 pub(crate) use self::counters::{Counters, GuestFigures, OPERATIONS, WaitFigures};
 use self::disk::{Disk, DiskShared};
+use crate::abort_on_drop::AbortOnDrop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::Image;
@@ -50,6 +51,7 @@ pub struct Appliance {
     disks: Vec<Arc<Disk>>,
     counters: Arc<Counters>,
     events: broadcast::Sender<Event>,
+    _forwarding: AbortOnDrop,
     torrent: Arc<Torrent>,
     state: Arc<StateDirectory>,
     /// Our place among the torrent's users, until it is given up; behind all that uses the torrent.
@@ -75,17 +77,21 @@ impl Appliance {
         let state = Arc::new(state);
         let name = name_of(state.path());
         let span = tracing::error_span!(parent: torrent.span(), "machine", appliance = name);
-        session.appliances.lock().push(ApplianceEntry {
+        let entry = ApplianceEntry {
             labels: torrent
                 .labels()
                 .with("appliance", &name)
                 .with("state", &state.path().to_string_lossy()),
             counters: Arc::downgrade(&counters),
-        });
+        };
+        {
+            let mut appliances = session.appliances.lock();
+            appliances.retain(|a| a.counters.strong_count() > 0);
+            appliances.push(entry);
+        }
         let (events, _) = broadcast::channel(256);
-        session
-            .handle()
-            .spawn(forward(torrent.events().subscribe(), events.downgrade()));
+        let forward = forward(torrent.events().subscribe(), events.clone());
+        let forwarding = AbortOnDrop(session.handle().spawn(forward).abort_handle());
         let config = DiskShared {
             state: state.clone(),
             pristine: torrent.pristine().clone(),
@@ -111,6 +117,7 @@ impl Appliance {
             disks,
             counters,
             events,
+            _forwarding: forwarding,
             torrent,
             state,
             member: Some(member),
@@ -368,11 +375,10 @@ impl Appliance {
 }
 
 /// Hands an image's events to one of its appliances.
-async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::WeakSender<Event>) {
+async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::Sender<Event>) {
     loop {
         match from.recv().await {
             Ok(event) => {
-                let Some(to) = to.upgrade() else { return };
                 // Nobody may be listening.
                 let _ = to.send(event);
             }
