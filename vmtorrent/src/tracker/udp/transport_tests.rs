@@ -3,6 +3,7 @@
 
 use tokio::sync::mpsc;
 
+use super::super::exchange::FIRST_PATIENCE;
 use super::super::packet::{ServerReply, ServerRequest, read_request, write_reply};
 use super::*;
 
@@ -90,6 +91,17 @@ fn announced() -> ServerReply {
 }
 
 const LONG: Duration = Duration::from_secs(200);
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_lost_only_if_the_question_was_sent() {
+    let (url, _asked) = tracker(vec![Act::Lose]).await;
+    let transport = UdpTransport::new(1);
+    let error = transport.announce(&url, request(), FIRST_PATIENCE).await;
+    assert!(!AnswerLost::is_why(&error.unwrap_err()));
+    let (url, _asked) = tracker(vec![Act::Reply(connected()), Act::Lose]).await;
+    let error = transport.announce(&url, request(), FIRST_PATIENCE).await;
+    assert!(AnswerLost::is_why(&error.unwrap_err()));
+}
 
 #[tokio::test(start_paused = true)]
 async fn an_announce_gives_peers_and_the_next_one_needs_no_new_connection() {
