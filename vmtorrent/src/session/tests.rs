@@ -195,3 +195,83 @@ async fn a_peer_that_comes_over_both_families_is_connected_once() {
     appliance.shutdown().await.unwrap();
     session.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn machines_that_have_ended_leave_nothing_behind_while_another_goes_on() {
+    let scratch = tempfile::tempdir().unwrap();
+    let image = published(&scratch.path().join("disk.img"), 7);
+    let session = session(&scratch.path().join("cache")).await;
+    let machine = || ApplianceOptions {
+        state: State::Ephemeral,
+        fill: Fill::None,
+        ..ApplianceOptions::default()
+    };
+    let lasting = session.launch(image.clone(), machine()).await.unwrap();
+    for _ in 0..5 {
+        let other = session.launch(image.clone(), machine()).await.unwrap();
+        other.shutdown().await.unwrap();
+    }
+    // The last one that ended is forgotten at the next launch, or when somebody looks.
+    assert!(session.shared.appliances.lock().len() <= 2);
+    let torrent = session.shared.torrent(image.info_hash()).unwrap();
+    let one_listens = async {
+        while torrent.events().receiver_count() > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(SOON, one_listens).await.unwrap();
+    drop(torrent);
+    lasting.shutdown().await.unwrap();
+    session.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_lost_all_others_asks_its_tracker_before_the_interval_is_over() {
+    let scratch = tempfile::tempdir().unwrap();
+    let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tracker = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let path = scratch.path().join("disk.img");
+    std::fs::write(&path, vec![7; 100_000]).unwrap();
+    let publishing = PublishOptions {
+        trackers: vec![format!("http://{}/announce", tracker.local_addr().unwrap())],
+        ..PublishOptions::default()
+    };
+    let image = publish(&path, &publishing).unwrap().image;
+    let port = other.local_addr().unwrap().port();
+    // Somebody is named, so that the peer is not lonely by the tracker's account.
+    let mut body = b"d8:intervali1800e12:min intervali1e5:peers6:\x7f\0\0\x01".to_vec();
+    body.extend(port.to_be_bytes());
+    body.push(b'e');
+    let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = tracker.accept().await.unwrap();
+            let mut request = vec![0; 4_096];
+            let _ = stream.read(&mut request).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            let answer = [head.as_bytes(), &body].concat();
+            let _ = stream.write_all(&answer).await;
+            let _ = told.send(());
+        }
+    });
+    let session = session(&scratch.path().join("cache")).await;
+    let options = ApplianceOptions {
+        state: State::Ephemeral,
+        fill: Fill::None,
+        ..ApplianceOptions::default()
+    };
+    let appliance = session.launch(image.clone(), options).await.unwrap();
+    asked.recv().await.unwrap();
+    let (mut stream, _) = other.accept().await.unwrap();
+    drop(other);
+    stream
+        .write_all(&handshake(&image, [0xff; 20]))
+        .await
+        .unwrap();
+    stream.read_exact(&mut [0; 69]).await.unwrap();
+    drop(stream);
+    let again = tokio::time::timeout(SOON, asked.recv()).await;
+    assert!(again.is_ok(), "it waits for the interval");
+    appliance.shutdown().await.unwrap();
+    session.shutdown().await.unwrap();
+}

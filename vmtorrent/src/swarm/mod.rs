@@ -125,6 +125,8 @@ struct Inner {
     storage_error: Option<String>,
     /// What is to be filled while the disk takes it.
     fill: Fill,
+    /// The last peer has gone since somebody asked.
+    left_alone: bool,
     /// The disk takes no more pieces: nothing is fetched in the background.
     short: bool,
 }
@@ -186,6 +188,7 @@ impl Swarm {
             closed: false,
             storage_error: None,
             fill,
+            left_alone: false,
             short: false,
         };
         let swarm = Arc::new_cyclic(|me| Self {
@@ -229,6 +232,12 @@ impl Swarm {
             incoming: (inner.links.len() - outgoing) as u64,
             outgoing: outgoing as u64,
         }
+    }
+
+    /// Whether the last peer has gone since this was asked before, and none has come back.
+    pub(crate) fn was_left_alone(&self) -> bool {
+        let mut inner = self.inner.lock();
+        std::mem::take(&mut inner.left_alone) && inner.links.is_empty()
     }
 
     pub(crate) fn counters(&self) -> &SwarmCounters {
@@ -488,6 +497,7 @@ impl Swarm {
                     if let Some(task) = &link.task {
                         task.abort();
                     }
+                    inner.left_alone = inner.links.is_empty();
                     if reason == DisconnectReason::BadData {
                         inner.bans.lied(now, link.remote.ip());
                     }
@@ -572,6 +582,7 @@ impl Inner {
         if let Some(task) = &link.task {
             task.abort();
         }
+        self.left_alone = self.links.is_empty();
         self.left(now, &link);
         self.engine.disconnected(now, key);
     }
