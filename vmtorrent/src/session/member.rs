@@ -38,9 +38,6 @@ impl Member {
     }
 
     /// Gives the place up; the last one to do so says good-bye to trackers and peers.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the session's threads have ended.
     pub(crate) async fn leave(self) -> Result<()> {
         let session = self.session.clone();
         session.release(self).await
