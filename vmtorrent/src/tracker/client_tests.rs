@@ -177,10 +177,9 @@ async fn both_transports_scrape_the_same_counts() {
         leechers: 1,
         ..Default::default()
     };
-    let http = HttpClient::new().unwrap();
     for tracker in [url(&server), udp_url(&server)] {
         let timeout = Duration::from_secs(20);
-        let counts = crate::tracker::scrape(&tracker, IMAGE, &http, 1, timeout).await;
+        let counts = crate::tracker::scrape(&tracker, IMAGE, 1, timeout).await;
         assert_eq!(counts.unwrap(), Some(expected), "{tracker}");
     }
     handle.stop().await;
