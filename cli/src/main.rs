@@ -8,6 +8,7 @@ mod failure;
 mod launch;
 mod log;
 mod mount_point;
+mod open_files;
 mod output;
 mod publish;
 mod seed;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let line = LiveLine::hidden();
     log::start(args.log.as_ref(), args.log_format, &line);
-    allow_many_files();
+    open_files::allow_many();
     let ended = run(args.command, line.clone());
     line.clear();
     ended.unwrap_or_else(|failure| {
@@ -49,18 +50,5 @@ fn run(command: Command, line: LiveLine) -> Result<ExitCode, Failure> {
         Command::Seed(args) => runtime.block_on(seed::run(args, line)),
         Command::Launch(args) => runtime.block_on(launch::run(args, line)),
         Command::Export(args) => runtime.block_on(export::run(args, line)),
-    }
-}
-
-/// An image of many files needs many descriptors: as many as the system grants without asking.
-fn allow_many_files() {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Resource, getrlimit, setrlimit};
-        let mut limit = getrlimit(Resource::Nofile);
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::debug!(%error, "the limit of open files stays as it is");
-        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 
 use crate::failure::Failure;
+use crate::open_files;
 use crate::signals::Signals;
 
 /// How long a VMM may take to end after SIGTERM.
@@ -39,7 +40,7 @@ impl Vmm {
         if stdout_to_stderr {
             process.stdout(Stdio::from(io::stderr()));
         }
-        let child = process.spawn().map_err(|e| {
+        let child = open_files::as_given(|| process.spawn()).map_err(|e| {
             Failure::new(match e.kind() {
                 io::ErrorKind::NotFound => format!(
                     "the VMM {name} was not found: install it, or check the name behind --"

@@ -39,8 +39,8 @@ fn beside_the_tests(name: &str) -> PathBuf {
     profile.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// The same command line, allowed to have so many files and sockets open at once.
-pub fn with_descriptors(command: &Command, limit: u32) -> Command {
+/// The same command line, allowed to have so many files and sockets open at once; as text, `SOFT:HARD`.
+pub fn with_descriptors(command: &Command, limit: impl std::fmt::Display) -> Command {
     let mut limited = Command::new("prlimit");
     limited
         .arg(format!("--nofile={limit}"))

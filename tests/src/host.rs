@@ -90,7 +90,7 @@ pub struct Launch {
     local_discovery: bool,
     vmm: Vec<String>,
     node: Option<Node>,
-    descriptors: Option<u32>,
+    descriptors: Option<String>,
 }
 
 impl Launch {
@@ -150,8 +150,8 @@ impl Launch {
 
     /// Lets it have no more files and sockets open at once.
     #[must_use]
-    pub fn descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
+    pub fn descriptors(mut self, limit: impl std::fmt::Display) -> Self {
+        self.descriptors = Some(limit.to_string());
         self
     }
 

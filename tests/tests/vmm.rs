@@ -80,6 +80,19 @@ fn the_vmm_gets_the_disk_and_its_status_becomes_ours() {
 }
 
 #[test]
+fn the_vmm_gets_the_limit_of_open_files_that_we_were_given() {
+    if !fuse() {
+        return;
+    }
+    let stage = Stage::new();
+    let tell = "echo \"soft $(ulimit -Sn), hard $(ulimit -Hn)\"";
+    let mut launch = stage.launch(tell).descriptors("900:4000").spawn();
+    assert_eq!(launch.wait_exit(PATIENCE).code(), Some(0));
+    let stderr = launch.stderr();
+    assert!(stderr.contains("soft 900, hard 4000"), "{stderr}");
+}
+
+#[test]
 fn a_signal_ends_the_vmm_first_and_its_last_writes_are_kept() {
     if !fuse() {
         return;

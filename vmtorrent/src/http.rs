@@ -16,6 +16,8 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     client: reqwest::Client,
+    /// Uses no proxy of the environment.
+    direct: reqwest::Client,
 }
 
 /// What a web server said.
@@ -56,44 +58,66 @@ impl HttpClient {
                     .with_no_client_auth()
             }
         };
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!("vmtorrent/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(10))
-            .redirect(reqwest::redirect::Policy::limited(5))
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build()
-            .map_err(|e| unavailable(e.into()))?;
-        Ok(Self { client })
+        let common = || {
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .user_agent(concat!("vmtorrent/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(Duration::from_secs(10))
+                .redirect(reqwest::redirect::Policy::limited(5))
+                .pool_idle_timeout(Duration::from_secs(30))
+        };
+        let client = common().build().map_err(|e| unavailable(e.into()))?;
+        let direct = common().no_proxy().build();
+        let direct = direct.map_err(|e| unavailable(e.into()))?;
+        Ok(Self { client, direct })
     }
 
     /// Gets a URL: the answer's body of at most `limit` bytes, within `timeout` in all.
     ///
     /// The errors tell the cause and the remedy but not the URL, which may hold a secret.
     pub(crate) async fn get(&self, url: Url, limit: usize, timeout: Duration) -> Result<Answer> {
-        let too_large = || {
-            Error::new(
-                ErrorKind::Network,
-                format!("the answer is larger than {limit} bytes; check the URL"),
-            )
-        };
-        let request = self.client.get(url).timeout(timeout);
-        let mut response = request.send().await.map_err(failure)?;
-        if response.content_length().is_some_and(|n| n > limit as u64) {
+        get(&self.client, url, limit, timeout).await
+    }
+
+    /// The same without the proxies of the environment: a tracker tells others the address that asks.
+    pub(crate) async fn get_directly(
+        &self,
+        url: Url,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<Answer> {
+        get(&self.direct, url, limit, timeout).await
+    }
+}
+
+async fn get(
+    client: &reqwest::Client,
+    url: Url,
+    limit: usize,
+    timeout: Duration,
+) -> Result<Answer> {
+    let too_large = || {
+        Error::new(
+            ErrorKind::Network,
+            format!("the answer is larger than {limit} bytes; check the URL"),
+        )
+    };
+    let request = client.get(url).timeout(timeout);
+    let mut response = request.send().await.map_err(failure)?;
+    if response.content_length().is_some_and(|n| n > limit as u64) {
+        return Err(too_large());
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(failure)? {
+        if body.len() + chunk.len() > limit {
             return Err(too_large());
         }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(failure)? {
-            if body.len() + chunk.len() > limit {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Answer {
-            status: response.status(),
-            body: body.freeze(),
-        })
+        body.extend_from_slice(&chunk);
     }
+    Ok(Answer {
+        status: response.status(),
+        body: body.freeze(),
+    })
 }
 
 fn failure(e: reqwest::Error) -> Error {
@@ -110,5 +134,55 @@ fn failure(e: reqwest::Error) -> Error {
             "the server could not be reached or broke off; check the URL and the network",
             e,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::process::Command;
+
+    use super::*;
+
+    const NAME: &str =
+        "http::tests::what_a_tracker_is_asked_does_not_go_through_a_proxy_of_the_environment";
+    const CHILD: &str = "VMTORRENT_TEST_BEHIND_A_PROXY";
+
+    #[test]
+    fn what_a_tracker_is_asked_does_not_go_through_a_proxy_of_the_environment() {
+        if std::env::var_os(CHILD).is_none() {
+            // A process may not change its own environment while others read it.
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", NAME])
+                .envs([(CHILD, "1"), ("http_proxy", "http://127.0.0.1:9")])
+                .env_remove("no_proxy")
+                .env_remove("NO_PROXY")
+                .output()
+                .unwrap();
+            assert!(child.status.success(), "{child:?}");
+            return;
+        }
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nde";
+            stream.write_all(answer).unwrap();
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let client = HttpClient::new().unwrap();
+            let patience = Duration::from_secs(10);
+            let proxied = client.get(url.clone(), 100, patience).await;
+            assert_eq!(proxied.unwrap_err().kind(), ErrorKind::Network);
+            let answer = client.get_directly(url, 100, patience).await.unwrap();
+            assert_eq!(answer.body[..], *b"de");
+        });
+        answering.join().unwrap();
     }
 }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../../README.md")]
 
+mod abort_on_drop;
 mod announcer;
 mod appliance;
 mod bencode;
@@ -20,6 +21,8 @@ mod lsd;
 mod metrics;
 mod options;
 mod overlay;
+// For the benchmark alone, and no part of the API.
+#[doc(hidden)]
 pub mod picker;
 mod pristine;
 mod seed;
@@ -32,6 +35,7 @@ mod torrent;
 pub mod tracker;
 
 pub use appliance::Appliance;
+#[doc(hidden)]
 pub use bitfield::Bitfield;
 pub use error::{Error, ErrorKind, Result};
 pub use events::Event;

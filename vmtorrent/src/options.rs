@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What is fetched that no read asked for.
+/// What is fetched in the background, beside what reads ask for and what is fetched around and behind them: the rest of
+/// the 64 KiB (or of the piece) that a read touches, up to two more of these behind it while such guesses come true, and
+/// the windows of sequential reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fill {
-    /// Nothing.
+    /// Nothing in the background.
     None,
     /// What the line has left over: pauses while a read waits or was waiting a moment ago.
     #[default]

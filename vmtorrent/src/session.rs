@@ -1,36 +1,38 @@
 //! Invariant: a session owns one runtime, one listener, one cache and the limits; all that it started
 //! ends with it.
 
+mod listener;
 mod magnet;
+mod member;
+mod torrents;
+
+pub(crate) use self::member::Member;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Handle, Runtime};
 use url::Url;
 
+use self::listener::{Listener, listen};
 use self::magnet::Magnets;
-use crate::appliance::{Appliance, ApplianceParts};
+use crate::appliance::Appliance;
 use crate::clock::SystemClock;
 use crate::directories;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpClient;
 use crate::image::{Image, InfoHash, Source};
-use crate::log_limit::LogLimit;
 use crate::lsd::LocalDiscovery;
 use crate::metrics::{ApplianceEntry, MetricsServer, SessionCounters};
-use crate::options::{ApplianceOptions, Fill, SessionOptions, State};
-use crate::overlay::StateDirectory;
-use crate::pristine::{DiskBudget, Pristine};
+use crate::options::{ApplianceOptions, SessionOptions};
+use crate::pristine::DiskBudget;
 use crate::seed::Seed;
-use crate::swarm::{ACCEPT_PAUSE, Door, Limiter, PeersFile, Places, SwarmConfig, answer, greet};
-use crate::torrent::{Torrent, TorrentConfig};
-use crate::tracker::{TrackerConfig, TrackerServer, TrackerServerHandle, TrackerServerOptions};
+use crate::swarm::{Limiter, Places};
+use crate::torrent::Torrent;
+use crate::tracker::{TrackerServer, TrackerServerHandle, TrackerServerOptions};
 
 /// Carries any number of appliances and seeds: one runtime, one listener, one cache, shared limits.
 ///
@@ -66,8 +68,9 @@ pub(crate) struct Shared {
     places: Arc<Places>,
     disk: Option<Arc<DiskBudget>>,
     torrents: Mutex<HashMap<InfoHash, Weak<Torrent>>>,
-    /// Held while a torrent is opened, so that two launches of one image share it.
-    opening: tokio::sync::Mutex<()>,
+    /// Held while an image's torrent is opened or ended; each image for itself.
+    opening: Mutex<HashMap<InfoHash, Weak<tokio::sync::Mutex<()>>>>,
+    listener: Mutex<Option<Listener>>,
     own_tracker: Mutex<Option<(Url, TrackerServerHandle)>>,
     /// Images whose description is being fetched, or was: see [`magnet`].
     magnets: Mutex<Magnets>,
@@ -145,7 +148,8 @@ impl Session {
             places: Places::new(options.max_connections),
             disk: options.max_disk.map(DiskBudget::new).map(Arc::new),
             torrents: Mutex::new(HashMap::new()),
-            opening: tokio::sync::Mutex::new(()),
+            opening: Mutex::default(),
+            listener: Mutex::default(),
             own_tracker: Mutex::new(None),
             magnets: Mutex::default(),
             metrics_server: Mutex::new(None),
@@ -157,7 +161,8 @@ impl Session {
             options,
         });
         tracing::info!(listen = %address, cache = %shared.cache.display(), "a session has started");
-        handle.spawn(accept(listener, Arc::downgrade(&shared)));
+        let listener = Listener::start(&handle, listener, Arc::downgrade(&shared));
+        *shared.listener.lock() = Some(listener);
         Ok(Self { shared })
     }
 
@@ -210,8 +215,8 @@ impl Session {
             .await
     }
 
-    /// Runs a small HTTP tracker, and announces this session's seeds to it. Gives the address with the
-    /// port that was taken.
+    /// Runs a small tracker for what this session seeds and launches, then and later, and announces its seeds to it.
+    /// Gives the address with the port that was taken.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] when the port is taken, or when this session runs a tracker already.
@@ -221,14 +226,18 @@ impl Session {
             .await
     }
 
-    /// Ends what is left of the session's torrents in an orderly way. Appliances and seeds should be
-    /// shut down before.
+    /// Ends what is left of the session's torrents in an orderly way, and frees its port. Appliances and seeds
+    /// should be shut down before.
     ///
     /// # Errors
     /// None today; the result leaves room for a report.
     pub async fn shutdown(self) -> Result<()> {
         let shared = self.shared.clone();
         self.run(async move {
+            let listener = shared.listener.lock().take();
+            if let Some(listener) = listener {
+                listener.stop().await;
+            }
             let torrents: Vec<_> = shared
                 .torrents
                 .lock()
@@ -285,163 +294,14 @@ impl Shared {
         }
     }
 
-    async fn launch(self: Arc<Self>, image: Image, options: ApplianceOptions) -> Result<Appliance> {
-        let image = Arc::new(image);
-        let state = self.open_state(&image, &options).await?;
-        let torrent = self.open_cached(image.clone()).await?;
-        for peer in options.peers.iter().chain(image.peers()) {
-            torrent.swarm().add_address(*peer, true);
-        }
-        let parts = ApplianceParts {
-            session: self,
-            torrent,
-            state,
-            options,
-        };
-        Appliance::start(parts).await
-    }
-
-    async fn open_state(
-        self: &Arc<Self>,
-        image: &Arc<Image>,
-        options: &ApplianceOptions,
-    ) -> Result<StateDirectory> {
-        let state = options.state.clone();
-        let image = image.clone();
-        let cache = self.cache.clone();
-        let named = options.peers.iter().chain(image.peers());
-        let peers: Vec<String> = named.map(ToString::to_string).collect();
-        self.blocking(move || {
-            let state = match state {
-                State::Ephemeral => StateDirectory::ephemeral(None, &image)?,
-                State::Directory(path) => StateDirectory::open(&path, &image)?,
-                State::Default => StateDirectory::open(&directories::state(image.name())?, &image)?,
-            };
-            state.note(Some(&cache), peers.into())?;
-            Ok(state)
-        })
-        .await
-    }
-
-    async fn open_cached(self: &Arc<Self>, image: Arc<Image>) -> Result<Arc<Torrent>> {
-        let _guard = self.opening.lock().await;
-        if let Some(torrent) = self.torrent(image.info_hash()) {
-            return Ok(torrent);
-        }
-        let (cache, address) = (self.cache.clone(), on_this_host(self.listen));
-        let (for_store, disk) = (image.clone(), self.disk.clone());
-        let opened = self
-            .blocking(move || Pristine::open_cache(for_store, &cache, Some(address), disk))
-            .await?;
-        let pristine = opened.pristine;
-        if pristine.is_follower() {
-            tracing::info!(image = pristine.image().name(), leader = ?opened.leader, "another process holds the cache entry: its pieces come over loopback");
-        }
-        // A private image's peers come from its trackers only (BEP 27).
-        let remembers = self.options.discovery && !pristine.image().is_private();
-        let peers = if remembers {
-            let name = pristine.image().info_hash().to_string();
-            let file = PeersFile::new(&self.cache.join(name));
-            let read = self.blocking(move || Ok((file.read(), file))).await?;
-            Some(read)
-        } else {
-            None
-        };
-        let leads = !pristine.is_follower();
-        let torrent = self.start_torrent(Arc::new(pristine), opened.leader, true, None);
-        if let Some((known, file)) = peers {
-            torrent.remember_peers(&known, leads.then_some(file));
-        }
-        Ok(torrent)
-    }
-
-    async fn seed(self: Arc<Self>, image: Image, data: PathBuf) -> Result<Seed> {
-        let _guard = self.opening.lock().await;
-        if self.torrent(image.info_hash()).is_some() {
-            let text = format!(
-                "{} is launched or seeded by this session already",
-                image.name()
-            );
-            return Err(Error::new(ErrorKind::InUse, text));
-        }
-        let pristine = self
-            .blocking(move || Pristine::open_published(Arc::new(image), &data))
-            .await?;
-        let own = self.own_tracker.lock().as_ref().map(|(url, _)| url.clone());
-        let torrent = self.start_torrent(Arc::new(pristine), None, false, own);
-        Ok(Seed::new(self.clone(), torrent))
-    }
-
-    /// The images that are launched or seeded now.
-    pub(crate) fn torrents(&self) -> Vec<Arc<Torrent>> {
-        let torrents = self.torrents.lock();
-        torrents.values().filter_map(Weak::upgrade).collect()
-    }
-
-    fn torrent(&self, info_hash: InfoHash) -> Option<Arc<Torrent>> {
-        self.torrents.lock().get(&info_hash).and_then(Weak::upgrade)
-    }
-
-    fn start_torrent(
-        self: &Arc<Self>,
-        pristine: Arc<Pristine>,
-        leader: Option<SocketAddr>,
-        writable: bool,
-        own_tracker: Option<Url>,
-    ) -> Arc<Torrent> {
-        let image = pristine.image().clone();
-        let mut tiers = image.trackers().to_vec();
-        if let Some(own) = own_tracker
-            && !tiers.iter().flatten().any(|t| *t == own)
-        {
-            tiers.push(vec![own]);
-        }
-        let tracker = (self.options.discovery && !tiers.is_empty()).then(|| TrackerConfig {
-            info_hash: image.info_hash(),
-            peer_id: self.peer_id,
-            port: self.listen.port(),
-            tiers,
-            http: self.http.clone(),
-            seed: rand::random(),
-        });
-        let known = self.take_known(image.info_hash());
-        let torrent = Torrent::start(TorrentConfig {
-            swarm: SwarmConfig {
-                pristine,
-                runtime: self.handle().clone(),
-                clock: self.clock,
-                peer_id: self.peer_id,
-                listen_port: self.listen.port(),
-                fill: Fill::None,
-                download: self.download.clone(),
-                upload: self.upload.clone(),
-                places: self.places.clone(),
-                seed: rand::random(),
-                // Of the highest level, so that every line that is logged at all bears the name.
-                span: tracing::error_span!("swarm", image = image.name()),
-            },
-            tracker,
-            // A private image's peers come from its trackers only (BEP 27).
-            local: self.local.clone().filter(|_| !image.is_private()),
-            announcer: known.announcer,
-            leader,
-            writable,
-        });
-        for peer in known.peers {
-            torrent.swarm().add_address(peer, false);
-        }
-        let mut torrents = self.torrents.lock();
-        torrents.retain(|_, t| t.strong_count() > 0);
-        torrents.insert(image.info_hash(), Arc::downgrade(&torrent));
-        torrent
-    }
-
     async fn serve_tracker(self: Arc<Self>, address: SocketAddr) -> Result<SocketAddr> {
         if self.own_tracker.lock().is_some() {
             let text = "this session runs a tracker already";
             return Err(Error::new(ErrorKind::InUse, text));
         }
         let options = TrackerServerOptions {
+            // This session's: an open tracker could be filled up by a stranger.
+            images: Some(Vec::new()),
             seed: rand::random(),
             ..Default::default()
         };
@@ -453,27 +313,10 @@ impl Shared {
             .map_err(|e| Error::with_source(ErrorKind::InvalidInput, "the tracker's address", e))?;
         let running = server.spawn(self.handle())?;
         *self.own_tracker.lock() = Some((url, running));
+        for torrent in self.torrents() {
+            self.track(torrent.image().info_hash());
+        }
         Ok(bound)
-    }
-
-    /// A user of a torrent goes; with the last one the torrent ends.
-    pub(crate) async fn release(self: &Arc<Self>, torrent: Arc<Torrent>, user: u64) -> Result<()> {
-        let shared = self.clone();
-        self.run(async move {
-            let _guard = shared.opening.lock().await;
-            // In here, so that the store is closed before somebody else may open it.
-            let torrent = torrent;
-            if torrent.leave(user) {
-                let info_hash = torrent.image().info_hash();
-                shared.torrents.lock().remove(&info_hash);
-                torrent.end().await;
-                let store = Arc::downgrade(torrent.pristine());
-                drop(torrent);
-                closed(store).await;
-            }
-            Ok(())
-        })
-        .await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -485,42 +328,6 @@ impl Shared {
             Err(error) => Err(ended(error)),
         }
     }
-
-    /// Answers a peer that connected: whichever of our torrents it names.
-    async fn welcome(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        let failed = |_: &std::io::Error| self.counters.refused_handshake.increment();
-        let handshake = greet(&mut stream).await.inspect_err(failed)?;
-        let Some(torrent) = self.torrent(handshake.info_hash) else {
-            if self.awaits(handshake.info_hash) {
-                answer(&mut stream, handshake.info_hash, self.peer_id).await?;
-                self.arrived(stream, handshake);
-                return Ok(());
-            }
-            self.counters.refused_unknown.increment();
-            return Err(std::io::Error::other(
-                "it asks for an image that is not here",
-            ));
-        };
-        answer(&mut stream, handshake.info_hash, self.peer_id)
-            .await
-            .inspect_err(failed)?;
-        torrent.swarm().accept(stream, handshake);
-        Ok(())
-    }
-}
-
-/// Waits until a store is closed, so that the next launch of the image finds its lock free: a piece that is
-/// just being stored, or a sync, may hold it for a moment. Not for ever: a mount that could only be detached may, too.
-async fn closed(store: Weak<Pristine>) {
-    const STEP: Duration = Duration::from_millis(2);
-    const STEPS: u32 = 500;
-    for _ in 0..STEPS {
-        if store.strong_count() == 0 {
-            return;
-        }
-        tokio::time::sleep(STEP).await;
-    }
-    tracing::debug!("the store of an image that ended is still in use");
 }
 
 /// Why a task of the session gave no result.
@@ -543,25 +350,6 @@ fn on_this_host(mut listener: SocketAddr) -> SocketAddr {
     listener
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener> {
-    let context = || {
-        format!(
-            "listening for peers on {address}: choose another address or port with --listen, or port 0 for any"
-        )
-    };
-    let bind = || -> std::io::Result<TcpListener> {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-        #[cfg(unix)]
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(1024)?;
-        TcpListener::from_std(socket.into())
-    };
-    bind().map_err(|e| Error::io(context(), e))
-}
-
 /// The Azureus form: two letters, a version, then random bytes.
 fn new_peer_id() -> [u8; 20] {
     let mut id = *b"-VT0100-000000000000";
@@ -569,35 +357,5 @@ fn new_peer_id() -> [u8; 20] {
     id
 }
 
-async fn accept(listener: TcpListener, shared: Weak<Shared>) {
-    let door = Arc::new(Door::default());
-    let failures = LogLimit::default();
-    let clock = SystemClock::start();
-    loop {
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, most likely: give others time to close some.
-                if let Some(repeated) = failures.admit(clock.now()) {
-                    tracing::warn!(%error, repeated, "accepting a peer failed: raise the limit of open files, if that is the cause");
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Some(shared) = shared.upgrade() else {
-            return;
-        };
-        let (handle, now) = (shared.handle().clone(), shared.clock.now());
-        let host = shared.clone();
-        let greeting = async move {
-            if let Err(error) = host.welcome(stream).await {
-                tracing::debug!(%address, %error, "a peer was not let in");
-            }
-        };
-        if !door.greet(&handle, now, address.ip(), greeting) {
-            shared.counters.refused_busy.increment();
-            tracing::debug!(%address, "it connects too often");
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -309,12 +309,14 @@ fn transfer_stats(
     pristine: &Arc<Pristine>,
 ) -> impl Fn() -> TransferStats + Send + Sync + 'static {
     let (swarm, pristine) = (Arc::downgrade(swarm), pristine.clone());
+    // What turns out wrong is taken out of the figures; a tracker takes a total that falls for nonsense.
+    let told = HighWater::default();
     move || {
         let traffic = swarm.upgrade().map(|s| s.traffic()).unwrap_or_default();
         let total = pristine.image().geometry().total_length();
         TransferStats {
             uploaded: traffic.uploaded,
-            downloaded: traffic.fetched.iter().sum(),
+            downloaded: told.raise(traffic.fetched).iter().sum(),
             left: Some(total.saturating_sub(pristine.present_bytes())),
             peers: swarm.upgrade().map_or(0, |s| s.peer_count() as u32),
         }
@@ -348,6 +350,12 @@ async fn watch(torrent: Weak<Torrent>, swarm: Arc<Swarm>) {
             }
             () = tokio::time::sleep(Duration::from_secs(1)) => {
                 let Some(torrent) = torrent.upgrade() else { return };
+                if swarm.was_left_alone()
+                    && !complete
+                    && let Some(tracker) = torrent.tracker.lock().as_ref()
+                {
+                    tracker.announce_now();
+                }
                 let reason = swarm.storage_error();
                 if let (false, Some(reason)) = (failing, &reason) {
                     let _ = torrent.events.send(Event::StorageFailed { reason: reason.clone() });

@@ -19,20 +19,21 @@ use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
 
 pub(crate) use self::counters::{Counters, GuestFigures, OPERATIONS, WaitFigures};
 use self::disk::{Disk, DiskShared};
+use crate::abort_on_drop::AbortOnDrop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::Image;
 use crate::metrics::ApplianceEntry;
 use crate::options::ApplianceOptions;
 use crate::overlay::StateDirectory;
-use crate::session::{Session, Shared, ended};
+use crate::session::{Member, Session, Shared, ended};
 use crate::stats::Stats;
 use crate::torrent::Torrent;
 
 /// What an appliance is made of.
 pub(crate) struct ApplianceParts {
     pub(crate) session: Arc<Shared>,
-    pub(crate) torrent: Arc<Torrent>,
+    pub(crate) member: Member,
     pub(crate) state: StateDirectory,
     pub(crate) options: ApplianceOptions,
 }
@@ -49,11 +50,12 @@ pub struct Appliance {
     directory: Option<PathBuf>,
     disks: Vec<Arc<Disk>>,
     counters: Arc<Counters>,
-    /// Our place among the torrent's users, until it is given up.
-    user: Option<u64>,
     events: broadcast::Sender<Event>,
+    _forwarding: AbortOnDrop,
     torrent: Arc<Torrent>,
     state: Arc<StateDirectory>,
+    /// Our place among the torrent's users, until it is given up; behind all that uses the torrent.
+    member: Option<Member>,
     session: Arc<Shared>,
     /// The session, if it exists for this appliance alone.
     own_session: Mutex<Option<Session>>,
@@ -65,26 +67,31 @@ impl Appliance {
     pub(crate) async fn start(parts: ApplianceParts) -> Result<Self> {
         let ApplianceParts {
             session,
-            torrent,
+            member,
             state,
             options,
         } = parts;
+        let torrent = member.torrent().clone();
         let image = torrent.image().clone();
         let counters = Arc::new(Counters::new(image.geometry().total_length()));
         let state = Arc::new(state);
         let name = name_of(state.path());
         let span = tracing::error_span!(parent: torrent.span(), "machine", appliance = name);
-        session.appliances.lock().push(ApplianceEntry {
+        let entry = ApplianceEntry {
             labels: torrent
                 .labels()
                 .with("appliance", &name)
                 .with("state", &state.path().to_string_lossy()),
             counters: Arc::downgrade(&counters),
-        });
+        };
+        {
+            let mut appliances = session.appliances.lock();
+            appliances.retain(|a| a.counters.strong_count() > 0);
+            appliances.push(entry);
+        }
         let (events, _) = broadcast::channel(256);
-        session
-            .handle()
-            .spawn(forward(torrent.events().subscribe(), events.downgrade()));
+        let forward = forward(torrent.events().subscribe(), events.clone());
+        let forwarding = AbortOnDrop(session.handle().spawn(forward).abort_handle());
         let config = DiskShared {
             state: state.clone(),
             pristine: torrent.pristine().clone(),
@@ -104,16 +111,16 @@ impl Appliance {
         };
         let opened = session.handle().spawn_blocking(open).await;
         let disks = opened.map_err(ended)??;
-        let user = torrent.join(options.fill);
         let mut appliance = Self {
             mount: Mutex::new(None),
             directory: None,
             disks,
             counters,
-            user: Some(user),
             events,
+            _forwarding: forwarding,
             torrent,
             state,
+            member: Some(member),
             session,
             own_session: Mutex::new(None),
             span,
@@ -333,12 +340,11 @@ impl Appliance {
             ),
             Err(error) => tracing::error!(%error, "has not ended in order"),
         });
-        let session = self.session.clone();
         let own_session = self.own_session.lock().take();
-        let (torrent, user) = (self.torrent.clone(), self.user.take());
+        let member = self.member.take();
         drop(self);
-        if let Some(user) = user {
-            session.release(torrent, user).await?;
+        if let Some(member) = member {
+            member.leave().await?;
         }
         if let Some(own) = own_session {
             own.shutdown().await?;
@@ -368,20 +374,11 @@ impl Appliance {
     }
 }
 
-impl Drop for Appliance {
-    fn drop(&mut self) {
-        if let Some(user) = self.user {
-            self.torrent.leave(user);
-        }
-    }
-}
-
 /// Hands an image's events to one of its appliances.
-async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::WeakSender<Event>) {
+async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::Sender<Event>) {
     loop {
         match from.recv().await {
             Ok(event) => {
-                let Some(to) = to.upgrade() else { return };
                 // Nobody may be listening.
                 let _ = to.send(event);
             }

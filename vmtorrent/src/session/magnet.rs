@@ -11,10 +11,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 use url::Url;
 
 use super::{Shared, ended};
+use crate::abort_on_drop::AbortOnDrop;
 use crate::announcer::Announcer;
 use crate::image::{Image, InfoHash, Magnet, PeerAddress, Source};
 use crate::swarm::{MetadataJob, PeerHandshake, fetch_metadata};
@@ -42,15 +42,6 @@ const LOOKUP_PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ADDRESSES: usize = 8;
 /// How long trackers are told of an image whose description was fetched and that nobody launches.
 const LAUNCH_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Ends a task when the future that waits for it is dropped.
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// A search that peers can connect to, for as long as it lives.
 struct Search {

@@ -8,12 +8,15 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::origin::Origin;
 use crate::clock::Time;
 
 /// The addresses where peers may be, and when to try each next. Pure: time is passed in, chance comes from a seed.
 #[derive(Debug)]
 pub(crate) struct AddressBook {
     entries: HashMap<SocketAddr, Entry>,
+    /// Nobody is dialled but whom the user named.
+    only_named: bool,
     rng: StdRng,
 }
 
@@ -36,7 +39,7 @@ enum State {
     Idle { due: Time },
     Dialling,
     Connected { since: Time },
-    Banned,
+    Banned { until: Time },
 }
 
 impl AddressBook {
@@ -49,14 +52,19 @@ impl AddressBook {
     /// Failures in a row after which an address that nobody named is forgotten.
     const GIVE_UP: u32 = 8;
     const CAPACITY: usize = 4096;
+    /// Most addresses of one origin that nobody named: strangers can tell us any.
+    const MAX_OF_ONE: usize = 16;
+    /// How long an address is banned.
+    const BAN: Duration = Duration::from_secs(6 * 60 * 60);
     /// How long an address is left alone whose peer is connected by another way.
     const TWIN_REST: Duration = Duration::from_secs(600);
 
     /// A book whose pauses vary by chance, which starts from `seed`: peers that lost each other at one moment shall not
-    /// all come back at one moment.
-    pub(crate) fn new(seed: u64) -> Self {
+    /// all come back at one moment. `only_named`: the book takes no addresses but those that the user names.
+    pub(crate) fn new(seed: u64, only_named: bool) -> Self {
         Self {
             entries: HashMap::new(),
+            only_named,
             rng: StdRng::seed_from_u64(seed),
         }
     }
@@ -65,6 +73,12 @@ impl AddressBook {
     pub(crate) fn add(&mut self, now: Time, address: SocketAddr, named: bool) -> bool {
         if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
             return false;
+        }
+        if self.only_named && !named {
+            return false;
+        }
+        if self.entries.get(&address).is_some_and(|e| e.is_over(now)) {
+            self.entries.remove(&address);
         }
         if let Some(entry) = self.entries.get_mut(&address) {
             let newly_named = named && !entry.named;
@@ -79,11 +93,34 @@ impl AddressBook {
             }
             return false;
         }
-        if self.entries.len() >= Self::CAPACITY && !named {
+        if !named && !self.make_room(now, address) {
             return false;
         }
         let entry = Entry::new(State::Idle { due: now }, named);
         self.entries.insert(address, entry);
+        true
+    }
+
+    /// Whether there is room for another address that nobody named, after the one of least use was forgotten for it if
+    /// need be.
+    fn make_room(&mut self, now: Time, address: SocketAddr) -> bool {
+        let origin = Origin::of(address.ip());
+        let rivals = |a: &SocketAddr, e: &Entry| {
+            !e.named && origin.is_some() && Origin::of(a.ip()) == origin
+        };
+        let of_one = self.entries.iter().filter(|(a, e)| rivals(a, e)).count();
+        let among_its_own = of_one >= Self::MAX_OF_ONE;
+        if !among_its_own && self.entries.len() < Self::CAPACITY {
+            return true;
+        }
+        let candidates = self.entries.iter();
+        let candidates = candidates.filter(|(a, e)| !among_its_own || rivals(a, e));
+        let uses = candidates.filter_map(|(a, e)| Some((e.uselessness(now)?, *a)));
+        // Of equals the greater one, so that a run can be repeated.
+        let Some((_, least)) = uses.max() else {
+            return false;
+        };
+        self.entries.remove(&least);
         true
     }
 
@@ -114,7 +151,7 @@ impl AddressBook {
     /// that an earlier run knew and that were not given up.
     pub(crate) fn worth_remembering(&self, limit: usize) -> Vec<SocketAddr> {
         let rank = |e: &Entry| match e.state {
-            State::Banned => None,
+            State::Banned { .. } => None,
             State::Connected { since } => Some((2, since)),
             _ => match e.seen {
                 Some(seen) => Some((1, seen)),
@@ -207,7 +244,7 @@ impl AddressBook {
             return;
         };
         match entry.state {
-            State::Banned => return,
+            State::Banned { .. } => return,
             State::Connected { since } if now.since(since) >= Self::STEADY => {
                 entry.failures = 0;
                 entry.seen = Some(now);
@@ -231,7 +268,7 @@ impl AddressBook {
     /// The address is of no use for a while (it has nothing for us, nor we for it).
     pub(crate) fn rest(&mut self, now: Time, address: SocketAddr, pause: Duration) {
         if let Some(entry) = self.entries.get_mut(&address)
-            && entry.state != State::Banned
+            && !matches!(entry.state, State::Banned { .. })
         {
             if matches!(entry.state, State::Connected { .. }) {
                 entry.failures = 0;
@@ -250,10 +287,11 @@ impl AddressBook {
         }
     }
 
-    /// The address is our own: it is never dialled again.
-    pub(crate) fn ban(&mut self, address: SocketAddr) {
+    /// The address is our own, or a liar's: it is not dialled again before it is learnt anew, much later.
+    pub(crate) fn ban(&mut self, now: Time, address: SocketAddr) {
         if let Some(entry) = self.entries.get_mut(&address) {
-            entry.state = State::Banned;
+            let until = now + Self::BAN;
+            entry.state = State::Banned { until };
         }
     }
 
@@ -262,7 +300,7 @@ impl AddressBook {
     pub(crate) fn lied(&mut self, now: Time, address: SocketAddr) {
         match self.entries.get(&address).map(|e| e.named) {
             Some(true) => self.rest(now, address, Self::LAST_RETRY),
-            Some(false) => self.ban(address),
+            Some(false) => self.ban(now, address),
             None => {}
         }
     }
@@ -277,6 +315,20 @@ impl Entry {
             remembered: false,
             seen: None,
             twin: None,
+        }
+    }
+
+    /// Whether it was banned, and is no longer.
+    fn is_over(&self, now: Time) -> bool {
+        matches!(self.state, State::Banned { until } if until <= now)
+    }
+
+    /// How little is lost with it; `None`: it stays.
+    fn uselessness(&self, now: Time) -> Option<u32> {
+        match self.state {
+            _ if self.named => None,
+            State::Idle { .. } => Some(self.failures).filter(|f| *f > 0),
+            _ => self.is_over(now).then_some(u32::MAX),
         }
     }
 
@@ -301,7 +353,7 @@ mod tests {
 
     #[test]
     fn failures_back_off_and_end_unless_the_address_was_named() {
-        let mut book = AddressBook::new(1);
+        let mut book = AddressBook::new(1, false);
         let mut now = Time::default();
         assert!(book.add(now, address(1), true));
         assert!(book.add(now, address(2), false));
@@ -322,7 +374,7 @@ mod tests {
 
     #[test]
     fn an_address_that_rests_is_due_when_peers_are_needed_again() {
-        let mut book = AddressBook::new(1);
+        let mut book = AddressBook::new(1, false);
         let now = Time::default();
         book.add(now, address(1), false);
         assert_eq!(book.next(now, false), Some(address(1)));
@@ -335,13 +387,13 @@ mod tests {
 
     #[test]
     fn connected_and_banned_addresses_are_not_dialled() {
-        let mut book = AddressBook::new(1);
+        let mut book = AddressBook::new(1, false);
         let now = Time::default();
         book.add(now, address(1), true);
         assert_eq!(book.next(now, false), Some(address(1)));
         book.connected(now, address(1));
         assert_eq!(book.next_due(false), None);
-        book.ban(address(1));
+        book.ban(now, address(1));
         book.lost(now, address(1));
         assert_eq!(book.next(now + Duration::from_secs(9999), false), None);
     }
@@ -349,7 +401,7 @@ mod tests {
     #[test]
     fn pauses_grow_with_failures_vary_by_chance_and_shrink_after_a_steady_connection() {
         let pauses = |seed| {
-            let mut book = AddressBook::new(seed);
+            let mut book = AddressBook::new(seed, false);
             let mut now = Time::default();
             book.add(now, address(1), false);
             let mut pauses = Vec::new();
@@ -380,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_came_to_us_is_dialled_when_it_is_lost_and_never_before() {
-        let mut book = AddressBook::new(1);
+        let mut book = AddressBook::new(1, false);
         let now = Time::default();
         assert!(book.arrived(now, address(1)));
         // Another peer that says the same is not believed.
@@ -392,14 +444,14 @@ mod tests {
         let later = end + AddressBook::FIRST_RETRY * 2;
         assert_eq!(book.next(later, false), Some(address(1)));
         assert!(!book.arrived(later, address(1)), "it is being dialled");
-        book.ban(address(1));
+        book.ban(now, address(1));
         assert!(!book.arrived(later, address(1)));
         assert!(!book.arrived(later, address(0)));
     }
 
     #[test]
     fn a_peer_that_flaps_is_dialled_ever_more_seldom() {
-        let mut book = AddressBook::new(1);
+        let mut book = AddressBook::new(1, false);
         let mut now = Time::default();
         let end = now + Duration::from_secs(600);
         book.add(now, address(1), true);
@@ -418,7 +470,7 @@ mod tests {
 
     #[test]
     fn other_addresses_of_a_connected_peer_rest_until_it_is_gone() {
-        let mut book = AddressBook::new(1);
+        let mut book = AddressBook::new(1, false);
         let now = Time::default();
         book.add(now, address(1), false);
         book.next(now, false).unwrap();
@@ -436,7 +488,7 @@ mod tests {
 
     #[test]
     fn only_named_addresses_are_dialled_when_there_is_room_for_no_others() {
-        let mut book = AddressBook::new(1);
+        let mut book = AddressBook::new(1, false);
         let now = Time::default();
         book.add(now, address(1), false);
         assert_eq!(book.next(now, true), None);
@@ -448,7 +500,7 @@ mod tests {
 
     #[test]
     fn an_address_that_failed_is_due_at_once_when_the_user_names_it() {
-        let mut book = AddressBook::new(1);
+        let mut book = AddressBook::new(1, false);
         let now = Time::default();
         book.add(now, address(1), false);
         book.next(now, false).unwrap();
@@ -460,7 +512,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_begins_with_those_who_are_there() {
-        let mut book = AddressBook::new(1);
+        let mut book = AddressBook::new(1, false);
         let at = |s| Time::from_start(Duration::from_secs(s));
         for port in 1..=6 {
             book.add(at(0), address(port), port == 6);
@@ -479,5 +531,76 @@ mod tests {
         assert!(book.remember(at(90), address(7)));
         assert_eq!(book.worth_remembering(9), [3, 2, 1, 7].map(address));
         assert_eq!(book.worth_remembering(2), [3, 2].map(address));
+    }
+
+    fn elsewhere(host: u16, port: u16) -> SocketAddr {
+        let [a, b] = host.to_be_bytes();
+        SocketAddr::from(([10, 7, a, b], port))
+    }
+
+    #[test]
+    fn one_host_takes_a_bounded_part_of_the_book_and_junk_makes_room_for_others() {
+        let mut book = AddressBook::new(1, false);
+        let now = Time::default();
+        for port in 1..=5_000 {
+            let taken = book.add(now, elsewhere(0, port), false);
+            assert_eq!(taken, usize::from(port) <= AddressBook::MAX_OF_ONE);
+        }
+        // Whom the user names is taken, and counts for nothing here.
+        assert!(book.add(now, elsewhere(0, 6_000), true));
+        // What failed makes room for another of the same host.
+        let failing = book.next(now, false).unwrap();
+        assert!(book.is_named(failing));
+        let failing = book.next(now, false).unwrap();
+        book.lost(now, failing);
+        assert!(book.add(now, elsewhere(0, 7_000), false));
+        assert!(!book.entries.contains_key(&failing));
+        assert!(!book.add(now, elsewhere(0, 7_001), false));
+
+        let mut host = 1;
+        while book.entries.len() < AddressBook::CAPACITY {
+            assert!(book.add(now, elsewhere(host, 1), false));
+            host += 1;
+        }
+        assert!(!book.add(now, elsewhere(host, 1), false), "all may be good");
+        let mut failed = Vec::new();
+        for failures in [2, 3, 1] {
+            let address = book.next(now, false).unwrap();
+            for _ in 0..failures {
+                book.lost(now, address);
+            }
+            failed.push(address);
+        }
+        assert!(book.add(now, elsewhere(host, 1), false));
+        let there = failed.iter().map(|a| book.entries.contains_key(a));
+        assert_eq!(there.collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(book.entries.len(), AddressBook::CAPACITY);
+    }
+
+    #[test]
+    fn a_ban_ends_and_the_address_may_be_learnt_again() {
+        let mut book = AddressBook::new(1, false);
+        let now = Time::default();
+        book.add(now, address(1), false);
+        book.ban(now, address(1));
+        let later = now + AddressBook::BAN;
+        assert!(!book.add(now + AddressBook::BAN / 2, address(1), false));
+        assert_eq!(book.next(later, false), None);
+        assert!(book.add(later, address(1), false));
+        assert_eq!(book.next(later, false), Some(address(1)));
+    }
+
+    #[test]
+    fn a_book_for_named_addresses_takes_no_others() {
+        let mut book = AddressBook::new(1, true);
+        let now = Time::default();
+        assert!(!book.add(now, address(1), false));
+        assert!(!book.arrived(now, address(1)));
+        assert!(!book.remember(now, address(1)));
+        assert!(book.add(now, address(2), true));
+        assert_eq!(book.next(now, false), Some(address(2)));
+        book.lost(now, address(2));
+        assert!(book.arrived(now, address(2)), "the user named it");
+        assert_eq!(book.entries.len(), 1);
     }
 }

@@ -119,22 +119,40 @@ struct DoorState {
     tasks: HashMap<u64, AbortHandle>,
 }
 
+/// What became of somebody who connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Greeted,
+    /// Greeted, and somebody else's greeting was cut off for it.
+    InsteadOfAnother,
+    /// Turned away: that origin comes too often.
+    TooOften,
+}
+
 impl Door {
-    /// Greets who connected from `ip`: runs `greeting`, which a later comer may cut off. False, and nothing is run,
-    /// when that origin comes too often.
+    /// Greets who connected from `ip`: runs `greeting`, which a later comer may cut off, unless that origin comes too
+    /// often.
     pub(crate) fn greet(
         self: &Arc<Self>,
         runtime: &Handle,
         now: Time,
         ip: IpAddr,
         greeting: impl Future<Output = ()> + Send + 'static,
-    ) -> bool {
-        let (number, leaver) = {
+    ) -> Admission {
+        let (number, admission, leaver) = {
             let mut state = self.state.lock();
             let Some((number, leaver)) = state.greeters.arrive(now, ip) else {
-                return false;
+                return Admission::TooOften;
             };
-            (number, leaver.and_then(|l| state.tasks.remove(&l)))
+            let admission = match leaver {
+                Some(_) => Admission::InsteadOfAnother,
+                None => Admission::Greeted,
+            };
+            (
+                number,
+                admission,
+                leaver.and_then(|l| state.tasks.remove(&l)),
+            )
         };
         if let Some(leaver) = leaver {
             leaver.abort();
@@ -152,7 +170,15 @@ impl Door {
         if state.greeters.is_waiting(number) {
             state.tasks.insert(number, task.abort_handle());
         }
-        true
+        admission
+    }
+
+    /// Cuts off every greeting.
+    pub(crate) fn close(&self) {
+        let tasks: Vec<_> = self.state.lock().tasks.drain().collect();
+        for (_, task) in tasks {
+            task.abort();
+        }
     }
 }
 
@@ -247,21 +273,20 @@ mod tests {
         let door = Arc::new(Door::default());
         let (told, mut hears) = tokio::sync::mpsc::unbounded_channel::<()>();
         let local = IpAddr::from([127, 0, 0, 1]);
-        for _ in 0..MAX_GREETERS + 10 {
+        for n in 0..MAX_GREETERS + 10 {
             let told = told.clone();
             let silent = async move {
                 std::future::pending::<()>().await;
                 drop(told);
             };
-            assert!(door.greet(&Handle::current(), at(0), local, silent));
+            let admission = door.greet(&Handle::current(), at(0), local, silent);
+            let cut_off = admission == Admission::InsteadOfAnother;
+            assert_eq!(cut_off, n >= MAX_GREETERS, "{n}: {admission:?}");
         }
         drop(told);
         tokio::task::yield_now().await;
         assert_eq!(door.state.lock().tasks.len(), MAX_GREETERS);
-        let tasks: Vec<AbortHandle> = door.state.lock().tasks.drain().map(|(_, t)| t).collect();
-        for task in tasks {
-            task.abort();
-        }
+        door.close();
         // Every greeting has let go of its end.
         assert_eq!(hears.recv().await, None);
         assert!(door.state.lock().greeters.waiting.is_empty());

@@ -28,10 +28,11 @@ mod wire;
 
 pub(crate) use connection::{answer, greet};
 pub(crate) use counters::{PeerCounts, SwarmCounters};
-pub(crate) use door::{ACCEPT_PAUSE, Door};
+pub(crate) use door::{ACCEPT_PAUSE, Admission, Door};
 pub(crate) use engine::Traffic;
 pub(crate) use limiter::Limiter;
 pub(crate) use metadata::{MetadataJob, fetch_metadata};
+pub(crate) use origin::Origin;
 pub(crate) use peers_file::{MAX_PEERS as MAX_REMEMBERED, PeersFile};
 pub(crate) use places::Places;
 pub(crate) use wire::PeerHandshake;
@@ -76,6 +77,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) upload: Arc<Mutex<Limiter>>,
     /// The session's connections.
     pub(crate) places: Arc<Places>,
+    /// Whether anybody is dialled but whom the user named.
+    pub(crate) discovery: bool,
     /// Decides ties.
     pub(crate) seed: u64,
     /// Names the image in the log.
@@ -125,6 +128,8 @@ struct Inner {
     storage_error: Option<String>,
     /// What is to be filled while the disk takes it.
     fill: Fill,
+    /// The last peer has gone since somebody asked.
+    left_alone: bool,
     /// The disk takes no more pieces: nothing is fetched in the background.
     short: bool,
 }
@@ -177,7 +182,7 @@ impl Swarm {
         let inner = Inner {
             engine,
             links: HashMap::new(),
-            book: AddressBook::new(config.seed.wrapping_add(1)),
+            book: AddressBook::new(config.seed.wrapping_add(1), !config.discovery),
             bans: Bans::default(),
             waits: HashMap::new(),
             stalled: Vec::new(),
@@ -186,6 +191,7 @@ impl Swarm {
             closed: false,
             storage_error: None,
             fill,
+            left_alone: false,
             short: false,
         };
         let swarm = Arc::new_cyclic(|me| Self {
@@ -230,6 +236,12 @@ impl Swarm {
             incoming: (inner.links.len() - outgoing) as u64,
             outgoing: outgoing as u64,
         }
+    }
+
+    /// Whether the last peer has gone since this was asked before, and none has come back.
+    pub(crate) fn was_left_alone(&self) -> bool {
+        let mut inner = self.inner.lock();
+        std::mem::take(&mut inner.left_alone) && inner.links.is_empty()
     }
 
     pub(crate) fn counters(&self) -> &SwarmCounters {
@@ -405,6 +417,7 @@ impl Swarm {
                     if let Some(task) = &link.task {
                         task.abort();
                     }
+                    inner.left_alone = inner.links.is_empty();
                     if reason == DisconnectReason::BadData {
                         inner.bans.lied(now, link.remote.ip());
                     }
@@ -451,6 +464,7 @@ impl Inner {
         if let Some(task) = &link.task {
             task.abort();
         }
+        self.left_alone = self.links.is_empty();
         self.left(now, &link);
         self.engine.disconnected(now, key);
     }

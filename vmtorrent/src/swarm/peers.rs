@@ -32,6 +32,9 @@ impl Swarm {
         let their_id = handshake.peer_id;
         // A peer that has reset the connection has no address any more.
         let address = dialled.or_else(|| stream.peer_addr().ok());
+        // A listener for both families sees IPv4 peers in IPv6 clothes; we may have dialled one without.
+        let canonical = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
+        let address = address.map(canonical);
         self.drive_inner(|inner, now| {
             let lost = |inner: &mut Inner| {
                 if let Some(address) = dialled {
@@ -40,7 +43,7 @@ impl Swarm {
             };
             if their_id == self.peer_id {
                 if let Some(address) = dialled {
-                    inner.book.ban(address);
+                    inner.book.ban(now, address);
                 }
                 return;
             }
@@ -222,7 +225,6 @@ impl Inner {
             return;
         };
         let mut address = link.remote;
-        address.set_ip(address.ip().to_canonical());
         address.set_port(port);
         if link.address().is_none() && self.book.arrived(now, address) {
             link.listens = Some(address);

@@ -14,7 +14,7 @@ use url::Url;
 use super::Event;
 use super::announce::{Announce, AnnounceAnswer};
 use super::schedule::{Action, Schedule};
-use super::transport::Transports;
+use super::transport::{AnswerLost, Transports};
 use crate::Result;
 use crate::clock::SystemClock;
 use crate::http::HttpClient;
@@ -170,7 +170,7 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
                         answer = answer => self.answered(tracker, &url, event, answer),
                         () = closed(wishes.clone()) => {
                             // It may have reached the tracker.
-                            self.schedule.interrupted(tracker, event);
+                            self.schedule.unanswered(tracker, event);
                             break;
                         }
                     }
@@ -243,6 +243,9 @@ impl<S: Fn() -> TransferStats + Send + Sync> Worker<S> {
             Err(e) => {
                 self.counts.failed.increment();
                 tracing::debug!("tracker {host}: {e}");
+                if AnswerLost::is_why(&e) {
+                    self.schedule.unanswered(tracker, event);
+                }
                 self.schedule.failed(tracker, now);
             }
             Ok(answer) => {

@@ -8,7 +8,7 @@ const IMAGE: InfoHash = InfoHash([1; 20]);
 
 fn server() -> TrackerServerHandle {
     let options = TrackerServerOptions {
-        images: vec![IMAGE],
+        images: Some(vec![IMAGE]),
         min_interval: Duration::from_secs(1),
         ..Default::default()
     };
@@ -177,10 +177,9 @@ async fn both_transports_scrape_the_same_counts() {
         leechers: 1,
         ..Default::default()
     };
-    let http = HttpClient::new().unwrap();
     for tracker in [url(&server), udp_url(&server)] {
         let timeout = Duration::from_secs(20);
-        let counts = crate::tracker::scrape(&tracker, IMAGE, &http, 1, timeout).await;
+        let counts = crate::tracker::scrape(&tracker, IMAGE, 1, timeout).await;
         assert_eq!(counts.unwrap(), Some(expected), "{tracker}");
     }
     handle.stop().await;
@@ -237,4 +236,37 @@ async fn an_unread_channel_does_not_hold_the_client_up() {
     full.completed();
     until(&server, "i1e10:downloadedi1e10:incompletei20eeee").await;
     full.stop().await;
+}
+
+#[tokio::test]
+async fn who_was_told_started_and_did_not_answer_is_told_stopped() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    let (client, _peers) = client(1, vec![vec![url.parse().unwrap()]], &missing(5));
+    let (told, mut asked) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4_096];
+            let length = stream.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            // It hears everything, and answers to a good-bye alone.
+            if request.contains("event=stopped") {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nde";
+                stream.write_all(answer).await.unwrap();
+            }
+            told.send(request).unwrap();
+        }
+    });
+    assert!(asked.recv().await.unwrap().contains("event=started"));
+    while client.counts().failed.get() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    client.stop().await;
+    let mut last = String::new();
+    while let Ok(request) = asked.try_recv() {
+        last = request;
+    }
+    assert!(last.contains("event=stopped"), "{last}");
 }

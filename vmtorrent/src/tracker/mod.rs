@@ -1,6 +1,6 @@
 //! Trackers over HTTP (BEP 3, 7, 12, 23, 48) and UDP (BEP 15, 41): how peers of one image find each other.
 //!
-//! [`TrackerClient`] is the session's side; [`TrackerServer`] is a small tracker for a publisher who
+//! `TrackerClient` is the session's side; [`TrackerServer`] is a small tracker for a publisher who
 //! runs none, as `vmtorrent seed --tracker` does. What they decide is plain data in `schedule` and
 //! `table`; the two only add sockets and timers.
 
@@ -13,8 +13,7 @@ mod table;
 mod transport;
 mod udp;
 
-pub use crate::http::HttpClient;
-pub use client::{TrackerClient, TrackerConfig, TrackerHandle, TransferStats};
+pub(crate) use client::{TrackerClient, TrackerConfig, TrackerHandle, TransferStats};
 pub use scrape::{SwarmCounts, scrape};
 pub use server::{TrackerServer, TrackerServerHandle, TrackerServerOptions};
 

@@ -41,6 +41,8 @@ struct Tracker {
     id: Option<Vec<u8>>,
     /// Whether it was told `started` and not yet `stopped`.
     registered: bool,
+    /// It was told `started` and did not answer: whether it heard that nobody knows.
+    doubtful: bool,
     told_completed: bool,
     failures: u32,
     /// Announces in a row that found nobody.
@@ -90,6 +92,7 @@ impl Schedule {
                     url: url.clone(),
                     id: None,
                     registered: false,
+                    doubtful: false,
                     told_completed: false,
                     failures: 0,
                     lonely: 0,
@@ -141,7 +144,8 @@ impl Schedule {
 
     /// The trackers that have to be told `stopped`.
     pub(super) fn registered(&self) -> impl Iterator<Item = usize> {
-        (0..self.trackers.len()).filter(|&n| self.trackers[n].registered)
+        let told = |t: &Tracker| t.registered || t.doubtful;
+        (0..self.trackers.len()).filter(move |&n| told(&self.trackers[n]))
     }
 
     /// What is to be done now.
@@ -192,6 +196,7 @@ impl Schedule {
             Some(Event::Stopped) => tracker.registered = false,
             None => {}
         }
+        tracker.doubtful = false;
         if let Some(id) = &answer.tracker_id {
             tracker.id = Some(id.clone());
         }
@@ -213,10 +218,10 @@ impl Schedule {
         }
     }
 
-    /// Nobody waited for the tracker's answer.
-    pub(super) fn interrupted(&mut self, number: usize, event: Option<Event>) {
+    /// The tracker's answer was lost, or not waited for: it may know us.
+    pub(super) fn unanswered(&mut self, number: usize, event: Option<Event>) {
         if event == Some(Event::Started) {
-            self.trackers[number].registered = true;
+            self.trackers[number].doubtful = true;
         }
     }
 
@@ -287,6 +292,21 @@ mod tests {
         s.succeeded(0, Some(Event::Completed), &answer(100, 10), false, at(101));
         assert!(waits(&s, at(101)).as_secs() >= 80);
         assert_eq!(s.registered().collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn a_start_that_was_not_answered_is_told_again_and_taken_back_at_the_end() {
+        let mut s = schedule(&[&["http://a/"]]);
+        s.failed(0, at(0));
+        assert_eq!(s.registered().next(), None, "it was not reached");
+        s.unanswered(0, Some(Event::Started));
+        s.failed(0, at(10));
+        assert_eq!(s.registered().collect::<Vec<_>>(), [0]);
+        assert_eq!(announced(&s, at(60)), Some((0, Some(Event::Started))));
+        s.succeeded(0, Some(Event::Started), &answer(100, 10), false, at(60));
+        assert_eq!(s.registered().collect::<Vec<_>>(), [0]);
+        s.succeeded(0, Some(Event::Stopped), &answer(100, 10), false, at(61));
+        assert_eq!(s.registered().next(), None);
     }
 
     #[test]

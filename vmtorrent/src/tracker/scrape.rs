@@ -25,6 +25,7 @@ pub struct SwarmCounts {
 
 /// Asks a tracker (http, https: BEP 48; udp: BEP 15) how many peers it knows of an image, within `timeout`. `None`:
 /// it doesn't know the image. `seed`: what the numbers of UDP requests start from; any that can't be guessed will do.
+/// To be called on a tokio runtime.
 ///
 /// # Errors
 /// [`ErrorKind::TimedOut`], or [`ErrorKind::Network`] when it can't be reached, refuses or answers nonsense;
@@ -32,7 +33,6 @@ pub struct SwarmCounts {
 pub async fn scrape(
     tracker: &Url,
     image: InfoHash,
-    http: &HttpClient,
     seed: u64,
     timeout: Duration,
 ) -> Result<Option<SwarmCounts>> {
@@ -48,7 +48,8 @@ pub async fn scrape(
         }
         "http" | "https" => {
             let url = scrape_url(tracker, image)?;
-            let answer = http.get(url, MAX_ANSWER_BYTES, timeout).await?;
+            let http = HttpClient::new()?;
+            let answer = http.get_directly(url, MAX_ANSWER_BYTES, timeout).await?;
             parse(&answer.body, image)
         }
         other => Err(Error::new(

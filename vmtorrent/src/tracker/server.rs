@@ -41,8 +41,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How a [`TrackerServer`] works.
 #[derive(Clone, Debug)]
 pub struct TrackerServerOptions {
-    /// The images that are tracked; none: any.
-    pub images: Vec<InfoHash>,
+    /// The images that are tracked, beside those that [`TrackerServerHandle::track`] names; `None`: any, up to 1,024
+    /// at once, so that strangers can use them up.
+    pub images: Option<Vec<InfoHash>>,
     /// How often peers shall announce, whole seconds. Default 30 s: peers that start together find
     /// each other soon.
     pub interval: Duration,
@@ -63,7 +64,7 @@ pub struct TrackerServerOptions {
 impl Default for TrackerServerOptions {
     fn default() -> Self {
         Self {
-            images: Vec::new(),
+            images: None,
             interval: Duration::from_secs(30),
             min_interval: Duration::from_secs(5),
             max_peers: 65_536,
@@ -141,7 +142,7 @@ impl TrackerServer {
         let service = UdpService::new(options.secret.unwrap_or_else(rand::random));
         let shared = Arc::new(Shared {
             table: Mutex::new(PeerTable::new(
-                &options.images,
+                options.images.as_deref(),
                 options.interval * 3,
                 options.max_peers,
                 options.seed,
@@ -152,6 +153,7 @@ impl TrackerServer {
             timeout: options.timeout,
         });
         let (stop, stopped) = watch::channel(());
+        let kept = shared.clone();
         let task = runtime.spawn(async move {
             let slots = Arc::new(Semaphore::new(options.max_connections.max(1)));
             let mut end = stopped.clone();
@@ -163,6 +165,7 @@ impl TrackerServer {
         });
         Ok(TrackerServerHandle {
             address: self.address,
+            shared: kept,
             stop,
             task,
         })
@@ -170,9 +173,9 @@ impl TrackerServer {
 }
 
 /// A running [`TrackerServer`], which ends when this is dropped.
-#[derive(Debug)]
 pub struct TrackerServerHandle {
     address: SocketAddr,
+    shared: Arc<Shared>,
     stop: watch::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -181,6 +184,11 @@ impl TrackerServerHandle {
     /// The address on which it answers.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on this image is tracked too.
+    pub fn track(&self, image: InfoHash) {
+        self.shared.table.lock().track(image);
     }
 
     /// Ends it; afterwards the port is free.

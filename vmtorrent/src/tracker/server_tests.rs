@@ -10,7 +10,7 @@ const IMAGE: &str = "%01%01%01%01%01%01%01%01%01%01%01%01%01%01%01%01%01%01%01%0
 
 fn options() -> TrackerServerOptions {
     TrackerServerOptions {
-        images: vec![InfoHash([1; 20])],
+        images: Some(vec![InfoHash([1; 20])]),
         ..Default::default()
     }
 }

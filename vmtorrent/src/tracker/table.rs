@@ -1,6 +1,6 @@
 //! Invariant: there are never more peers than the limit, none that has been silent too long, and no asker is told of itself.
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,9 +11,14 @@ use rand::{RngExt, SeedableRng};
 use super::Event;
 use crate::clock::Time;
 use crate::image::InfoHash;
+use crate::swarm::Origin;
 
 /// Most images that an open tracker knows at once.
 const MAX_SWARMS: usize = 1_024;
+/// Most peers of one origin in one swarm. Generous: many machines may stand behind one address.
+const MAX_OF_ONE: usize = 64;
+/// When the table is full, this part of it makes room at once, so that looking for whom costs little for each announce.
+const ROOM: usize = 64;
 /// How often the silent ones are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -43,6 +48,8 @@ struct Peer {
     address: SocketAddr,
     id: [u8; 20],
     seeding: bool,
+    /// It has reported that it got the last piece.
+    completed: bool,
     seen: Time,
 }
 
@@ -71,17 +78,28 @@ pub(super) struct Counts {
 }
 
 impl PeerTable {
-    /// A table for these images only, or for any if there are none.
-    pub(super) fn new(images: &[InfoHash], expiry: Duration, max_peers: usize, seed: u64) -> Self {
+    /// A table for these images only, or for any.
+    pub(super) fn new(
+        images: Option<&[InfoHash]>,
+        expiry: Duration,
+        max_peers: usize,
+        seed: u64,
+    ) -> Self {
+        let listed = images.into_iter().flatten();
         Self {
-            swarms: images.iter().map(|h| (*h, Swarm::default())).collect(),
-            open: images.is_empty(),
+            swarms: listed.map(|h| (*h, Swarm::default())).collect(),
+            open: images.is_none(),
             expiry,
             max_peers: max_peers.max(1),
             peers: 0,
             swept: Time::default(),
             rng: StdRng::seed_from_u64(seed),
         }
+    }
+
+    /// From now on this image is tracked too.
+    pub(super) fn track(&mut self, image: InfoHash) {
+        self.swarms.entry(image).or_default();
     }
 
     /// Registers the asker and names others at random; `None`: this image isn't tracked here.
@@ -94,23 +112,21 @@ impl PeerTable {
         if self.open && self.swarms.len() < MAX_SWARMS {
             self.swarms.entry(query.info_hash).or_default();
         }
+        let known = |s: &Swarm| s.places.contains_key(&query.address);
+        let newcomer =
+            query.event != Some(Event::Stopped) && !known(self.swarms.get(&query.info_hash)?);
+        if newcomer && self.peers >= self.max_peers {
+            self.make_room();
+        }
         let swarm = self.swarms.get_mut(&query.info_hash)?;
         let before = swarm.peers.len();
         if query.event == Some(Event::Stopped) {
             swarm.remove(query.address);
         } else {
-            if query.event == Some(Event::Completed) {
-                swarm.completions += 1;
+            if newcomer {
+                swarm.make_room_of(query.address);
             }
-            let known = swarm.places.contains_key(&query.address);
-            if !known && self.peers >= self.max_peers && before > 0 {
-                // Whoever makes room is chosen by chance, so that no flood locks others out for sure.
-                let victim = self.rng.random_range(0..before);
-                swarm.remove(swarm.peers[victim].address);
-            }
-            if known || self.peers - before + swarm.peers.len() < self.max_peers {
-                swarm.put(query, now);
-            }
+            swarm.put(query, now);
         }
         self.peers = self.peers - before + swarm.peers.len();
 
@@ -130,6 +146,45 @@ impl PeerTable {
     /// The images that are tracked, at most `limit`.
     pub(super) fn images(&self, limit: usize) -> Vec<InfoHash> {
         self.swarms.keys().take(limit).copied().collect()
+    }
+
+    /// Lets some peers go: those of the origin that has most of them, so that no flood drives out others. Among
+    /// equals chance decides. This host's own, which may be the seed, stay while there are others.
+    fn make_room(&mut self) {
+        let mut origins: HashMap<Origin, Vec<(InfoHash, SocketAddr)>> = HashMap::new();
+        for (image, swarm) in &self.swarms {
+            for peer in &swarm.peers {
+                let origin = Origin::or_this_host(peer.address.ip());
+                let of_one = origins.entry(origin).or_default();
+                of_one.push((*image, peer.address));
+            }
+        }
+        let rng = &mut self.rng;
+        // In an order that depends on nothing but the peers.
+        let mut origins: Vec<_> = origins.into_values().collect();
+        origins.sort_by_key(|of_one| of_one[0].1);
+        let mut largest: BinaryHeap<_> = origins
+            .iter()
+            .enumerate()
+            .map(|(n, of_one)| {
+                let others = !of_one[0].1.ip().to_canonical().is_loopback();
+                (others, of_one.len(), rng.random::<u32>(), n)
+            })
+            .collect();
+        for _ in 0..(self.max_peers / ROOM).max(1) {
+            let Some((others, count, tie, n)) = largest.pop() else {
+                return;
+            };
+            let place = rng.random_range(0..count);
+            let (image, address) = origins[n].swap_remove(place);
+            if let Some(swarm) = self.swarms.get_mut(&image) {
+                swarm.remove(address);
+                self.peers -= 1;
+            }
+            if count > 1 {
+                largest.push((others, count - 1, tie, n));
+            }
+        }
     }
 
     fn sweep(&mut self, now: Time) {
@@ -164,27 +219,51 @@ impl Swarm {
         }
     }
 
+    /// Before another peer comes from there: if its origin has as many as it may, the one goes that was silent for the
+    /// longest.
+    fn make_room_of(&mut self, address: SocketAddr) {
+        let Some(origin) = Origin::of(address.ip()) else {
+            return;
+        };
+        let of_one = self.peers.iter();
+        let of_one = of_one.filter(|p| Origin::of(p.address.ip()) == Some(origin));
+        let (count, oldest) = of_one.fold((0, None), |(count, oldest): (_, Option<&Peer>), p| {
+            let older = oldest.is_none_or(|o| p.seen < o.seen);
+            (count + 1, if older { Some(p) } else { oldest })
+        });
+        if count >= MAX_OF_ONE
+            && let Some(address) = oldest.map(|p| p.address)
+        {
+            self.remove(address);
+        }
+    }
+
     fn put(&mut self, query: &Query, now: Time) {
-        self.remove(query.address);
+        let before = self.remove(query.address);
+        let mut completed = before.is_some_and(|p| p.completed);
+        if query.event == Some(Event::Completed) && !completed {
+            completed = true;
+            self.completions += 1;
+        }
         self.places.insert(query.address, self.peers.len());
         self.seeders += usize::from(query.seeding);
         self.peers.push(Peer {
             address: query.address,
             id: query.peer_id,
             seeding: query.seeding,
+            completed,
             seen: now,
         });
     }
 
-    fn remove(&mut self, address: SocketAddr) {
-        let Some(place) = self.places.remove(&address) else {
-            return;
-        };
+    fn remove(&mut self, address: SocketAddr) -> Option<Peer> {
+        let place = self.places.remove(&address)?;
         let peer = self.peers.swap_remove(place);
         self.seeders -= usize::from(peer.seeding);
         if let Some(moved) = self.peers.get(place) {
             self.places.insert(moved.address, place);
         }
+        Some(peer)
     }
 
     /// Peers at random, as the asker can reach them.
@@ -222,7 +301,7 @@ mod tests {
     }
 
     fn table(max_peers: usize) -> PeerTable {
-        PeerTable::new(&[IMAGE], Duration::from_secs(90), max_peers, 1)
+        PeerTable::new(Some(&[IMAGE]), Duration::from_secs(90), max_peers, 1)
     }
 
     fn query(host: u8, port: u16) -> Query {
@@ -322,7 +401,7 @@ mod tests {
         assert!(closed.announce(&other, at(0)).is_none());
         assert!(closed.counts(&other.info_hash, at(0)).is_none());
 
-        let mut open = PeerTable::new(&[], Duration::from_secs(90), 10_000, 1);
+        let mut open = PeerTable::new(None, Duration::from_secs(90), 10_000, 1);
         for n in 0..2_000_u16 {
             let mut q = query(1, 1);
             q.info_hash.0[..2].copy_from_slice(&n.to_be_bytes());
@@ -337,6 +416,52 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_from_one_address_drives_out_nobody_else() {
+        let mut t = table(100);
+        let mut seed = query(1, 1);
+        seed.seeding = true;
+        ask(&mut t, &seed, 0);
+        for host in 2..=60 {
+            ask(&mut t, &query(host, 1), 0);
+        }
+        for port in 1..10_000 {
+            ask(&mut t, &query(99, port), 0);
+            assert!(t.peers <= 100);
+        }
+        let places = &t.swarms[&IMAGE].places;
+        for host in 1..=60 {
+            assert!(places.contains_key(&query(host, 1).address), "{host}");
+        }
+        assert!(places.contains_key(&query(99, 9_999).address));
+    }
+
+    #[test]
+    fn one_address_has_a_bounded_number_of_peers_and_this_host_any() {
+        let mut t = table(10_000);
+        for port in 1..1_000 {
+            ask(&mut t, &query(1, port), u64::from(port));
+        }
+        assert_eq!(t.swarms[&IMAGE].peers.len(), MAX_OF_ONE.min(90));
+        assert!(t.swarms[&IMAGE].places.contains_key(&query(1, 999).address));
+        for port in 1..1_000 {
+            let mut local = query(1, port);
+            local.address.set_ip([127, 0, 0, 1].into());
+            ask(&mut t, &local, 1_000);
+        }
+        assert!(t.swarms[&IMAGE].peers.len() >= 999);
+    }
+
+    #[test]
+    fn images_may_be_added_and_others_are_refused() {
+        let mut t = PeerTable::new(Some(&[]), Duration::from_secs(90), 10, 1);
+        assert!(t.announce(&query(1, 1), at(0)).is_none());
+        t.track(IMAGE);
+        assert_eq!(ask(&mut t, &query(1, 1), 0), []);
+        t.track(IMAGE);
+        assert_eq!(ask(&mut t, &query(2, 1), 0), [query(1, 1).address]);
+    }
+
+    #[test]
     fn seeders_leechers_and_completions_are_counted() {
         let mut t = table(100);
         ask(&mut t, &query(1, 1), 0);
@@ -344,7 +469,10 @@ mod tests {
         ask(&mut t, &q, 0);
         q.seeding = true;
         q.event = Some(Event::Completed);
-        ask(&mut t, &q, 1);
+        // Once, however often it is told.
+        for _ in 0..3 {
+            ask(&mut t, &q, 1);
+        }
         let counts = |t: &mut PeerTable| t.counts(&IMAGE, at(1)).unwrap();
         assert_eq!(
             counts(&mut t),

@@ -1,6 +1,7 @@
 //! Invariant: HTTP and UDP differ in how an announce travels, in nothing else: what is announced, when and to whom
 //! is decided above.
 
+use std::fmt;
 use std::time::Duration;
 
 use url::Url;
@@ -48,7 +49,10 @@ impl Transports {
         timeout: Duration,
     ) -> Result<AnnounceAnswer> {
         let url = announce.url(tracker);
-        let answer = self.http.get(url, MAX_ANSWER_BYTES, timeout).await?;
+        let answer = self
+            .http
+            .get_directly(url, MAX_ANSWER_BYTES, timeout)
+            .await?;
         let parsed = AnnounceAnswer::parse(&answer.body);
         if answer.status.is_success() {
             return parsed;
@@ -64,3 +68,26 @@ impl Transports {
         ))
     }
 }
+
+/// Why a question was not answered: it had been sent, and the answer did not come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AnswerLost;
+
+impl AnswerLost {
+    /// Whether the tracker may have heard the question that ended so. It has not if it was never reached, and it counts
+    /// for nothing if it refused.
+    pub(super) fn is_why(error: &Error) -> bool {
+        std::error::Error::source(error).is_some_and(|source| {
+            let http = source.downcast_ref::<reqwest::Error>();
+            source.is::<Self>() || http.is_some_and(|e| !e.is_connect())
+        })
+    }
+}
+
+impl fmt::Display for AnswerLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the question may have arrived")
+    }
+}
+
+impl std::error::Error for AnswerLost {}

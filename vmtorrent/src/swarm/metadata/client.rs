@@ -90,7 +90,7 @@ pub(crate) async fn fetch_metadata(job: MetadataJob) -> Result<Fetched> {
         peer_id,
         clock,
         fetch: MetadataFetch::new(listen_port),
-        book: AddressBook::new(seed),
+        book: AddressBook::new(seed, false),
         links: HashMap::new(),
         report: Report::default(),
         tasks: JoinSet::new(),
@@ -270,7 +270,7 @@ impl Client {
         } = opened;
         let peer_id = handshake.peer_id;
         if peer_id == self.peer_id {
-            self.book.ban(address);
+            self.book.ban(now, address);
             return;
         }
         let known = self.links.values().any(|l| l.peer_id == peer_id);

@@ -98,7 +98,8 @@ const SECOND_REQUEST: Duration = Duration::from_millis(500);
 /// How long a peer that refused is left alone; and after how many refusals in a row it has to go.
 const REJECT_PAUSE: Duration = Duration::from_secs(2);
 const MAX_REJECTS: u32 = 3;
-/// How many messages of no use a peer may send: HAVEs, above all.
+/// How many messages of no use a peer may send. HAVEs are none of them: a seed without the fast extension may tell
+/// each of its pieces so, and how many those are is not known yet.
 pub(super) const MAX_CHATTER: u32 = 4096;
 /// What a peer must give on average to keep a place for which others wait, bytes per second.
 const FAIR_RATE: f64 = 16.0 * 1024.0;
@@ -215,6 +216,7 @@ impl MetadataFetch {
                 let reason = "a block that nobody asked for".to_owned();
                 return self.end(now, key, FetchEnd::Protocol(reason));
             }
+            WireMessage::Have(_) => return,
             _ => {}
         }
         peer.chatter += 1;

@@ -141,8 +141,8 @@ impl Net {
                 );
             }
             Script::Chatters => {
-                for piece in 0..=MAX_CHATTER {
-                    self.say(key, WireMessage::Have(piece));
+                for _ in 0..=MAX_CHATTER {
+                    self.say(key, WireMessage::Interested);
                 }
             }
             Script::Blocks => self.say(
@@ -541,4 +541,16 @@ proptest! {
             prop_assert!(!net.ends.contains_key(&honest), "{:?}", net.ends);
         }
     }
+}
+
+#[test]
+fn a_seed_that_tells_each_of_its_pieces_is_asked_all_the_same() {
+    let mut net = Net::new(50_000);
+    let key = net.add(Script::Honest);
+    for piece in 0..=2 * MAX_CHATTER {
+        net.say(key, WireMessage::Have(piece));
+    }
+    net.run(Duration::from_secs(5));
+    assert!(net.is_right());
+    assert!(net.ends.is_empty(), "{:?}", net.ends);
 }

@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn desk() -> Table {
-        let table = PeerTable::new(&[IMAGE], Duration::from_secs(90), 100, 1);
+        let table = PeerTable::new(Some(&[IMAGE]), Duration::from_secs(90), 100, 1);
         Table(RefCell::new(table))
     }
 

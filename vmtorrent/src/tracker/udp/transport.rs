@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use super::super::announce::{Announce, AnnounceAnswer, MAX_REASON};
+use super::super::transport::AnswerLost;
 use super::exchange::{Answer, Connection, Exchange, Question, Step};
 use super::packet::{MAX_SCRAPE, ScrapeCounts};
 use crate::clock::Time;
@@ -108,18 +110,30 @@ impl UdpTransport {
 
     async fn ask(&self, tracker: &Url, question: Question, timeout: Duration) -> Result<Answer> {
         let key = address(tracker)?;
-        match tokio::time::timeout(timeout, self.ask_for_ever(key, question)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::new(
-                ErrorKind::TimedOut,
-                "the tracker did not answer in time; check its URL, and whether UDP passes the firewall",
-            )),
+        let asked = AtomicBool::new(false);
+        let answer = self.ask_for_ever(key, question, &asked);
+        if let Ok(answer) = tokio::time::timeout(timeout, answer).await {
+            return answer;
         }
+        let text = "the tracker did not answer in time; check its URL, and whether UDP passes the firewall";
+        // Without a connection id the question itself was not sent yet.
+        Err(if asked.into_inner() {
+            Error::with_source(ErrorKind::TimedOut, text, AnswerLost)
+        } else {
+            Error::new(ErrorKind::TimedOut, text)
+        })
     }
 
-    async fn ask_for_ever(&self, key: (String, u16), question: Question) -> Result<Answer> {
+    /// `asked` is set when the question itself goes out.
+    async fn ask_for_ever(
+        &self,
+        key: (String, u16),
+        question: Question,
+        asked: &AtomicBool,
+    ) -> Result<Answer> {
         let link = self.state.lock().links.remove(&key);
         let link = link.filter(|l| l.connection.is_fresh(self.now()));
+        let kept = link.is_some();
         let (socket, connection) = match link {
             Some(link) => (link.socket, Some(link.connection)),
             None => (self.open(&key).await?, None),
@@ -138,6 +152,9 @@ impl UdpTransport {
             let step = exchange.next(self.now(), &mut self.state.lock().rng);
             match step {
                 Step::Send(datagram) => {
+                    if exchange.connection().is_some() {
+                        asked.store(true, Ordering::Relaxed);
+                    }
                     socket.send(&datagram).await.map_err(failed)?;
                 }
                 Step::Wait(until) => {
@@ -165,8 +182,8 @@ impl UdpTransport {
             return Err(Error::new(ErrorKind::Network, text));
         }
         let mut state = self.state.lock();
-        // This address answers: it goes first the next time.
-        if let Some(turn) = state.turns.get_mut(&key) {
+        // This address answers: it goes first the next time. A kept link took no turn.
+        if !kept && let Some(turn) = state.turns.get_mut(&key) {
             *turn = turn.wrapping_sub(1);
         }
         if let Some(connection) = exchange.connection()

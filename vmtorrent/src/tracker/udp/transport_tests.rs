@@ -3,6 +3,7 @@
 
 use tokio::sync::mpsc;
 
+use super::super::exchange::FIRST_PATIENCE;
 use super::super::packet::{ServerReply, ServerRequest, read_request, write_reply};
 use super::*;
 
@@ -92,6 +93,17 @@ fn announced() -> ServerReply {
 const LONG: Duration = Duration::from_secs(200);
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_is_lost_only_if_the_question_was_sent() {
+    let (url, _asked) = tracker(vec![Act::Lose]).await;
+    let transport = UdpTransport::new(1);
+    let error = transport.announce(&url, request(), FIRST_PATIENCE).await;
+    assert!(!AnswerLost::is_why(&error.unwrap_err()));
+    let (url, _asked) = tracker(vec![Act::Reply(connected()), Act::Lose]).await;
+    let error = transport.announce(&url, request(), FIRST_PATIENCE).await;
+    assert!(AnswerLost::is_why(&error.unwrap_err()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_announce_gives_peers_and_the_next_one_needs_no_new_connection() {
     let script = vec![
         Act::Reply(connected()),
@@ -104,6 +116,9 @@ async fn an_announce_gives_peers_and_the_next_one_needs_no_new_connection() {
         let answer = transport.announce(&url, request(), LONG).await.unwrap();
         assert_eq!(answer.peers, [peer()]);
         assert_eq!(answer.interval, Duration::from_secs(120));
+        // Should the link be lost, the address that answers is the first one to be tried.
+        let turns: Vec<usize> = transport.state.lock().turns.values().copied().collect();
+        assert_eq!(turns, [0]);
     }
     assert_eq!(asked.recv().await, Some(ServerRequest::Connect));
     for _ in 0..2 {
