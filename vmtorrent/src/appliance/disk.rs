@@ -62,7 +62,7 @@ pub(crate) struct Disk {
     pub(super) modified: Mutex<SystemTime>,
 }
 
-/// How often a read begins anew because a piece that was here turned out damaged.
+/// How often a read begins anew because a piece that was here turned out damaged, beside once for each of its pieces.
 const ATTEMPTS: u32 = 16;
 
 impl Disk {
@@ -179,7 +179,10 @@ impl Disk {
             .config
             .read_timeout
             .map(|t| self.config.clock.now() + t);
-        for attempt in 0..ATTEMPTS {
+        // Each time one of them is found damaged, and all may be.
+        let piece = self.image().geometry().nominal_piece_length() as usize;
+        let pieces = u32::try_from(length / piece.max(1)).unwrap_or(u32::MAX);
+        for attempt in 0..ATTEMPTS.saturating_add(pieces) {
             let length = self.clip(offset, length);
             if length == 0 {
                 return Ok(Bytes::new());
