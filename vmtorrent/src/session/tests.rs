@@ -275,3 +275,54 @@ async fn a_peer_that_lost_all_others_asks_its_tracker_before_the_interval_is_ove
     appliance.shutdown().await.unwrap();
     session.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_tracker_of_a_session_tracks_what_the_session_runs_and_nothing_else() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (before, after) = (
+        published(&scratch.path().join("before.img"), 1),
+        published(&scratch.path().join("after.img"), 2),
+    );
+    let session = session(&scratch.path().join("cache")).await;
+    let seeds = [
+        session.seed(before.clone(), scratch.path()).await.unwrap(),
+        {
+            session
+                .serve_tracker(([127, 0, 0, 1], 0).into())
+                .await
+                .unwrap();
+            session.seed(after.clone(), scratch.path()).await.unwrap()
+        },
+    ];
+    let tracker = session
+        .shared
+        .own_tracker
+        .lock()
+        .as_ref()
+        .unwrap()
+        .0
+        .clone();
+    let announce = async |image: &str| {
+        let query = format!("info_hash={image}&peer_id=-XX0000-000000000001&port=1&left=1");
+        let mut url = tracker.clone();
+        url.set_query(Some(&query));
+        let http = HttpClient::new().unwrap();
+        let answer = http.get_directly(url, 10_000, SOON).await.unwrap();
+        String::from_utf8_lossy(&answer.body).into_owned()
+    };
+    for image in [&before, &after] {
+        let escaped: String = image
+            .info_hash()
+            .0
+            .iter()
+            .map(|b| format!("%{b:02x}"))
+            .collect();
+        assert!(announce(&escaped).await.contains("8:interval"));
+    }
+    let unknown = "%07".repeat(20);
+    assert!(announce(&unknown).await.contains("failure reason"));
+    for seed in seeds {
+        seed.shutdown().await.unwrap();
+    }
+    session.shutdown().await.unwrap();
+}
