@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::PIECE;
+
 /// A command line that starts with `vmtorrent`.
 ///
 /// # Panics
@@ -55,19 +57,17 @@ pub fn with_descriptors(command: &Command, limit: impl std::fmt::Display) -> Com
     limited
 }
 
-/// Publishes an image.
+/// Publishes an image in pieces of [`PIECE`] bytes, unless the options say otherwise: pieces of several blocks show more.
 ///
 /// # Panics
 /// If `vmtorrent publish` fails.
 pub fn publish(image: &Path, torrent: &Path, options: &[&str]) {
-    let output = command()
-        .arg("publish")
-        .arg(image)
-        .arg("-o")
-        .arg(torrent)
-        .args(options)
-        .output()
-        .unwrap();
+    let mut command = command();
+    command.arg("publish").arg(image).arg("-o").arg(torrent);
+    if !options.contains(&"--piece-size") {
+        command.args(["--piece-size", &PIECE.to_string()]);
+    }
+    let output = command.args(options).output().unwrap();
     assert!(
         output.status.success(),
         "publish: {}: {}",

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use vmtorrent::image::default_piece_size;
 use vmtorrent_tests::appliance::{
     self, FILE_SYSTEM_OFFSET, Machine, Outcome, is_mounted, run, sha256,
 };
@@ -62,7 +63,10 @@ fn a_guest_that_was_killed_finds_what_it_synced_at_its_next_boot() -> Outcome<()
     // The tracker is for export, which is told no peer; the launches are told the seed's address.
     let tracker = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let url = format!("http://{tracker}/announce");
-    publish(&image, &torrent, &["--tracker", &url]);
+    // The pieces that users get.
+    let piece = default_piece_size(fs::metadata(&image)?.len()).to_string();
+    let options = ["--tracker", &url, "--piece-size", &piece];
+    publish(&image, &torrent, &options);
     let tracker = tracker.to_string();
     let source = seed(&torrent, &appliance::directory(), &["--tracker", &tracker]);
     let address = source.listen();

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use vmtorrent_tests::{Host, Reference, assert_same, command, fuse, require, seed};
+use vmtorrent_tests::{Host, PIECE, Reference, assert_same, command, fuse, require, seed};
 
 /// A port that was free a moment ago, for TCP and UDP: the torrent names the tracker before there is one.
 fn free_port() -> u16 {
@@ -30,6 +30,7 @@ fn publish(image: &Path, torrent: &Path, tracker: &str) -> String {
         .arg("-o")
         .arg(torrent)
         .args(["--tracker", tracker])
+        .args(["--piece-size", &PIECE.to_string()])
         .output()
         .unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
