@@ -53,6 +53,8 @@ struct Stage {
     queue: BinaryHeap<Reverse<(Time, usize)>>,
     happenings: Vec<Option<Happening>>,
     ready: BTreeMap<u32, Time>,
+    /// Liars that were found out after they had gone.
+    liars: usize,
 }
 
 fn right(r: WireRequest) -> WireMessage {
@@ -110,6 +112,7 @@ impl Stage {
             queue: BinaryHeap::new(),
             happenings: Vec::new(),
             ready: BTreeMap::new(),
+            liars: 0,
         }
     }
 
@@ -166,7 +169,8 @@ impl Stage {
                 Output::Ready(piece) => {
                     self.ready.insert(piece.0, self.now);
                 }
-                Output::Send(..) | Output::SendBlock(..) | Output::Completed | Output::Liar(_) => {}
+                Output::Liar(_) => self.liars += 1,
+                Output::Send(..) | Output::SendBlock(..) | Output::Completed => {}
             }
         }
     }
@@ -465,6 +469,40 @@ fn who_was_to_give_all_of_a_piece_and_does_not_holds_it_up_no_longer() {
         let wait = stage.read(0);
         assert!(stage.peers[alone].asked > 0, "it was not asked");
         assert!(wait < 1000.0, "{wait:.0} ms, fast: {fast}");
+        stage.assert_stays(honest);
+    }
+}
+
+#[test]
+fn who_lies_once_and_hangs_up_is_found_out_each_time() {
+    for fast in [false, true] {
+        let mut stage = Stage::new();
+        let honest = stage.join(fast, RTT * 2, honest());
+        stage.run_for(Duration::from_millis(100));
+        stage.reads(4);
+        for n in 1..=12 {
+            let lied = std::rc::Rc::new(std::cell::Cell::new(false));
+            let lie: Script = {
+                let lied = lied.clone();
+                Box::new(move |r| match lied.replace(true) {
+                    false => at_once([wrong(r)]),
+                    true => Vec::new(),
+                })
+            };
+            let liar = stage.join(fast, RTT / 4, lie);
+            stage.run_for(Duration::from_millis(30));
+            let piece = stage.ready.len() as u32;
+            stage.engine.demand(stage.now, &[PieceIndex(piece)]);
+            stage.collect();
+            stage.run_for(Duration::from_millis(12));
+            assert!(lied.get(), "it was not asked");
+            let key = stage.peers[liar].key;
+            stage.peers[liar].left = Some(DisconnectReason::Silent);
+            stage.engine.disconnected(stage.now, key);
+            stage.collect();
+            stage.read(piece);
+            assert_eq!(stage.liars, n, "fast: {fast}");
+        }
         stage.assert_stays(honest);
     }
 }
