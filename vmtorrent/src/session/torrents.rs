@@ -170,6 +170,8 @@ impl Shared {
             http: self.http.clone(),
             seed: rand::random(),
         });
+        // Before it is announced there.
+        self.track(image.info_hash());
         let known = self.take_known(image.info_hash());
         let torrent = Torrent::start(TorrentConfig {
             swarm: SwarmConfig {
@@ -201,7 +203,7 @@ impl Shared {
         torrents.retain(|_, t| t.strong_count() > 0);
         torrents.insert(image.info_hash(), Arc::downgrade(&torrent));
         drop(torrents);
-        // Behind the insertion: a tracker that starts meanwhile asks for what is there.
+        // And behind the insertion: a tracker that started meanwhile asked for what was there.
         self.track(image.info_hash());
         torrent
     }
