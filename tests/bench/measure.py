@@ -3,10 +3,8 @@
 import math
 import mmap
 import os
-import re
 import statistics
 import time
-from pathlib import Path
 
 median = statistics.median
 
@@ -50,8 +48,3 @@ def is_hole(descriptor, offset, length):
     except OSError:
         # ENXIO: nothing but a hole up to the end.
         return True
-
-
-def piece_length(torrent):
-    """Bytes of a piece, from a .torrent file."""
-    return int(re.search(rb"12:piece lengthi(\d+)e", Path(torrent).read_bytes())[1])

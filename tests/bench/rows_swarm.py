@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from lab import Link
-from measure import DirectReader, is_hole, median, percentile, piece_length
+from measure import DirectReader, is_hole, median, percentile
+from pristine import piece_length
 from result import Result, Skip
 from scope import MIB, note
 

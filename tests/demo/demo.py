@@ -20,12 +20,11 @@ from pathlib import Path
 
 from console import Console
 from failure import Failure
-from pristine import compare_pristine
+from pristine import compare_pristine, piece_length
 from process import Process, end_qemu
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
-BLOCK = 64 * 1024
 MIB = 1 << 20
 
 
@@ -192,9 +191,10 @@ class Demo:
                 f"fetched {self.ratio:.2f} x the distinct blocks that the guest read;"
                 f" at most {self.options.max_fetch_ratio} is allowed"
             )
-        self.pieces, different, places = compare_pristine(self.cache, self.image, BLOCK)
+        # Piece by piece: one that is as another is kept in that one's place only, and its own stays a hole.
+        self.pieces, different, places = compare_pristine(self.cache, self.image, piece_length(self.torrent))
         if different:
-            problems.append(f"{different} of {self.pieces} pristine blocks differ from the original, first at {places}")
+            problems.append(f"{different} of {self.pieces} pristine pieces differ from the original, first at {places}")
         if self.pieces == 0:
             problems.append(f"no pristine copy was found below {self.cache}")
         if identity(self.image) != self.identity or sha256(self.image) != self.original:
@@ -227,7 +227,7 @@ class Demo:
         line("fetched / distinct", f"{self.ratio:.2f}")
         line("stalls", done["stalls"], f", {done['stall_seconds']:.2f} s in all")
         line("wait of a read, median", f"{done['demand_p50_ms']:.1f} ms", f", 99 % {done['demand_p99_ms']:.1f} ms")
-        line("pristine copy", self.pieces, " blocks of 64 KiB, all equal to the original")
+        line("pristine copy", self.pieces, f" pieces of {piece_length(self.torrent) >> 10} KiB, all equal to the original")
         line("original", "unchanged", f", sha256 {self.original[:16]}...\n")
         if self.options.report:
             figures = {

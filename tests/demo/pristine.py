@@ -1,6 +1,13 @@
 """The proof that what launch has downloaded is what was published."""
 
 import os
+import re
+from pathlib import Path
+
+
+def piece_length(torrent):
+    """Bytes of a piece, from a .torrent file."""
+    return int(re.search(rb"12:piece lengthi(\d+)e", Path(torrent).read_bytes())[1])
 
 
 def extents(file):
@@ -16,7 +23,10 @@ def extents(file):
 
 
 def compare_pristine(cache, image, block):
-    """Blocks of the cached copy that hold data, how many of them differ from the image, and where the first one is."""
+    """Blocks of the cached copy that hold data, how many of them differ from the image, and where the first one is.
+
+    `block` is the length of a piece, or divides it: pieces are there as a whole or not at all.
+    """
     length, present, different, first = image.stat().st_size, 0, 0, None
     copies = [p for p in cache.rglob(image.name) if p.is_file() and p.stat().st_size == length]
     for copy in copies:

@@ -60,9 +60,6 @@ impl PathEstimator {
     const GAIN: f64 = 1.25;
     const INITIAL_BLOCKS: u64 = 4;
     const RTT_WINDOW: Duration = Duration::from_secs(10);
-    /// Nearer peers are asked as if they were so far away: with the few blocks that fit into a shorter round trip, both
-    /// sides would be woken for each of them.
-    const LEAST_RTT: Duration = Duration::from_millis(2);
     const UNKNOWN_RTT: Duration = Duration::from_millis(50);
     const UNKNOWN_RATE: f64 = 1_000_000.0;
 
@@ -131,9 +128,9 @@ impl PathEstimator {
         seconds(queued as f64).max(self.round_trip()) + seconds(f64::from(bytes))
     }
 
-    /// Bytes that keep the line busy with next to nothing queued at the peer: bandwidth x round trip.
+    /// Bytes that keep the line busy with nothing queued at the peer: bandwidth x round trip.
     pub(crate) fn pipe(&self) -> u64 {
-        (self.rate() * self.round_trip().max(Self::LEAST_RTT).as_secs_f64()) as u64
+        (self.rate() * self.round_trip().as_secs_f64()) as u64
     }
 
     /// A request goes out.
