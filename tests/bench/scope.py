@@ -88,7 +88,8 @@ class Scope:
 
     def publish(self, image, *arguments):
         """The .torrent file of an image, and the most memory that making it took."""
-        torrent = self.path(f"{image.name}.torrent")
+        # Several images may bear one name.
+        torrent = self.path(f"{image.name}.{next(self.names)}.torrent")
         if self.options.piece_size:
             arguments = ["--piece-size", self.options.piece_size, *arguments]
         command = [str(a) for a in (self.vmtorrent, "publish", image, "-o", torrent, *arguments)]
