@@ -29,7 +29,8 @@ fn a_hundred_thousand_requests_cost_little_and_hold_up_nobody() {
             let served = scope.spawn(move || -> io::Result<usize> {
                 let is_block = |m: &Message| matches!(m, Message::Piece(..));
                 let mut served = 0;
-                while served < 1000 {
+                // As many as may wait at least: of the others none need be answered.
+                while served < 500 {
                     reader.receive_until(is_block)?;
                     served += 1;
                 }
