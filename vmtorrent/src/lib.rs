@@ -1,6 +1,5 @@
 #![doc = include_str!("../../README.md")]
 
-mod abort_on_drop;
 mod announcer;
 mod appliance;
 mod bencode;

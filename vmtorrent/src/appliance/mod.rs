@@ -6,6 +6,7 @@
 mod block_file;
 mod counters;
 mod disk;
+mod guest_error;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,13 +14,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 use vmtorrent_platform::fuse::{Mount, MountOptions, mount};
 use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
 
 pub(crate) use self::counters::{Counters, GuestFigures, OPERATIONS, WaitFigures};
 use self::disk::{Disk, DiskShared};
-use crate::abort_on_drop::AbortOnDrop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::Image;
@@ -51,7 +52,7 @@ pub struct Appliance {
     disks: Vec<Arc<Disk>>,
     counters: Arc<Counters>,
     events: broadcast::Sender<Event>,
-    _forwarding: AbortOnDrop,
+    _forwarding: AbortOnDropHandle<()>,
     torrent: Arc<Torrent>,
     state: Arc<StateDirectory>,
     /// Our place among the torrent's users, until it is given up; behind all that uses the torrent.
@@ -91,7 +92,7 @@ impl Appliance {
         }
         let (events, _) = broadcast::channel(256);
         let forward = forward(torrent.events().subscribe(), events.clone());
-        let forwarding = AbortOnDrop(session.handle().spawn(forward).abort_handle());
+        let forwarding = AbortOnDropHandle::new(session.handle().spawn(forward));
         let config = DiskShared {
             state: state.clone(),
             pristine: torrent.pristine().clone(),

@@ -66,18 +66,13 @@ impl Fields {
         true
     }
 
-    /// A peer turned out not to have a piece; false when it had not said so, or is not connected.
-    pub(super) fn remove_piece(
-        &mut self,
-        peer: PeerKey,
-        piece: PieceIndex,
-        rarity: &mut Rarity,
-    ) -> bool {
+    /// A peer turned out not to have a piece.
+    pub(super) fn remove_piece(&mut self, peer: PeerKey, piece: PieceIndex, rarity: &mut Rarity) {
         let Some(field) = self.fields.get_mut(&peer) else {
-            return false;
+            return;
         };
         if !field.pieces.set(piece, false) {
-            return false;
+            return;
         }
         if self.confined.get(&piece) == Some(&peer) {
             self.confined.remove(&piece);
@@ -87,7 +82,6 @@ impl Fields {
         } else {
             field.count(rarity, Rarity::increase);
         }
-        true
     }
 
     /// A peer has gone.

@@ -177,9 +177,9 @@ impl Picker {
         self.fields.add_piece(peer, piece, &mut self.rarity)
     }
 
-    /// A peer turned out not to have a piece, or not to give it: it counts as not having it. False when it did before.
-    pub fn lose_have(&mut self, peer: PeerKey, piece: PieceIndex) -> bool {
-        self.fields.remove_piece(peer, piece, &mut self.rarity)
+    /// A peer turned out not to have a piece, or not to give it: it counts as not having it.
+    pub fn lose_have(&mut self, peer: PeerKey, piece: PieceIndex) {
+        self.fields.remove_piece(peer, piece, &mut self.rarity);
     }
 
     /// What a peer has.

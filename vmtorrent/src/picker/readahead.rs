@@ -103,8 +103,8 @@ impl Guesses {
         if self.success >= Self::WORTHWHILE {
             return 1;
         }
-        self.passed += 1;
-        u64::from(self.passed.is_multiple_of(Self::PROBE))
+        self.passed = (self.passed + 1) % Self::PROBE;
+        u64::from(self.passed == 0)
     }
 
     /// Notes a guess; false when it was made already.

@@ -370,3 +370,23 @@ fn peers_fill_different_pieces_and_help_out_only_at_the_end() {
     assert_eq!(next(2), second, "nothing new is left: it helps");
     assert_eq!(next(2), None);
 }
+
+#[test]
+fn peers_help_each_other_rather_than_begin_more_than_memory_should_hold() {
+    let length = 32 << 20;
+    let geometry = Geometry::new(u64::from(length) * 10, length).unwrap();
+    let mut picker = Picker::new(geometry, |_| false, |_| false, 1);
+    let mut begun = HashSet::new();
+    for p in 0..6 {
+        picker.add_peer(PeerKey(p));
+        picker.set_field(PeerKey(p), Bitfield::full(10));
+        begun.insert(
+            picker
+                .pick(PeerKey(p), Band::Background)
+                .unwrap()
+                .block
+                .piece,
+        );
+    }
+    assert_eq!(begun.len() as u64 * u64::from(length), MAX_OPEN_BYTES);
+}

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::{Shared, ended};
-use crate::abort_on_drop::AbortOnDrop;
 use crate::announcer::Announcer;
 use crate::image::{Image, InfoHash, Magnet, PeerAddress, Source};
 use crate::swarm::{MetadataJob, PeerHandshake, fetch_metadata};
@@ -85,8 +85,7 @@ impl Shared {
         let task = self
             .handle()
             .spawn(async move { shared.find_image(magnet).await });
-        let _end = AbortOnDrop(task.abort_handle());
-        match task.await {
+        match AbortOnDropHandle::new(task).await {
             Ok(result) => result,
             Err(error) => Err(ended(error)),
         }

@@ -184,3 +184,29 @@ impl Swarm {
         self.news.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_read_waits_for_goes_first_and_few_workers_do_the_rest() {
+        let queue = StoreQueue::default();
+        let starts = (0..100).filter(|p| queue.push(PieceIndex(*p), Bytes::new(), false));
+        assert_eq!(starts.count(), WORKERS);
+        assert!(!queue.push(PieceIndex(100), Bytes::new(), true));
+        let order: Vec<u32> = std::iter::from_fn(|| queue.next())
+            .map(|(piece, _)| piece.0)
+            .collect();
+        let expected: Vec<u32> = std::iter::once(100).chain(0..100).collect();
+        assert_eq!(order, expected);
+        // One has ended, so the next piece may start another; an urgent one always does.
+        assert!(queue.push(PieceIndex(1), Bytes::new(), true));
+        assert!(
+            !queue.push(PieceIndex(2), Bytes::new(), true),
+            "all are at work"
+        );
+        queue.clear();
+        assert!(queue.next().is_none());
+    }
+}

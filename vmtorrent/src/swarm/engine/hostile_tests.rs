@@ -1,279 +1,12 @@
 //! What a read costs when peers lie, stall or talk nonsense, in virtual time.
-//!
-//! One engine reads; around it stand peers that follow a script instead of an engine: a function from a request to the
-//! messages that go back, each with a delay.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-
-use sha1::{Digest, Sha1};
-
-use super::network::{image, piece_data};
+use super::stage::*;
 use super::*;
 
-const PIECE: u32 = 64 << 10;
-const RTT: Duration = Duration::from_millis(20);
-/// Bytes per second from each peer: 100 Mbit/s.
-const RATE: f64 = 12.5e6;
 /// What a read of a piece may take when one peer misbehaves. Alone with an honest peer it takes 26 ms (a round trip and
 /// the piece on the line); a block counts as late after twice what was expected and 10 ms, about 70 ms, and is then
 /// asked of somebody else, which takes another 26 ms.
 const ONE_REREQUEST: f64 = 150.0;
-
-/// What goes back for a request, and how long after it came.
-type Answers = Vec<(Duration, WireMessage)>;
-type Script = Box<dyn FnMut(WireRequest) -> Answers>;
-
-struct Scripted {
-    key: PeerKey,
-    rtt: Duration,
-    busy_until: Time,
-    script: Script,
-    /// Requests that reached it.
-    asked: usize,
-    left: Option<DisconnectReason>,
-}
-
-enum Happening {
-    /// A request reaches a scripted peer.
-    Asked(usize, WireRequest),
-    /// A scripted peer sends.
-    Said(usize, WireMessage),
-    /// What it sent reaches the engine.
-    Heard(usize, WireMessage),
-    Stored(PieceIndex, Bytes),
-}
-
-struct Stage {
-    now: Time,
-    last_tick: Time,
-    engine: Engine,
-    image: Arc<Image>,
-    peers: Vec<Scripted>,
-    queue: BinaryHeap<Reverse<(Time, usize)>>,
-    happenings: Vec<Option<Happening>>,
-    ready: BTreeMap<u32, Time>,
-    /// Liars that were found out after they had gone.
-    liars: usize,
-}
-
-fn right(r: WireRequest) -> WireMessage {
-    let data = piece_data(r.piece, PIECE)[r.begin as usize..][..r.length as usize].to_vec();
-    piece(r, data)
-}
-
-fn wrong(r: WireRequest) -> WireMessage {
-    piece(r, vec![0xbd; r.length as usize])
-}
-
-fn piece(r: WireRequest, data: Vec<u8>) -> WireMessage {
-    WireMessage::Piece {
-        piece: r.piece,
-        begin: r.begin,
-        data: data.into(),
-    }
-}
-
-fn at_once(messages: impl IntoIterator<Item = WireMessage>) -> Answers {
-    messages.into_iter().map(|m| (Duration::ZERO, m)).collect()
-}
-
-fn honest() -> Script {
-    Box::new(|r| at_once([right(r)]))
-}
-
-fn mute() -> Script {
-    Box::new(|_| Vec::new())
-}
-
-impl Stage {
-    fn new() -> Self {
-        Self::with(Fill::None, None)
-    }
-
-    fn with(fill: Fill, download_limit: Option<u64>) -> Self {
-        let image = image(200, PIECE);
-        let limiter = |limit| Arc::new(Mutex::new(Limiter::new(limit)));
-        let config = EngineConfig {
-            image: image.clone(),
-            have: Bitfield::new(image.geometry().piece_count()),
-            fill,
-            download: limiter(download_limit),
-            upload: limiter(None),
-            listen_port: 1,
-            seed: 1,
-        };
-        Self {
-            now: Time::default(),
-            last_tick: Time::default(),
-            engine: Engine::new(Time::default(), config),
-            image,
-            peers: Vec::new(),
-            queue: BinaryHeap::new(),
-            happenings: Vec::new(),
-            ready: BTreeMap::new(),
-            liars: 0,
-        }
-    }
-
-    /// A peer that says it has everything and lets us request.
-    fn join(&mut self, fast: bool, rtt: Duration, script: Script) -> usize {
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let abilities = Abilities {
-            extended: true,
-            fast,
-        };
-        let key = self
-            .engine
-            .connected(self.now, address, Some(rtt), abilities);
-        self.peers.push(Scripted {
-            key,
-            rtt,
-            busy_until: self.now,
-            script,
-            asked: 0,
-            left: None,
-        });
-        let peer = self.peers.len() - 1;
-        let all = Bitfield::full(self.image.geometry().piece_count()).to_wire();
-        self.happens(
-            self.now,
-            Happening::Said(peer, WireMessage::Bitfield(all.into())),
-        );
-        self.happens(self.now, Happening::Said(peer, WireMessage::Unchoke));
-        self.collect();
-        peer
-    }
-
-    fn happens(&mut self, at: Time, what: Happening) {
-        self.queue.push(Reverse((at, self.happenings.len())));
-        self.happenings.push(Some(what));
-    }
-
-    fn collect(&mut self) {
-        for output in self.engine.take_outputs() {
-            match output {
-                Output::Send(key, WireMessage::Request(request)) => {
-                    let peer = self.peers.iter().position(|p| p.key == key).unwrap();
-                    let at = self.now + self.peers[peer].rtt / 2;
-                    self.happens(at, Happening::Asked(peer, request));
-                }
-                Output::Disconnect(key, reason) => {
-                    let peer = self.peers.iter_mut().find(|p| p.key == key).unwrap();
-                    peer.left = Some(reason);
-                }
-                Output::Store(piece, data) => {
-                    let at = self.now + Duration::from_micros(200);
-                    self.happens(at, Happening::Stored(piece, data));
-                }
-                Output::Ready(piece) => {
-                    self.ready.insert(piece.0, self.now);
-                }
-                Output::Liar(_) => self.liars += 1,
-                Output::Send(..) | Output::SendBlock(..) | Output::Completed => {}
-            }
-        }
-    }
-
-    fn happen(&mut self, what: Happening) {
-        match what {
-            Happening::Asked(n, request) => {
-                let peer = &mut self.peers[n];
-                if peer.left.is_some() {
-                    return;
-                }
-                peer.asked += 1;
-                for (delay, message) in (peer.script)(request) {
-                    self.happens(self.now + delay, Happening::Said(n, message));
-                }
-            }
-            Happening::Said(n, message) => {
-                let bytes = match &message {
-                    WireMessage::Piece { data, .. } => data.len() + 13,
-                    _ => 20,
-                };
-                let peer = &mut self.peers[n];
-                let start = peer.busy_until.max(self.now);
-                peer.busy_until = start + Duration::from_secs_f64(bytes as f64 / RATE);
-                let at = peer.busy_until + peer.rtt / 2;
-                self.happens(at, Happening::Heard(n, message));
-            }
-            Happening::Heard(n, message) => {
-                let key = self.peers[n].key;
-                self.engine.received(self.now, key, message);
-            }
-            Happening::Stored(piece, data) => {
-                let hash: [u8; 20] = Sha1::digest(&data).into();
-                if hash == *self.image.piece_hash(piece) {
-                    self.engine.stored(self.now, piece);
-                } else {
-                    self.engine.mismatched(self.now, piece);
-                }
-            }
-        }
-        self.collect();
-    }
-
-    fn run_for(&mut self, time: Duration) {
-        let until = self.now + time;
-        loop {
-            let step = self.last_tick + Duration::from_millis(1);
-            let tick = self.engine.next_timeout(self.last_tick).max(step);
-            let event = self.queue.peek().map(|Reverse((at, _))| *at);
-            match event {
-                Some(at) if at <= tick && at <= until => {
-                    self.now = at.max(self.now);
-                    if let Some(Reverse((_, id))) = self.queue.pop()
-                        && let Some(what) = self.happenings[id].take()
-                    {
-                        self.happen(what);
-                    }
-                }
-                _ if tick <= until => {
-                    self.now = tick.max(self.now);
-                    self.last_tick = self.now;
-                    self.engine.tick(self.now);
-                    self.collect();
-                }
-                _ => {
-                    self.now = until;
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Milliseconds that a read of a piece waits.
-    fn read(&mut self, piece: u32) -> f64 {
-        let start = self.now;
-        self.engine.demand(self.now, &[PieceIndex(piece)]);
-        self.collect();
-        while !self.ready.contains_key(&piece) {
-            self.run_for(Duration::from_millis(1));
-            let waited = self.now.since(start);
-            assert!(
-                waited < Duration::from_secs(120),
-                "piece {piece} never comes"
-            );
-        }
-        self.ready[&piece].since(start).as_secs_f64() * 1000.0
-    }
-
-    /// The waits of reads one after the other, with a pause between them.
-    fn reads(&mut self, count: u32) -> Vec<f64> {
-        let first = self.ready.len() as u32;
-        (first..first + count)
-            .map(|piece| {
-                self.run_for(Duration::from_millis(30));
-                self.read(piece)
-            })
-            .collect()
-    }
-
-    fn assert_stays(&self, peer: usize) {
-        assert_eq!(self.peers[peer].left, None, "peer {peer} stays");
-    }
-}
 
 fn longest(waits: &[f64]) -> f64 {
     waits.iter().copied().fold(0.0, f64::max)
@@ -504,6 +237,61 @@ fn who_lies_once_and_hangs_up_is_found_out_each_time() {
             assert_eq!(stage.liars, n, "fast: {fast}");
         }
         stage.assert_stays(honest);
+    }
+}
+
+/// The network is faster than the disk: what comes waits in memory, so no more is asked for but what reads wait for.
+#[test]
+fn a_slow_disk_holds_back_the_fill_and_no_read() {
+    let mut stage = Stage::with(Fill::Full, None);
+    stage.engine.max_storing = 1 << 20;
+    stage.disk_is_slow = true;
+    stage.join(true, RTT, honest());
+    stage.run_for(Duration::from_millis(900));
+    let fetched: u64 = stage.engine.traffic().fetched.iter().sum();
+    assert!(fetched >= 1 << 20, "{fetched}");
+    // And what was under way by then; the line would have brought eleven megabytes.
+    assert!(fetched < 2 << 20, "{fetched} bytes came");
+    let missing = (0..200).rev().find(|p| stage.engine.lacks(PieceIndex(*p)));
+    let before = stage.engine.traffic().fetched[Band::Demand.index()];
+    stage
+        .engine
+        .demand(stage.now, &[PieceIndex(missing.unwrap())]);
+    stage.collect();
+    stage.run_for(Duration::from_millis(100));
+    let demand = stage.engine.traffic().fetched[Band::Demand.index()] - before;
+    assert_eq!(demand, u64::from(PIECE));
+    stage.run_for(Duration::from_secs(30));
+    assert!(stage.engine.is_complete(), "it goes on when there is room");
+}
+
+#[test]
+fn peers_are_told_of_several_pieces_at_once_and_soon() {
+    let mut stage = Stage::new();
+    stage.join(true, RTT, honest());
+    // It has nothing, so it is told of everything.
+    let key = stage.engine.connected(
+        stage.now,
+        SocketAddr::from(([127, 0, 0, 1], 2)),
+        None,
+        Abilities {
+            extended: true,
+            fast: true,
+        },
+    );
+    stage.collect();
+    stage.run_for(Duration::from_millis(100));
+    let pieces: Vec<_> = (0..8).map(PieceIndex).collect();
+    stage.engine.demand(stage.now, &pieces);
+    stage.collect();
+    stage.run_for(Duration::from_secs(1));
+    let last = stage.ready.values().max().copied().unwrap();
+    assert_eq!((stage.ready.len(), stage.haves.len()), (8, 8));
+    assert!(stage.engine.peers.contains_key(&key));
+    let times: std::collections::BTreeSet<_> = stage.haves.iter().collect();
+    assert!(times.len() <= 5, "{} times", times.len());
+    for told in stage.haves {
+        assert!(told.since(last) <= Duration::from_millis(11));
     }
 }
 

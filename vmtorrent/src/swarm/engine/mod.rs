@@ -497,6 +497,8 @@ mod hostile_tests;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod stage;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_keepalive;
