@@ -23,6 +23,7 @@ mod overlay;
 // For the benchmark alone, and no part of the API.
 #[doc(hidden)]
 pub mod picker;
+pub mod profile;
 mod pristine;
 mod seed;
 mod session;

@@ -1,0 +1,14 @@
+//! What earlier runs of a machine read, and when: so that the next run's blocks are here before the guest asks.
+//!
+//! Invariant: a profile only ever changes the order of fetching. Whatever stands in one, a guest reads right bytes.
+
+mod access;
+mod format;
+mod profile;
+
+pub use access::Access;
+pub use profile::{Mismatch, Profile, ProfileFile};
+
+/// Bytes of what is noted at once: the blocks of BitTorrent, whatever the image's pieces are, so that a profile survives
+/// a change of the piece size.
+pub const BLOCK: u64 = crate::image::BLOCK_LENGTH as u64;
