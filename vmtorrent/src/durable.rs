@@ -1,5 +1,6 @@
 //! Invariant: a file written here is found whole under its name or not at all, whenever the power goes.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -28,8 +29,15 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Replaces the content of `directory/name`.
-pub(crate) fn replace_file(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let temporary = directory.join(format!("{name}.new"));
+pub(crate) fn replace_file(
+    directory: &Path,
+    name: impl AsRef<OsStr>,
+    content: &[u8],
+) -> io::Result<()> {
+    let name = name.as_ref();
+    let mut temporary = name.to_owned();
+    temporary.push(".new");
+    let temporary = directory.join(temporary);
     let mut file = File::create(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;

@@ -23,8 +23,8 @@ mod overlay;
 // For the benchmark alone, and no part of the API.
 #[doc(hidden)]
 pub mod picker;
-pub mod profile;
 mod pristine;
+pub mod profile;
 mod seed;
 mod session;
 mod stats;

@@ -10,13 +10,13 @@ pub struct Access {
     spread: f64,
     min: u64,
     max: u64,
-    /// CRC-32C of the block's bytes: what tells whether another image has the same there.
-    content: u32,
+    /// CRC-32C of the block's bytes, where it is known: what tells whether another image has the same there.
+    content: Option<u32>,
 }
 
 impl Access {
     /// Read in one run, at this time.
-    pub fn once(time: u64, content: u32) -> Self {
+    pub fn once(time: u64, content: Option<u32>) -> Self {
         Self {
             runs: 1,
             mean: time as f64,
@@ -34,7 +34,7 @@ impl Access {
         variance: f64,
         min: u64,
         max: u64,
-        content: u32,
+        content: Option<u32>,
     ) -> Option<Self> {
         let sound = runs > 0
             && mean.is_finite()
@@ -78,8 +78,8 @@ impl Access {
         self.max
     }
 
-    /// CRC-32C of the block's bytes.
-    pub fn content(&self) -> u32 {
+    /// CRC-32C of the block's bytes; `None` when they were gone again before it was taken.
+    pub fn content(&self) -> Option<u32> {
         self.content
     }
 
@@ -93,6 +93,7 @@ impl Access {
         self.runs = self.runs.saturating_add(other.runs);
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
+        self.content = self.content.or(other.content);
         // Rounding must not push it out.
         self.mean = self.mean.clamp(self.min as f64, self.max as f64);
     }
@@ -111,7 +112,7 @@ mod tests {
             cut in 0usize..40,
         ) {
             let merged = |times: &[u64]| {
-                let mut times = times.iter().map(|t| Access::once(*t, 7));
+                let mut times = times.iter().map(|t| Access::once(*t, Some(7)));
                 let first = times.next()?;
                 Some(times.fold(first, |mut sum, one| {
                     sum.add(&one);
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        assert!(Access::from_parts(2, 5.0, 1.0, 4, 6, 0).is_some());
+        assert!(Access::from_parts(2, 5.0, 1.0, 4, 6, None).is_some());
         for (runs, mean, variance, min, max) in [
             (0, 5.0, 1.0, 4, 6),
             (2, f64::NAN, 1.0, 4, 6),
@@ -149,7 +150,10 @@ mod tests {
             (2, 50.0, 1.0, 9, 12),
             (2, 10.0, 1.0, 12, 9),
         ] {
-            assert_eq!(Access::from_parts(runs, mean, variance, min, max, 0), None);
+            assert_eq!(
+                Access::from_parts(runs, mean, variance, min, max, None),
+                None
+            );
         }
     }
 }

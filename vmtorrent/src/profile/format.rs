@@ -3,12 +3,12 @@
 //! Invariant: what is read is bounded by the length of the text, and nothing in it is believed that can't be.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Access, BLOCK, Profile, ProfileFile};
+use crate::durable;
 use crate::image::InfoHash;
 use crate::{Error, ErrorKind, Result};
 
@@ -41,7 +41,7 @@ struct FileText {
 }
 
 /// Block, runs, mean, variance, min, max, content. By mean time, so that a row's place is its rank.
-type Row = (u32, u32, f64, f64, u64, u64, u32);
+type Row = (u32, u32, f64, f64, u64, u64, Option<u32>);
 
 const COLUMNS: [&str; 7] = [
     "block",
@@ -91,7 +91,9 @@ impl Profile {
             Error::with_source(ErrorKind::InvalidInput, "this is no whole profile", error)
         })?;
         if text.format != FORMAT {
-            return Err(invalid(format!("begins with another format than {FORMAT:?}")));
+            return Err(invalid(format!(
+                "begins with another format than {FORMAT:?}"
+            )));
         }
         if text.version != VERSION {
             return Err(invalid(format!(
@@ -100,7 +102,10 @@ impl Profile {
             )));
         }
         if text.block_bytes != BLOCK {
-            return Err(invalid(format!("has blocks of {} bytes, not {BLOCK}", text.block_bytes)));
+            return Err(invalid(format!(
+                "has blocks of {} bytes, not {BLOCK}",
+                text.block_bytes
+            )));
         }
         let info_hash = parse_hash(&text.info_hash)
             .ok_or_else(|| invalid(format!("names no info-hash: {:?}", text.info_hash)))?;
@@ -127,7 +132,11 @@ impl Profile {
         }
         let text = std::fs::read(path).map_err(failed)?;
         Self::from_json(&text).map_err(|e| {
-            Error::with_source(ErrorKind::InvalidInput, format!("cannot use the profile {at}"), e)
+            Error::with_source(
+                ErrorKind::InvalidInput,
+                format!("cannot use the profile {at}"),
+                e,
+            )
         })
     }
 
@@ -138,16 +147,19 @@ impl Profile {
     pub fn save(&self, path: &Path) -> Result<()> {
         let failed = |e| {
             let at = path.display();
-            Error::io(format!("cannot write the profile {at}; check its directory"), e)
+            Error::io(
+                format!("cannot write the profile {at}; check its directory"),
+                e,
+            )
         };
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-        file.write_all(&self.to_json()).map_err(failed)?;
-        file.persist(path).map_err(|e| failed(e.error))?;
-        Ok(())
+        let Some(name) = path.file_name() else {
+            return Err(failed(std::io::ErrorKind::InvalidInput.into()));
+        };
+        durable::replace_file(directory, name, &self.to_json()).map_err(failed)
     }
 }
 
@@ -159,7 +171,9 @@ fn parse_hash(text: &str) -> Option<InfoHash> {
         return None;
     }
     for (byte, pair) in hash.iter_mut().zip(digits.0) {
-        let pair = std::str::from_utf8(pair).ok().filter(|p| !p.starts_with('+'))?;
+        let pair = std::str::from_utf8(pair)
+            .ok()
+            .filter(|p| !p.starts_with('+'))?;
         *byte = u8::from_str_radix(pair, 16).ok()?;
     }
     Some(InfoHash(hash))
@@ -218,9 +232,9 @@ mod tests {
         let mut profile = Profile::new(&image);
         profile.runs = 2;
         for (block, time) in [(9, 5), (0, 1_000_000), (4, 70)] {
-            let mut access = Access::once(time, block * 3);
+            let mut access = Access::once(time, Some(block * 3));
             if block != 4 {
-                access.add(&Access::once(time + 31, block * 3));
+                access.add(&Access::once(time + 31, None));
             }
             profile.files[0].blocks.insert(block, access);
         }
@@ -234,7 +248,10 @@ mod tests {
         assert_eq!(read.in_order().len(), 3);
         for (a, b) in read.in_order().iter().zip(written.in_order()) {
             assert_eq!((a.0, a.1), (b.0, b.1));
-            assert_eq!((a.2.runs(), a.2.min(), a.2.max()), (b.2.runs(), b.2.min(), b.2.max()));
+            assert_eq!(
+                (a.2.runs(), a.2.min(), a.2.max()),
+                (b.2.runs(), b.2.min(), b.2.max())
+            );
             assert!((a.2.mean() - b.2.mean()).abs() < 0.1);
             assert!((a.2.variance() - b.2.variance()).abs() < 0.1);
         }
@@ -264,9 +281,18 @@ mod tests {
         refused(|t| t["info_hash"] = json!("zz"), "no info-hash");
         refused(|t| t["runs"] = json!(1), "more runs");
         refused(|t| t["files"][0]["length"] = json!(100), "behind the end");
-        refused(|t| t["files"][0]["accesses"][0][0] = json!(-1), "no whole profile");
-        refused(|t| t["files"][0]["accesses"][0][2] = json!(1e300), "contradict");
-        refused(|t| t["files"][0]["accesses"][0][3] = json!(-4.0), "contradict");
+        refused(
+            |t| t["files"][0]["accesses"][0][0] = json!(-1),
+            "no whole profile",
+        );
+        refused(
+            |t| t["files"][0]["accesses"][0][2] = json!(1e300),
+            "contradict",
+        );
+        refused(
+            |t| t["files"][0]["accesses"][0][3] = json!(-4.0),
+            "contradict",
+        );
         refused(
             |t| {
                 let first = t["files"][0]["accesses"][0].clone();

@@ -4,10 +4,14 @@
 
 mod access;
 mod format;
-mod profile;
+mod model;
+mod recorder;
+mod run_log;
 
 pub use access::Access;
-pub use profile::{Mismatch, Profile, ProfileFile};
+pub use model::{Mismatch, Profile, ProfileFile};
+pub(crate) use recorder::{Recorder, RunTime};
+pub use run_log::{FirstRead, RunLog, Stall};
 
 /// Bytes of what is noted at once: the blocks of BitTorrent, whatever the image's pieces are, so that a profile survives
 /// a change of the piece size.

@@ -30,7 +30,7 @@ pub struct ProfileFile {
 pub struct Mismatch {
     /// Blocks that both know, with the same bytes.
     pub same: u64,
-    /// Blocks that both know, with other bytes: left out.
+    /// Blocks that both know, with other bytes or with bytes that one doesn't know: left out.
     pub different: u64,
     /// Blocks that only the other one knows: taken over, since nothing speaks against them.
     pub unknown: u64,
@@ -85,7 +85,11 @@ impl Profile {
     pub fn in_order(&self) -> Vec<(usize, u32, Access)> {
         let files = self.files.iter().enumerate();
         let mut all: Vec<_> = files
-            .flat_map(|(i, f)| f.blocks.iter().map(move |(block, access)| (i, *block, *access)))
+            .flat_map(|(i, f)| {
+                f.blocks
+                    .iter()
+                    .map(move |(block, access)| (i, *block, *access))
+            })
             .collect();
         all.sort_by(|a, b| {
             let times = a.2.mean().total_cmp(&b.2.mean());
@@ -126,13 +130,12 @@ impl Profile {
                 found.unknown += 1;
                 true
             }
-            Some(ours) if same_image || ours.content() == theirs.content() => {
-                found.same += 1;
-                true
-            }
-            Some(_) => {
-                found.different += 1;
-                false
+            Some(ours) => {
+                let known = ours.content().is_some() && ours.content() == theirs.content();
+                let same = same_image || known;
+                found.same += u64::from(same);
+                found.different += u64::from(!same);
+                same
             }
         });
         found
@@ -193,7 +196,9 @@ mod tests {
         let mut profile = Profile::new(&image);
         profile.runs = 1;
         for &(block, time, content) in reads {
-            profile.files[0].blocks.insert(block, Access::once(time, content));
+            profile.files[0]
+                .blocks
+                .insert(block, Access::once(time, Some(content)));
         }
         profile
     }
@@ -203,7 +208,11 @@ mod tests {
         let mut sum = profile(1, &[(0, 100, 5), (3, 900, 6)]);
         sum.merge(&profile(1, &[(3, 100, 6), (10, 40, 7)])).unwrap();
         assert_eq!((sum.runs(), sum.block_count()), (2, 3));
-        let order: Vec<_> = sum.in_order().iter().map(|(_, b, a)| (*b, a.runs())).collect();
+        let order: Vec<_> = sum
+            .in_order()
+            .iter()
+            .map(|(_, b, a)| (*b, a.runs()))
+            .collect();
         assert_eq!(order, [(10, 1), (0, 1), (3, 2)]);
         let third = sum.files()[0].blocks()[&3];
         assert_eq!((third.mean(), third.min(), third.max()), (500.0, 100, 900));
