@@ -87,6 +87,9 @@ pub struct PublishArgs {
     /// Web server that holds the image too; may be repeated
     #[arg(long = "web-seed", value_name = "URL")]
     pub web_seeds: Vec<String>,
+    /// Put this profile of earlier runs into the .torrent file, for all who launch it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub profile: Option<PathBuf>,
     /// Let peers be found through the trackers only
     #[arg(long)]
     pub private: bool,
@@ -161,6 +164,16 @@ pub struct LaunchArgs {
     /// What is fetched that no read asked for
     #[arg(long, value_enum, default_value_t = FillArg::Idle)]
     pub fill: FillArg,
+    /// Have fetched ahead what earlier runs read, as this profile says [default: the one in the .torrent file, and the
+    /// runs that this host kept]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub profile: Option<PathBuf>,
+    /// Keep what this run reads in the cache, as a profile for later launches, and use those of earlier ones
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub auto_profile: Switch,
+    /// Write what this run reads to a profile, every few seconds and at the end
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub record: Option<PathBuf>,
     /// Seconds that a read waits for missing data before it fails; 0: for ever
     #[arg(long, value_name = "SECS", default_value_t = 60)]
     read_timeout: u64,
@@ -209,6 +222,14 @@ pub struct ExportArgs {
     /// The file to write; a directory when the image has several files
     #[arg(short, long, value_name = "OUT", value_hint = ValueHint::AnyPath)]
     pub output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Yes
+    On,
+    /// No
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

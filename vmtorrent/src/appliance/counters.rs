@@ -61,7 +61,12 @@ struct Stalls {
     waited: Duration,
     /// Waits in microseconds.
     waits: Option<Histogram<u64>>,
+    /// The times during which reads waited, at most so many.
+    spans: Vec<(Time, Time)>,
 }
+
+/// Times of waiting that are kept: 1 MiB of them.
+const MAX_SPANS: usize = 1 << 16;
 
 /// The waits of reads so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -117,6 +122,7 @@ impl Counters {
             waited: Duration::ZERO,
             // Two digits from a microsecond to an hour.
             waits: Histogram::new_with_bounds(1, 3_600_000_000, 2).ok(),
+            spans: Vec::new(),
         };
         Self {
             reads: Counter::default(),
@@ -228,6 +234,10 @@ impl Counters {
         if stalls.waiting == 0 {
             let wait = now.since(stalls.since);
             stalls.total += wait;
+            if stalls.spans.len() < MAX_SPANS {
+                let since = stalls.since;
+                stalls.spans.push((since, now));
+            }
         }
         let wait = now.since(began);
         stalls.waited += wait;
@@ -258,6 +268,28 @@ impl Counters {
             count: waits.len(),
             sum: stalls.waited,
         }
+    }
+
+    /// Guest time since `began`, microseconds: wall time less the time during which at least one read waited. The
+    /// counters must not be older.
+    pub(crate) fn guest_micros(&self, began: Time, now: Time) -> u64 {
+        let stalls = self.stalls.lock();
+        let running = match stalls.waiting {
+            0 => Duration::ZERO,
+            _ => now.since(stalls.since),
+        };
+        let guest = now.since(began).saturating_sub(stalls.total + running);
+        u64::try_from(guest.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The times during which at least one read waited, in order; the last may still run. False: there were more.
+    pub(crate) fn stall_spans(&self, now: Time) -> (Vec<(Time, Time)>, bool) {
+        let stalls = self.stalls.lock();
+        let mut spans = stalls.spans.clone();
+        if stalls.waiting > 0 {
+            spans.push((stalls.since, now));
+        }
+        (spans, stalls.spans.len() < MAX_SPANS)
     }
 
     pub(crate) fn stalls(&self, now: Time) -> StallSummary {
@@ -299,6 +331,22 @@ mod tests {
         let s = c.stalls(at(105));
         assert_eq!((s.count, s.total), (3, Duration::from_millis(45)));
         assert!(s.median.as_millis().abs_diff(30) <= 1);
+    }
+
+    #[test]
+    fn guest_time_stands_still_while_a_read_waits() {
+        let c = Counters::new(1);
+        assert_eq!(c.guest_micros(at(5), at(10)), 5_000);
+        c.stall_begins(at(10));
+        assert_eq!(c.guest_micros(at(5), at(25)), 5_000);
+        c.stall_ends(at(30), at(10));
+        assert_eq!(c.guest_micros(at(5), at(31)), 6_000);
+        c.stall_begins(at(40));
+        let (spans, all) = c.stall_spans(at(42));
+        assert_eq!(
+            (spans, all),
+            (vec![(at(10), at(30)), (at(40), at(42))], true)
+        );
     }
 
     #[test]

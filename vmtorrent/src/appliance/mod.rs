@@ -7,6 +7,8 @@ mod block_file;
 mod counters;
 mod disk;
 mod guest_error;
+mod recording;
+mod run;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,18 +17,21 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::Span;
+use tracing::{Instrument, Span};
 use vmtorrent_platform::fuse::{Mount, MountOptions, mount};
 use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
 
 pub(crate) use self::counters::{Counters, GuestFigures, OPERATIONS, WaitFigures};
 use self::disk::{Disk, DiskShared};
+use self::recording::Recording;
+use self::run::Run;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
 use crate::image::Image;
 use crate::metrics::ApplianceEntry;
 use crate::options::ApplianceOptions;
 use crate::overlay::StateDirectory;
+use crate::profile::{KeptProfiles, Profile, RunLog};
 use crate::session::{Member, Session, Shared, ended};
 use crate::stats::Stats;
 use crate::torrent::Torrent;
@@ -37,6 +42,10 @@ pub(crate) struct ApplianceParts {
     pub(crate) member: Member,
     pub(crate) state: StateDirectory,
     pub(crate) options: ApplianceOptions,
+    /// What is expected to be read.
+    pub(crate) profile: Option<Profile>,
+    /// Where the run is kept for later ones.
+    pub(crate) kept: Option<KeptProfiles>,
 }
 
 /// A running appliance: complete, writable disks over an image that is still on its way.
@@ -51,6 +60,9 @@ pub struct Appliance {
     directory: Option<PathBuf>,
     disks: Vec<Arc<Disk>>,
     counters: Arc<Counters>,
+    run: Arc<Run>,
+    recording: Arc<Recording>,
+    _recording: AbortOnDropHandle<()>,
     events: broadcast::Sender<Event>,
     _forwarding: AbortOnDropHandle<()>,
     torrent: Arc<Torrent>,
@@ -71,10 +83,20 @@ impl Appliance {
             member,
             state,
             options,
+            profile,
+            kept,
         } = parts;
         let torrent = member.torrent().clone();
         let image = torrent.image().clone();
         let counters = Arc::new(Counters::new(image.geometry().total_length()));
+        // Before anything else: what it foretells is fetched while the disks are opened and mounted.
+        let run = Arc::new(Run::begin(
+            session.clock(),
+            counters.clone(),
+            torrent.pristine(),
+            torrent.swarm(),
+            profile.as_ref(),
+        ));
         let state = Arc::new(state);
         let name = name_of(state.path());
         let span = tracing::error_span!(parent: torrent.span(), "machine", appliance = name);
@@ -101,22 +123,37 @@ impl Appliance {
             clock: session.clock(),
             read_timeout: options.read_timeout,
             counters: counters.clone(),
+            run: run.clone(),
             events: events.clone(),
             span: span.clone(),
             log: Arc::default(),
         };
+        let recording = Recording::new(
+            run.clone(),
+            torrent.pristine().clone(),
+            options.record,
+            kept,
+        );
+        let recording = Arc::new(recording);
+        let opened = recording.clone();
         // Opening an overlay waits for the disk.
         let open = move || -> Result<Vec<Arc<Disk>>> {
+            opened.open()?;
             let open_one = |index| Ok(Arc::new(Disk::open(index, config.clone())?));
             (0..image.files().len()).map(open_one).collect()
         };
         let opened = session.handle().spawn_blocking(open).await;
         let disks = opened.map_err(ended)??;
+        let keep = Recording::keep_writing(Arc::downgrade(&recording), session.handle().clone());
+        let keep = AbortOnDropHandle::new(session.handle().spawn(keep.instrument(span.clone())));
         let mut appliance = Self {
             mount: Mutex::new(None),
             directory: None,
             disks,
             counters,
+            run,
+            recording,
+            _recording: keep,
             events,
             _forwarding: forwarding,
             torrent,
@@ -286,6 +323,7 @@ impl Appliance {
     /// appliances of one session share; reads and stalls are this appliance's own.
     pub fn stats(&self) -> Stats {
         let stalls = self.counters.stalls(self.session.clock().now());
+        let (first_reads, expected_reads) = self.run.hits();
         let milliseconds = |d: std::time::Duration| d.as_secs_f64() * 1000.0;
         Stats {
             stalls: stalls.count,
@@ -295,8 +333,27 @@ impl Appliance {
             guest_read_bytes: self.counters.read_bytes(),
             guest_written_bytes: self.counters.written_bytes(),
             distinct_read_bytes: self.counters.touched_bytes(),
+            first_reads,
+            expected_reads,
             ..self.torrent.stats()
         }
+    }
+
+    /// What the guest read first, in which order, and when it waited, since the launch.
+    pub fn run_log(&self) -> RunLog {
+        self.run.log()
+    }
+
+    /// What the guest read first so far, as a profile of one run: the same that
+    /// [`record`](ApplianceOptions::record) writes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] when the session was shut down.
+    pub async fn profile(&self) -> Result<Profile> {
+        let (run, pristine) = (self.run.clone(), self.torrent.pristine().clone());
+        let profile = move || run.profile(&pristine);
+        let made = self.session.handle().spawn_blocking(profile).await;
+        made.map_err(ended)
     }
 
     /// What happens from now on. A receiver that falls behind misses the oldest events.
@@ -331,6 +388,13 @@ impl Appliance {
                 outcome = outcome.and(self.flush(file).await);
             }
         }
+        let recording = self.recording.clone();
+        let written = self
+            .session
+            .handle()
+            .spawn_blocking(move || recording.write())
+            .await;
+        outcome = outcome.and(written.map_err(ended).flatten());
         let stats = self.stats();
         self.span.in_scope(|| match &outcome {
             Ok(()) => tracing::info!(
