@@ -7,6 +7,7 @@ mod block_file;
 mod counters;
 mod disk;
 mod guest_error;
+mod looks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
