@@ -73,7 +73,8 @@ impl Axis {
 
     /// Of bytes per second, in MB/s; ends at a mark.
     pub fn rate(end: f64, most: usize) -> Self {
-        let megabytes = positive(end) / 1e6;
+        // A line of less is none.
+        let megabytes = positive(end).max(1000.0) / 1e6;
         let step = decimal_step(megabytes, most);
         let end = (megabytes / step - 1e-9).ceil() * step;
         Self {

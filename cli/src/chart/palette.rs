@@ -8,12 +8,12 @@
 pub const COLOURS: &str = "\
 :root{color-scheme:light dark;--page:#fff;--card:#f6f7f9;--text:#16191d;--soft:#50575f;--line:#d9dde2;--axis:#868e96;\
 --demand:#c44e00;--ahead:#e5a50a;--profile:#1668b8;--background:#8a9199;--stall:#c44e00;--run:#1668b8;--start:#8a9199;\
---hit:#1668b8;--wait:#d9480f;--before:#12866a;--spare:#e5a50a;--unread:#e4e7eb;--zero:#f3f4f6;\
+--hit:#1155a3;--wait:#e2551a;--before:#22b08a;--spare:#e5a50a;--unread:#e4e7eb;--zero:#f3f4f6;\
 --needed:#c44e00;--fetched:#1668b8;--rate:#16191d;\
 --r1:#f0882f;--r2:#dc5d68;--r3:#b93289;--r4:#8a0ba5;--r5:#5302a3;--r6:#0d0887}\
 @media(prefers-color-scheme:dark){:root{--page:#12151a;--card:#1b2027;--text:#e9ecef;--soft:#a7b0ba;--line:#2e353e;\
 --axis:#76808b;--demand:#ff8a4c;--ahead:#f2cc4d;--profile:#5aa9f0;--background:#7d8791;--stall:#ff8a4c;--run:#5aa9f0;\
---start:#7d8791;--hit:#5aa9f0;--wait:#ff8a4c;--before:#3fc79a;--spare:#f2cc4d;--unread:#303842;--zero:#1b2027;\
+--start:#7d8791;--hit:#4a8fe0;--wait:#ff9d66;--before:#9be8cf;--spare:#f2cc4d;--unread:#303842;--zero:#1b2027;\
 --needed:#ff8a4c;--fetched:#5aa9f0;--rate:#e9ecef;\
 --r1:#9a3fb5;--r2:#c04a93;--r3:#e06a70;--r4:#f58f4b;--r5:#fdbe38;--r6:#f3f06a}}";
 

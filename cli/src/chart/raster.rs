@@ -65,11 +65,6 @@ impl Raster {
         }
     }
 
-    /// How many cells have each colour.
-    pub fn count(&self, colour: u8) -> usize {
-        self.cells.iter().filter(|c| **c == colour).count()
-    }
-
     /// A path for each colour, in units of cells. The raster is made coarser until its paths hold at most `most`
     /// rectangles; its size tells how coarse.
     pub fn paths(&mut self, most: usize) -> BTreeMap<u8, String> {
@@ -215,6 +210,5 @@ mod tests {
         raster.raise_run(7..90, 3);
         raster.raise_run(90..91, 3);
         assert_eq!(raster.cells, [2, 2, 1, 1, 2, 2, 0, 3]);
-        assert_eq!(raster.count(2), 4);
     }
 }

@@ -218,8 +218,8 @@ impl Display for Summary {
         if let Some(deviation) = &self.deviation {
             writeln!(
                 f,
-                "\nstandard deviation of the time of a block ({} that two runs read, or more): half of them up to {}, \
-                 90 % up to {}, all up to {}",
+                "\nstandard deviation of a block's time, of {} blocks that two runs read, or more:\n\
+                 half of them up to {}, 90 % up to {}, all up to {}",
                 grouped(deviation.blocks),
                 micros(deviation.median_us),
                 micros(deviation.p90_us),

@@ -82,9 +82,10 @@ pub fn opening(data: &Data) -> String {
     );
     html.push_str("<tr><th>what</th><th>at</th><th>took</th><th class=\"wide\"></th></tr>");
     for row in rows(data) {
-        let took = match row.to - row.from {
-            0.0 => "–".to_owned(),
-            took => seconds(Duration::from_micros(took as u64)),
+        let took = if row.to > row.from {
+            seconds(Duration::from_micros((row.to - row.from) as u64))
+        } else {
+            "–".to_owned()
         };
         let (left, right) = ((row.from / end).min(1.0), (row.to / end).min(1.0));
         let mark = match row.from > end {

@@ -30,8 +30,8 @@ p{margin:6px 0;max-width:82ch}\
 .plot.map{padding:6px 0 6px 78px}\
 .share{display:flex;height:16px;border-radius:4px;overflow:hidden;background:var(--line);margin:8px 0 4px}\
 .share b{display:block;min-width:1px}\
-.bar{display:grid;grid-template-columns:150px 1fr;align-items:center;font-size:14px;margin:3px 0}\
-.bar{display:flex;gap:10px}.bar>:first-child{flex:0 0 140px;color:var(--soft)}.bar b{height:14px;border-radius:3px;min-width:2px}\
+.bar{display:flex;gap:10px;align-items:center;font-size:14px;margin:3px 0}\
+.bar>:first-child{flex:0 0 140px;color:var(--soft)}.bar b{height:14px;border-radius:3px;min-width:2px}\
 table{border-collapse:collapse;font-size:14px;margin:8px 0;width:100%}\
 th{text-align:left;font-weight:600;color:var(--soft);font-size:13px}\
 td,th{padding:3px 14px 3px 0;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums;vertical-align:top;overflow-wrap:anywhere}\

@@ -57,12 +57,12 @@ pub fn boot_reads() -> Vec<FirstRead> {
         for _ in 0..burst {
             let group = [0, 1, 2, 5][chance.below(4) as usize];
             let start = group * 8_192 + chance.below(6_500);
-            for n in 0..1 + chance.below(14) {
+            for n in 0..1 + chance.below(9) {
                 read(start + n, time + n * 250);
             }
             time += 2_000 + chance.below(9_000);
         }
-        time += chance.below(700_000);
+        time += chance.below(900_000);
     }
     reads.sort_by_key(|r| r.guest_time);
     reads.truncate(5_000);
