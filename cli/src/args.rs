@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use vmtorrent::Fill;
 
 use crate::log::{LogFilter, LogFormat};
+use crate::profile::ProfileCommand;
+use crate::report::ReportArgs;
 use crate::units;
 
 const UNITS: &str = "\
@@ -65,6 +67,9 @@ pub enum Command {
     Launch(LaunchArgs),
     /// Write the mutable image as the guest left it into a file or directory
     Export(ExportArgs),
+    /// Put together, tell and draw what runs of a machine read first
+    #[command(subcommand)]
+    Profile(ProfileCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -194,6 +199,8 @@ pub struct LaunchArgs {
     pub metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub network: NetworkArgs,
+    #[command(flatten)]
+    pub report: ReportArgs,
     /// Print events on stdout, one JSON object a line; the VMM's stdout goes to stderr
     #[arg(long)]
     pub json: bool,

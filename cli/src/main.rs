@@ -1,8 +1,9 @@
-//! The `vmtorrent` command: publish, seed, launch and export images.
+//! The `vmtorrent` command: publish, seed, launch and export images, and look at how they run.
 //!
 //! Invariant: every failure ends in one message on stderr and a status that is not zero.
 
 mod args;
+mod chart;
 mod export;
 mod failure;
 mod launch;
@@ -10,12 +11,15 @@ mod log;
 mod mount_point;
 mod open_files;
 mod output;
+mod profile;
 mod publish;
+mod report;
 mod seed;
 mod signals;
 mod ticks;
 mod units;
 mod vmm;
+mod whole_file;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -49,6 +53,7 @@ fn run(command: Command, line: LiveLine) -> Result<ExitCode, Failure> {
         Command::Publish(args) => publish::run(args, line),
         Command::Seed(args) => runtime.block_on(seed::run(args, line)),
         Command::Launch(args) => runtime.block_on(launch::run(args, line)),
+        Command::Profile(command) => profile::run(command, line),
         Command::Export(args) => runtime.block_on(export::run(args, line)),
     }
 }
