@@ -63,6 +63,16 @@ struct Stalls {
     waits: Option<Histogram<u64>>,
 }
 
+impl Stalls {
+    /// The time during which at least one read waited, a wait that still lasts included.
+    fn total_until(&self, now: Time) -> Duration {
+        match self.waiting {
+            0 => self.total,
+            _ => self.total + now.since(self.since),
+        }
+    }
+}
+
 /// The waits of reads so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct StallSummary {
@@ -237,6 +247,14 @@ impl Counters {
         }
     }
 
+    /// Guest time from `began` to `now`, microseconds: wall time less the time during which at least one read waited for
+    /// the swarm. No read may have waited before `began`.
+    pub(crate) fn guest_micros(&self, began: Time, now: Time) -> u64 {
+        let stalled = self.stalls.lock().total_until(now);
+        let guest = now.since(began).saturating_sub(stalled);
+        u64::try_from(guest.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// The distribution of the waits that ended. Bounds are exact to one per cent.
     pub(crate) fn waits(&self) -> WaitFigures {
         let stalls = self.stalls.lock();
@@ -262,18 +280,13 @@ impl Counters {
 
     pub(crate) fn stalls(&self, now: Time) -> StallSummary {
         let stalls = self.stalls.lock();
-        let running = if stalls.waiting > 0 {
-            now.since(stalls.since)
-        } else {
-            Duration::ZERO
-        };
         let quantile = |q| match &stalls.waits {
             Some(waits) if !waits.is_empty() => Duration::from_micros(waits.value_at_quantile(q)),
             _ => Duration::ZERO,
         };
         StallSummary {
             count: stalls.count,
-            total: stalls.total + running,
+            total: stalls.total_until(now),
             median: quantile(0.5),
             p99: quantile(0.99),
         }
@@ -299,6 +312,19 @@ mod tests {
         let s = c.stalls(at(105));
         assert_eq!((s.count, s.total), (3, Duration::from_millis(45)));
         assert!(s.median.as_millis().abs_diff(30) <= 1);
+    }
+
+    #[test]
+    fn guest_time_stands_still_while_a_read_waits() {
+        let c = Counters::new(1 << 20);
+        assert_eq!(c.guest_micros(at(100), at(103)), 3_000);
+        c.stall_begins(at(110));
+        assert_eq!(c.guest_micros(at(100), at(125)), 10_000);
+        c.stall_begins(at(120));
+        c.stall_ends(at(130), at(110));
+        assert_eq!(c.guest_micros(at(100), at(135)), 10_000);
+        c.stall_ends(at(140), at(120));
+        assert_eq!(c.guest_micros(at(100), at(147)), 17_000);
     }
 
     #[test]
