@@ -108,6 +108,7 @@ async fn start(
         peers: args.peers,
         fill: args.fill.into(),
         read_timeout,
+        trace: args.trace,
     };
     let appliance = session.launch(image, options).await?;
     Ok((session, appliance, metrics))

@@ -1,4 +1,4 @@
-//! The `vmtorrent` command: publish, seed, launch and export images.
+//! The `vmtorrent` command: publish, seed, launch and export images, and replay what guests read.
 //!
 //! Invariant: every failure ends in one message on stderr and a status that is not zero.
 
@@ -11,6 +11,7 @@ mod mount_point;
 mod open_files;
 mod output;
 mod publish;
+mod replay;
 mod seed;
 mod signals;
 mod ticks;
@@ -47,6 +48,7 @@ fn run(command: Command, line: LiveLine) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::new(format!("starting up: {e}")))?;
     match command {
         Command::Publish(args) => publish::run(args, line),
+        Command::Replay(args) => replay::run(args),
         Command::Seed(args) => runtime.block_on(seed::run(args, line)),
         Command::Launch(args) => runtime.block_on(launch::run(args, line)),
         Command::Export(args) => runtime.block_on(export::run(args, line)),

@@ -7,6 +7,7 @@ mod block_file;
 mod counters;
 mod disk;
 mod guest_error;
+mod trace;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,9 +22,10 @@ use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
 
 pub(crate) use self::counters::{Counters, GuestFigures, OPERATIONS, WaitFigures};
 use self::disk::{Disk, DiskShared};
+use self::trace::Trace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
-use crate::image::Image;
+use crate::image::{Image, ImageFile};
 use crate::metrics::ApplianceEntry;
 use crate::options::ApplianceOptions;
 use crate::overlay::StateDirectory;
@@ -52,6 +54,7 @@ pub struct Appliance {
     disks: Vec<Arc<Disk>>,
     counters: Arc<Counters>,
     events: broadcast::Sender<Event>,
+    trace: Option<Arc<Trace>>,
     _forwarding: AbortOnDropHandle<()>,
     torrent: Arc<Torrent>,
     state: Arc<StateDirectory>,
@@ -105,19 +108,27 @@ impl Appliance {
             span: span.clone(),
             log: Arc::default(),
         };
+        let trace = options.trace;
         // Opening an overlay waits for the disk.
-        let open = move || -> Result<Vec<Arc<Disk>>> {
-            let open_one = |index| Ok(Arc::new(Disk::open(index, config.clone())?));
-            (0..image.files().len()).map(open_one).collect()
+        let open = move || -> Result<_> {
+            let boot = boot_disk(&image).map(|(index, _)| index);
+            let trace = trace.map(|path| start_trace(&path, &config)).transpose()?;
+            let open_one = |index| {
+                let traced = trace.clone().filter(|_| Some(index) == boot);
+                Ok(Arc::new(Disk::open(index, config.clone(), traced)?))
+            };
+            let disks: Result<Vec<Arc<Disk>>> = (0..image.files().len()).map(open_one).collect();
+            Ok((disks?, trace))
         };
         let opened = session.handle().spawn_blocking(open).await;
-        let disks = opened.map_err(ended)??;
+        let (disks, trace) = opened.map_err(ended)??;
         let mut appliance = Self {
             mount: Mutex::new(None),
             directory: None,
             disks,
             counters,
             events,
+            trace,
             _forwarding: forwarding,
             torrent,
             state,
@@ -191,13 +202,9 @@ impl Appliance {
 
     /// The disk to boot from: the largest file of the image, below the mount point.
     pub fn disk_path(&self) -> Option<PathBuf> {
-        let files = self.torrent.image().files();
-        let largest = files
-            .iter()
-            .filter(|f| !f.padding)
-            .max_by_key(|f| f.length)?;
+        let (_, file) = boot_disk(self.torrent.image())?;
         let mut path = self.directory.clone()?;
-        path.extend(&largest.path);
+        path.extend(&file.path);
         Some(path)
     }
 
@@ -326,6 +333,9 @@ impl Appliance {
                     .and_then(|u| u.map_err(Error::from))
             }
         };
+        if let Some(trace) = &self.trace {
+            trace.finish().await;
+        }
         for file in 0..self.disks.len() {
             if self.disks[file].is_changed() {
                 outcome = outcome.and(self.flush(file).await);
@@ -387,6 +397,33 @@ async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::Sender<Eve
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// The largest file of an image, and its index.
+fn boot_disk(image: &Image) -> Option<(usize, &ImageFile)> {
+    let files = image.files().iter().enumerate();
+    files
+        .filter(|(_, file)| !file.padding)
+        .max_by_key(|(_, file)| file.length)
+}
+
+/// Begins the trace of the boot disk. Waits for the disk.
+fn start_trace(path: &Path, config: &DiskShared) -> Result<Arc<Trace>> {
+    let image = config.pristine.image();
+    let Some((_, file)) = boot_disk(image) else {
+        let text = format!("{} holds no file that could be traced", image.name());
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    };
+    let trace = Trace::start(
+        path,
+        image,
+        file,
+        config.counters.clone(),
+        config.clock,
+        &config.runtime,
+        &config.span,
+    )?;
+    Ok(Arc::new(trace))
 }
 
 /// The name of an appliance is that of its state directory.
