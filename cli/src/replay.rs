@@ -1,4 +1,4 @@
-//! Invariant: nothing is read before the whole trace was found good, and what is measured is the reads, not the thinking.
+//! Invariant: nothing is read before the whole trace was found good, and latencies are those of reads alone.
 
 use std::fmt;
 use std::fs::File;

@@ -125,7 +125,8 @@ set_up_demo() {
 set_up_develop() {
     install -D -m 644 -t "$root/srv/develop" "$guest"/*.sql "$guest"/*.c
     install -D -m 755 "$guest/prepare" "$root/srv/develop/prepare"
-    in_root /srv/develop/prepare "$epoch" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; die "the work could not be prepared"; }
+    in_root /srv/develop/prepare "$epoch" >>"$log" 2>&1 ||
+        { tail -n 20 "$log" >&2; die "the work could not be prepared"; }
     rm "$root/srv/develop/prepare"
 }
 "set_up_$variant"

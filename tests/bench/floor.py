@@ -35,7 +35,7 @@ class Pieces:
 
 
 def needed(profile, pieces):
-    """(guest seconds, bytes) of each first need of a piece in a run's profile; a piece that is as another comes once."""
+    """(guest seconds, bytes) of each first need of a piece in a run's profile; of equal pieces the first only."""
     profile = json.loads(Path(profile).read_text())
     if len(profile["files"]) != 1:
         raise Failure("only images of one file are measured")

@@ -46,7 +46,7 @@ class Images(Scope):
         return (path, *self.publish(path))
 
     def appliance(self, variant="demo"):
-        """An appliance of tests/appliance, the demo's unless another is named: (path, torrent). It is kept for the next run."""
+        """An appliance of tests/appliance, the demo's by default: (path, torrent). It is kept for the next run."""
         if variant not in self.made:
             directory = self.options.dir
             built = subprocess.run([REPOSITORY / "tests/appliance/build.sh", directory, variant], check=False)

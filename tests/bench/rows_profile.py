@@ -1,4 +1,4 @@
-"""Boots with a profile of earlier runs: against the least that the line allows, beside a wrong profile, and in a crowd."""
+"""Boots with a profile of earlier runs: against the least that the line allows, with a wrong one, and in a crowd."""
 
 import random
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
-//! Invariant: noting a read never waits for anything, what waits to be written is bounded, and a disk that fails ends the
-//! trace and nothing else.
+//! Invariant: noting a read never waits for anything, what waits to be written is bounded, and a disk that fails ends
+//! the trace and nothing else.
 
 use std::fmt::Write as _;
 use std::fs::File;
