@@ -132,6 +132,7 @@ async fn start(
         auto_profile: args.auto_profile == Switch::On,
         record: args.record,
         read_timeout,
+        trace: args.trace,
     };
     let appliance = session.launch(image, options).await?;
     report.mark(Phase::Appliance);
