@@ -118,14 +118,15 @@ fn a_run_is_recorded_while_it_lasts_and_a_killed_launch_leaves_it() {
     let run = profile(&recorded);
     assert_eq!(blocks(&run), places);
     assert_eq!(run["runs"], 1);
-    // And the cache keeps it for the next launch, which foretells it all.
+    // The cache keeps it too, and the next launch expects all of it.
     let launch = host
         .launch(&scene.torrent)
-        .cache(scene.path("host").join("cache"))
         .peer(&source.listen())
         .fill("none")
         .start();
-    launch.stop();
+    read(&disk, &scene.image, &places);
+    let done = launch.stop();
+    assert_eq!(bytes(&done, "expected_reads"), places.len() as u64, "{done}");
     source.stop();
 }
 
