@@ -125,8 +125,8 @@ fn decimal_marks(end: f64, step: f64) -> Vec<Mark> {
     (0..=count).map(mark).collect()
 }
 
-/// Bytes in the largest unit that fits, without needless zeros.
-fn size(bytes: f64) -> String {
+/// Bytes in the largest unit that fits, without needless zeros: `64 KiB`, `1.25 MiB`.
+pub fn size(bytes: f64) -> String {
     if bytes == 0.0 {
         return "0".to_owned();
     }

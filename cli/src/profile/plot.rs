@@ -18,12 +18,14 @@ use crate::whole_file;
 /// Width of the picture.
 const WIDTH: f64 = 1200.0;
 /// Height of the plot area.
-const HEIGHT: f64 = 640.0;
-const TOP: f64 = 92.0;
+const HEIGHT: f64 = 642.0;
+const TOP: f64 = 110.0;
 const RIGHT: f64 = 30.0;
 const BOTTOM: f64 = 60.0;
 /// Width and height of a cell: a block of a large image is thinner than a hair, so it's drawn as one cell.
-const CELL: f64 = 2.0;
+const CELL: f64 = 3.0;
+/// Rows of cells.
+const ROWS: usize = (HEIGHT / CELL) as usize;
 /// Files that get a place of their own; the others share one.
 const MOST_FILES: usize = 16;
 /// Height that a file gets at least, so that its name fits.
@@ -158,8 +160,10 @@ fn strips(profile: &Profile) -> Vec<Strip<'_>> {
         } else {
             0.0
         };
-        let start = end - LEAST_HEIGHT - free * share;
-        strip.place = start.max(0.0)..end;
+        let start = (end - LEAST_HEIGHT - free * share).max(0.0);
+        // A cell belongs to one strip.
+        let start = (start / CELL).round() * CELL;
+        strip.place = start..end;
         end = start;
     }
     if let [only] = strips.as_mut_slice() {
@@ -190,7 +194,7 @@ fn label(frame: &mut Frame, strips: &[Strip<'_>]) {
 }
 
 fn raster(strips: &[Strip<'_>], axis: &Axis, runs: Runs, columns: usize) -> Raster {
-    let mut raster = Raster::new(columns, (HEIGHT / CELL) as usize);
+    let mut raster = Raster::new(columns, ROWS);
     let last_column = raster.columns() - 1;
     for strip in strips {
         let Range { start, end } = strip.place;
@@ -201,8 +205,8 @@ fn raster(strips: &[Strip<'_>], axis: &Axis, runs: Runs, columns: usize) -> Rast
                 let from = base.saturating_add(u64::from(*block) * BLOCK);
                 let to = from.saturating_add(super::block_bytes(file, *block));
                 // Offsets grow upwards, rows downwards.
-                let top = ((end - to as f64 * scale) / CELL).max(0.0) as usize;
-                let bottom = ((end - from as f64 * scale) / CELL).ceil() as usize;
+                let top = ((end - to as f64 * scale) / CELL + 1e-6).max(0.0) as usize;
+                let bottom = ((end - from as f64 * scale) / CELL - 1e-6).ceil() as usize;
                 let column = (axis.share(access.mean()) * columns as f64) as usize;
                 let column = column.min(last_column);
                 let rows = top..bottom.max(top + 1);
@@ -271,7 +275,7 @@ mod tests {
         let svg = picture(&profile(1, &[("a.img", 5, &[(0, 1, 0.0, 0.0)])]));
         keep("plot-one.svg", &svg);
         // At time 0, over the whole height.
-        assert!(svg.contains("d=\"m0 0h1v320h-1z\""), "{svg}");
+        assert!(svg.contains("d=\"m0 0h1v214h-1z\""), "{svg}");
     }
 
     #[test]

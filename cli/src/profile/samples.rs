@@ -1,9 +1,4 @@
 //! Profiles for tests.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that can't go on fails the test"
-)]
-
 use serde_json::json;
 use vmtorrent::profile::Profile;
 

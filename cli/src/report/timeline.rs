@@ -23,7 +23,7 @@ const STEPS: u32 = 300;
 /// The least time over which a rate is told.
 const STEP: Duration = Duration::from_millis(100);
 /// Cells of the first reads.
-const CELLS: (usize, usize) = (600, 120);
+const CELLS: (usize, usize) = (400, 80);
 const MOST_RECTS: usize = 12_000;
 /// Units across what is stretched.
 const UNITS: usize = 10_000;

@@ -40,6 +40,7 @@ impl Access {
             && mean.is_finite()
             && variance.is_finite()
             && variance >= 0.0
+            && min <= max
             // A rounded mean may stick out by a microsecond.
             && min as f64 <= mean + 1.0
             && mean <= max as f64 + 1.0;
@@ -149,6 +150,7 @@ mod tests {
             (2, 5.0, 1.0, 9, 12),
             (2, 50.0, 1.0, 9, 12),
             (2, 10.0, 1.0, 12, 9),
+            (2, 10.0, 1.0, 10, 9),
         ] {
             assert_eq!(
                 Access::from_parts(runs, mean, variance, min, max, None),
