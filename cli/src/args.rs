@@ -36,6 +36,14 @@ flushed, the directory is unmounted, and the state is kept for the next launch. 
 With --json the VMM's stdout goes to stderr, so that stdout holds nothing but events, one JSON object a line:
 ready, then progress each second, then done.";
 
+const REPLAY: &str = "\
+A trace has a line `think_us offset length` for each read: for think_us microseconds the guest does something else, then
+it reads length bytes at offset. Lines that begin with # are comments. `vmtorrent launch --trace` writes one. Reads
+follow each other, one at a time, past the page cache where the file system can do that. So guests of one image are
+played by programs that cost next to nothing:
+
+  vmtorrent launch debian.torrent --ephemeral -- vmtorrent replay boot.trace --disk {disk}";
+
 /// Start a virtual machine from a disk image that is still being downloaded from a BitTorrent swarm.
 #[derive(Debug, Parser)]
 #[command(name = "vmtorrent", version, after_help = UNITS, max_term_width = 110)]
@@ -70,6 +78,9 @@ pub enum Command {
     /// Put together, tell and draw what runs of a machine read first
     #[command(subcommand)]
     Profile(ProfileCommand),
+    /// Read of a disk what a trace says, at the guest's pace, and report how long the reads took
+    #[command(after_help = REPLAY)]
+    Replay(ReplayArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -92,6 +103,9 @@ pub struct PublishArgs {
     /// Web server that holds the image too; may be repeated
     #[arg(long = "web-seed", value_name = "URL")]
     pub web_seeds: Vec<String>,
+    /// Put this profile of earlier runs into the .torrent file, for all who launch it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub profile: Option<PathBuf>,
     /// Let peers be found through the trackers only
     #[arg(long)]
     pub private: bool,
@@ -166,6 +180,16 @@ pub struct LaunchArgs {
     /// What is fetched that no read asked for
     #[arg(long, value_enum, default_value_t = FillArg::Idle)]
     pub fill: FillArg,
+    /// Have fetched ahead what earlier runs read, as this profile says [default: the one in the .torrent file, and the
+    /// runs that this host kept]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub profile: Option<PathBuf>,
+    /// Keep what this run reads in the cache, as a profile for later launches, and use those of earlier ones
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub auto_profile: Switch,
+    /// Write what this run reads to a profile, every few seconds and at the end
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub record: Option<PathBuf>,
     /// Seconds that a read waits for missing data before it fails; 0: for ever
     #[arg(long, value_name = "SECS", default_value_t = 60)]
     read_timeout: u64,
@@ -181,6 +205,9 @@ pub struct LaunchArgs {
     /// Look for no peers but those that --peer names
     #[arg(long)]
     pub no_discovery: bool,
+    /// Write the guest's reads of {disk} there, as far as they reach the image: what `vmtorrent replay` takes
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub trace: Option<PathBuf>,
     /// Serve figures for monitoring (Prometheus) at http://IP:PORT/metrics
     #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
     pub metrics: Option<SocketAddr>,
@@ -216,6 +243,30 @@ pub struct ExportArgs {
     /// The file to write; a directory when the image has several files
     #[arg(short, long, value_name = "OUT", value_hint = ValueHint::AnyPath)]
     pub output: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// The trace
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub trace: PathBuf,
+    /// The disk to read: a file or a block device
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub disk: PathBuf,
+    /// Divides the time in which the guest thinks
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = units::speed)]
+    pub speed: f64,
+    /// Print the report as a JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Yes
+    On,
+    /// No
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -292,6 +343,8 @@ mod tests {
             ("vmtorrent launch a.torrent --upload-limit fast", "100mbit"),
             ("vmtorrent publish a -o b --piece-size 64Q", "64K"),
             ("vmtorrent launch a.torrent --max-disk some", "10G"),
+            ("vmtorrent replay a --disk b --speed 0", "such as 2"),
+            ("vmtorrent replay a --disk b --speed nan", "such as 2"),
         ] {
             let message = parse(line).unwrap_err().to_string();
             assert!(message.contains(example), "{line}: {message}");

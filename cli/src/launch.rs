@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use vmtorrent::image::{Image, Source};
+use vmtorrent::profile::Profile;
 use vmtorrent::{Appliance, ApplianceOptions, Event, Session, SessionOptions, State};
 
-use crate::args::LaunchArgs;
+use crate::args::{LaunchArgs, Switch};
 use crate::failure::Failure;
 use crate::mount_point::MountPoint;
 use crate::output::{LiveLine, Output, Ready, View, json_path, metrics_url};
@@ -95,6 +96,8 @@ async fn start(
 ) -> Result<(Session, Appliance, Option<SocketAddr>), Failure> {
     let read_timeout = args.read_timeout();
     let metadata_timeout = args.metadata_timeout();
+    // Before anything is begun that would have to be undone.
+    let profile = args.profile.as_deref().map(Profile::load).transpose()?;
     let session = Session::start(SessionOptions {
         listen: args.listen.unwrap_or(SessionOptions::default().listen),
         cache: args.cache,
@@ -125,7 +128,11 @@ async fn start(
         allow_other: args.allow_other,
         peers: args.peers,
         fill: args.fill.into(),
+        profile,
+        auto_profile: args.auto_profile == Switch::On,
+        record: args.record,
         read_timeout,
+        trace: args.trace,
     };
     let appliance = session.launch(image, options).await?;
     report.mark(Phase::Appliance);

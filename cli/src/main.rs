@@ -1,4 +1,4 @@
-//! The `vmtorrent` command: publish, seed, launch and export images, and look at how they run.
+//! The `vmtorrent` command: publish, seed, launch and export images, look at how they run, and replay what guests read.
 //!
 //! Invariant: every failure ends in one message on stderr and a status that is not zero.
 
@@ -13,6 +13,7 @@ mod open_files;
 mod output;
 mod profile;
 mod publish;
+mod replay;
 mod report;
 mod seed;
 mod signals;
@@ -51,6 +52,7 @@ fn run(command: Command, line: LiveLine) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::new(format!("starting up: {e}")))?;
     match command {
         Command::Publish(args) => publish::run(args, line),
+        Command::Replay(args) => replay::run(args),
         Command::Seed(args) => runtime.block_on(seed::run(args, line)),
         Command::Launch(args) => runtime.block_on(launch::run(args, line)),
         Command::Profile(command) => profile::run(command, line),

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use vmtorrent::image::{self, PublishOptions};
+use vmtorrent::profile::Profile;
 
 use crate::args::PublishArgs;
 use crate::failure::Failure;
@@ -19,9 +20,13 @@ pub fn run(args: PublishArgs, line: LiveLine) -> Result<ExitCode, Failure> {
         web_seeds: args.web_seeds,
         private: args.private,
     };
-    let published = image::publish_with_progress(&args.path, &options, |done, total| {
+    let profile = args.profile.as_deref().map(Profile::load).transpose()?;
+    let mut published = image::publish_with_progress(&args.path, &options, |done, total| {
         output.work(format_args!("hashed {} of {}", Bytes(done), Bytes(total)));
     })?;
+    if let Some(profile) = profile {
+        published = published.with_profile(&profile)?;
+    }
     published.write_to(&args.output)?;
     let geometry = published.image.geometry();
     output.say(format_args!(

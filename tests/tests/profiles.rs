@@ -1,270 +1,100 @@
-//! `vmtorrent profile` and `launch --report`: what they write, and what they refuse.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that can't go on fails the test"
-)]
+//! Profiles: recorded, kept, published, and put to use.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use vmtorrent_tests::{Host, Reference, command, fuse, publish, seed};
+use serde_json::Value;
+use vmtorrent_tests::{Host, Random, assert_same, command, fuse, publish, seed};
 
 const BLOCK: u64 = 16 << 10;
-const HASH: &str = "3f0e8a11c29b5d7744aa10ffb1e2d3c4a5968778";
-const OTHER_HASH: &str = "00112233445566778899aabbccddeeff00112233";
+const BLOCKS: u64 = (32 << 20) / BLOCK;
 
-struct Stage {
-    dir: TempDir,
+/// Places at which a guest reads, in this order, none twice.
+fn places() -> Vec<u64> {
+    (0..200).map(|n| (n * 389 + 7) % BLOCKS).collect()
 }
 
-impl Stage {
+/// Reads blocks one after the other with a little time in between, as a guest does.
+fn read(disk: &Path, image: &[u8], places: &[u64]) {
+    let file = File::open(disk).unwrap();
+    let mut buffer = vec![0; BLOCK as usize];
+    for place in places {
+        let offset = place * BLOCK;
+        file.read_exact_at(&mut buffer, offset).unwrap();
+        let right = &image[offset as usize..][..buffer.len()];
+        assert!(buffer == right, "wrong bytes at block {place}");
+    }
+}
+
+fn profile(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// The blocks of the only file, by their mean time.
+fn blocks(profile: &Value) -> Vec<u64> {
+    let accesses = profile["files"][0]["accesses"].as_array().unwrap();
+    accesses.iter().map(|a| a[0].as_u64().unwrap()).collect()
+}
+
+fn bytes(event: &Value, key: &str) -> u64 {
+    event[key]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {key} in {event}"))
+}
+
+/// An image without zeros and duplicates, its .torrent file and a seed.
+struct Scene {
+    dir: tempfile::TempDir,
+    image: Vec<u8>,
+    torrent: std::path::PathBuf,
+}
+
+impl Scene {
     fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut random = Random::new(4);
+        let image = random.bytes((BLOCKS * BLOCK) as usize);
+        let original = dir.path().join("disk.img");
+        std::fs::write(&original, &image).unwrap();
+        let torrent = dir.path().join("disk.torrent");
+        publish(&original, &torrent, &["--piece-size", "16K"]);
         Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir,
+            image,
+            torrent,
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    fn original(&self) -> std::path::PathBuf {
+        self.dir.path().join("disk.img")
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
-
-    fn write(&self, name: &str, profile: &Value) -> PathBuf {
-        let path = self.path(name);
-        std::fs::write(&path, profile.to_string()).unwrap();
-        path
-    }
 }
 
-/// A profile of one run. Accesses are block, guest time in microseconds, content.
-fn profile(info_hash: &str, name: &str, accesses: &[(u32, u64, u32)]) -> Value {
-    let rows = accesses
-        .iter()
-        .map(|(block, time, content)| json!([block, 1, time, 0.0, time, time, content]));
-    json!({
-        "format": "vmtorrent profile", "version": 1, "info_hash": info_hash, "name": name, "runs": 1,
-        "block_bytes": BLOCK, "columns": [],
-        "files": [{"path": ["disk.img"], "length": 100 * BLOCK + 5, "accesses": rows.collect::<Vec<_>>()}],
-    })
+fn run(arguments: &[&str]) -> Output {
+    command().args(arguments).output().unwrap()
 }
 
-fn run(words: &[&str]) -> Output {
-    command().arg("profile").args(words).output().unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-#[track_caller]
-fn done(words: &[&str]) -> (String, String) {
-    let output = run(words);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{words:?}: {stderr}");
-    (String::from_utf8(output.stdout).unwrap(), stderr)
-}
-
-/// Must fail, and say all of these words.
-#[track_caller]
-fn refused(words: &[&str], parts: &[&str]) {
-    let output = run(words);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{words:?}: {stderr}");
-    assert!(stderr.starts_with("vmtorrent: "), "{stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "{words:?}: no {part:?} in: {stderr}");
-    }
-    assert!(output.stdout.is_empty());
-}
-
-fn shown(path: &Path) -> Value {
-    serde_json::from_str(&done(&["show", "--json", text(path)]).0).unwrap()
-}
-
-#[test]
-fn runs_of_one_image_are_merged_and_told() {
-    let stage = Stage::new();
-    let a = stage.write(
-        "a.json",
-        &profile(HASH, "disk.img", &[(0, 100, 1), (7, 2_000_000, 2)]),
-    );
-    let b = stage.write(
-        "b.json",
-        &profile(HASH, "disk.img", &[(7, 4_000_000, 2), (100, 5_000_000, 3)]),
-    );
-    let out = stage.path("out.json");
-    done(&["merge", text(&a), text(&b), "-o", text(&out)]);
-    let figures = shown(&out);
-    assert_eq!(figures["runs"], 2);
-    assert_eq!(figures["info_hash"], HASH);
-    assert_eq!(figures["blocks"], 3);
-    // The last block of the file has five bytes.
-    assert_eq!(figures["bytes"], 2 * BLOCK + 5);
-    assert_eq!(
-        figures["runs_of_blocks"][1],
-        json!({"runs": 2, "blocks": 1, "bytes": BLOCK})
-    );
-    assert_eq!(figures["files"][0]["last_us"], 5_000_000);
-    assert_eq!(figures["deviation"]["max_us"], 1_000_000.0);
-    let (table, _) = done(&["show", text(&out)]);
-    for part in [HASH, "disk.img", "2 of 2 runs", "5.00 s"] {
-        assert!(table.contains(part), "no {part} in\n{table}");
-    }
-    // An output may be an input: runs are added one by one.
-    done(&["merge", text(&out), text(&a), "-o", text(&out)]);
-    assert_eq!(shown(&out)["runs"], 3);
-    assert_eq!(std::fs::read_dir(stage.dir.path()).unwrap().count(), 3);
-}
-
-#[test]
-fn runs_of_another_image_are_refused_with_both_names_and_merged_where_they_fit_by_force() {
-    let stage = Stage::new();
-    let a = stage.write(
-        "a.json",
-        &profile(HASH, "disk.img", &[(0, 100, 1), (7, 200, 2)]),
-    );
-    let mut other = profile(
-        OTHER_HASH,
-        "disk-2.img",
-        &[(0, 300, 1), (7, 100, 99), (9, 50, 4)],
-    );
-    other["files"].as_array_mut().unwrap().push(json!(
-        {"path": ["more.img"], "length": BLOCK, "accesses": [[0, 1, 5, 0.0, 5, 5, null]]}
-    ));
-    let b = stage.write("b.json", &other);
-    let out = stage.path("out.json");
-    let words = ["merge", text(&a), text(&b), "-o", text(&out)];
-    refused(&words, &[text(&a), text(&b), HASH, OTHER_HASH, "--force"]);
-    assert!(!out.exists());
-
-    let (stdout, report) = done(&[&words[..], &["--force"]].concat());
-    assert!(stdout.is_empty());
-    for row in [
-        "1 match by their content",
-        "1 differ",
-        "1 are known to this profile alone",
-        "1 lie in files",
-        OTHER_HASH,
-    ] {
-        assert!(report.contains(row), "no {row:?} in\n{report}");
-    }
-    let figures = shown(&out);
-    assert_eq!(figures["info_hash"], HASH);
-    assert_eq!(
-        (&figures["blocks"], &figures["runs"]),
-        (&json!(3), &json!(2))
-    );
-}
-
-#[test]
-fn a_profile_is_drawn_as_one_picture_that_asks_for_nothing() {
-    let stage = Stage::new();
-    let mut named = profile(HASH, "<script>&\"'", &[(0, 100, 1), (50, 900_000, 2)]);
-    named["files"][0]["path"] = json!(["<script>alert(1)</script>.img"]);
-    let a = stage.write("a.json", &named);
-    let out = stage.path("a.svg");
-    done(&["plot", text(&a), "-o", text(&out)]);
-    let svg = std::fs::read_to_string(&out).unwrap();
-    assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>\n"));
-    assert!(!svg.contains("<script") && !svg.contains("href") && !svg.contains("url("));
-    assert!(svg.contains("&lt;script&gt;&amp;&quot;&#39;"));
-    // A profile that holds nothing is one too.
-    let empty = stage.write("empty.json", &profile(HASH, "disk.img", &[]));
-    done(&["plot", text(&empty), "-o", text(&out)]);
-    assert!(
-        std::fs::read_to_string(&out)
-            .unwrap()
-            .contains("no block was read")
-    );
-    assert!(done(&["show", text(&empty)]).0.contains("nothing was read"));
-}
-
-#[test]
-fn what_is_no_profile_is_named_with_a_remedy_and_nothing_is_written() {
-    let stage = Stage::new();
-    let good = profile(HASH, "disk.img", &[(0, 100, 1), (7, 200, 2)]);
-    let sound = stage.write("good.json", &good);
-    let whole = good.to_string();
-    let mut version = good.clone();
-    version["version"] = json!(2);
-    let mut behind = good.clone();
-    behind["files"][0]["accesses"][0][0] = json!(101);
-    let mut backwards = good.clone();
-    backwards["files"][0]["accesses"][0][4] = json!(101);
-    let nan = whole.replacen("100,0.0", "NaN,0.0", 1);
-    assert_ne!(nan, whole);
-    let bad = stage.path("bad.json");
-    let out = stage.path("out");
-    for (content, why) in [
-        (String::new(), "no whole profile"),
-        (whole[..whole.len() / 2].to_owned(), "no whole profile"),
-        (nan, "no whole profile"),
-        (
-            whole.replace("vmtorrent profile", "trace"),
-            "another format",
-        ),
-        (version.to_string(), "version 2"),
-        (behind.to_string(), "behind the end"),
-        (backwards.to_string(), "contradict"),
-        ("<html>404</html>".to_owned(), "no whole profile"),
-    ] {
-        std::fs::write(&bad, content).unwrap();
-        let parts = [text(&bad), why, "record it again"];
-        refused(&["show", text(&bad)], &parts);
-        refused(&["plot", text(&bad), "-o", text(&out)], &parts);
-        refused(
-            &["merge", text(&sound), text(&bad), "-o", text(&out)],
-            &parts,
-        );
-        refused(
-            &[
-                "merge",
-                "--force",
-                text(&bad),
-                text(&sound),
-                "-o",
-                text(&out),
-            ],
-            &parts,
-        );
-        assert!(!out.exists());
-    }
-    let absent = stage.path("absent.json");
-    refused(&["show", text(&absent)], &[text(&absent), "check the name"]);
-    // Where nothing can be written.
-    let nowhere = stage.path("absent/out");
-    for words in [
-        ["merge", text(&sound), "-o", text(&nowhere)],
-        ["plot", text(&sound), "-o", text(&nowhere)],
-    ] {
-        refused(&words, &[text(&nowhere), "directory"]);
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < end, "it never came to be that {what}");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 #[test]
-fn a_report_that_can_not_be_written_is_said_before_anything_starts() {
-    let stage = Stage::new();
-    let nowhere = stage.path("absent/out.html");
-    let output = command()
-        .args(["launch", "absent.torrent", "--report", text(&nowhere)])
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.contains(text(&nowhere)) && stderr.contains("directory"),
-        "{stderr}"
-    );
-}
-
-#[test]
-fn a_launch_leaves_a_report_when_its_vmm_ends_and_when_a_signal_does() {
+fn a_run_is_recorded_while_it_lasts_and_a_killed_launch_leaves_it() {
     if !fuse() {
         return;
     }
+<<<<<<< HEAD
     let stage = Stage::new();
     let original = stage.path("disk.img");
     Reference::new(1 << 20, 7).write_to(&original);
@@ -312,4 +142,233 @@ fn a_launch_leaves_a_report_when_its_vmm_ends_and_when_a_signal_does() {
     waits.signal(Signal::TERM);
     assert_eq!(waits.wait_exit(patience).code(), Some(128 + 15));
     check();
+=======
+    let scene = Scene::new();
+    let source = seed(&scene.torrent, scene.dir.path(), &[]);
+    let host = Host::new(scene.dir.path(), "host");
+    let recorded = scene.path("run.json");
+    let launch = host
+        .launch(&scene.torrent)
+        .peer(&source.listen())
+        .fill("none")
+        .option("--record", &recorded)
+        .start();
+    // It is there at once, so that a place where it can't be is found out at once.
+    assert_eq!(blocks(&profile(&recorded)), [0_u64; 0]);
+    let disk = host.mount().join("disk.img");
+    let places = places();
+    read(&disk, &scene.image, &places);
+    // Read again, which is no news, and not by the block.
+    read(&disk, &scene.image, &places[..50]);
+    wait_until("all was recorded", || {
+        blocks(&profile(&recorded)).len() == places.len()
+    });
+    launch.kill_9();
+    let run = profile(&recorded);
+    assert_eq!(blocks(&run), places);
+    assert_eq!(run["runs"], 1);
+    // And the cache keeps it for the next launch, which foretells it all.
+    let launch = host
+        .launch(&scene.torrent)
+        .cache(scene.path("host").join("cache"))
+        .peer(&source.listen())
+        .fill("none")
+        .start();
+    launch.stop();
+    source.stop();
+}
+
+#[test]
+fn what_a_profile_foretells_is_there_before_it_is_read_and_nothing_else_is_fetched() {
+    if !fuse() {
+        return;
+    }
+    let scene = Scene::new();
+    let source = seed(&scene.torrent, scene.dir.path(), &[]);
+    let recorded = scene.path("run.json");
+    let first = Host::new(scene.dir.path(), "first");
+    let launch = first
+        .launch(&scene.torrent)
+        .peer(&source.listen())
+        .fill("none")
+        .option("--record", &recorded)
+        .start();
+    let places = places();
+    read(&first.mount().join("disk.img"), &scene.image, &places);
+    launch.stop();
+
+    let foretold = places.len() as u64 * BLOCK;
+    // Once named, once put into the .torrent file by its publisher.
+    let with_it = scene.path("with-it.torrent");
+    let at = recorded.to_str().unwrap();
+    publish(
+        &scene.original(),
+        &with_it,
+        &["--piece-size", "16K", "--profile", at],
+    );
+    for (name, torrent, options) in [
+        ("named", &scene.torrent, vec!["--profile", at]),
+        ("published", &with_it, vec![]),
+    ] {
+        let host = Host::new(scene.dir.path(), name);
+        let mut launch = host.launch(torrent).peer(&source.listen()).fill("none");
+        for pair in options.chunks(2) {
+            launch = launch.option(pair[0], pair[1]);
+        }
+        let launch = launch.start();
+        // Nobody reads anything yet.
+        launch.wait_for("the profile's blocks", Duration::from_secs(30), |event| {
+            event["profile_bytes"].as_u64() == Some(foretold)
+        });
+        let disk = host.mount().join("disk.img");
+        read(&disk, &scene.image, &places);
+        let done = launch.stop();
+        assert_eq!(bytes(&done, "fetched_bytes"), foretold, "{name}: {done}");
+        assert_eq!(bytes(&done, "stalls"), 0, "{name}: {done}");
+        assert_eq!(bytes(&done, "first_reads"), places.len() as u64, "{name}");
+        assert_eq!(
+            bytes(&done, "expected_reads"),
+            places.len() as u64,
+            "{name}"
+        );
+    }
+    source.stop();
+}
+
+#[test]
+fn a_host_keeps_what_its_launches_read_unless_it_is_told_not_to() {
+    if !fuse() {
+        return;
+    }
+    let scene = Scene::new();
+    let source = seed(&scene.torrent, scene.dir.path(), &[]);
+    let host = Host::new(scene.dir.path(), "host");
+    let places = places();
+    let launch = |auto: &str| {
+        let launch = host.launch(&scene.torrent).peer(&source.listen());
+        launch.fill("none").option("--auto-profile", auto).start()
+    };
+    let kept = host.cache().join("profiles");
+    // The copy goes, the profiles stay.
+    let forget = || {
+        for entry in std::fs::read_dir(host.cache()).unwrap() {
+            let path = entry.unwrap().path();
+            if path != kept && path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap();
+            }
+        }
+    };
+    let disk = host.mount().join("disk.img");
+    for (auto, foretold) in [
+        ("off", 0),
+        ("on", 0),
+        ("off", 0),
+        ("on", places.len() as u64),
+    ] {
+        let launch = launch(auto);
+        if foretold > 0 {
+            launch.wait_for("the profile's blocks", Duration::from_secs(30), |event| {
+                event["profile_bytes"].as_u64() == Some(foretold * BLOCK)
+            });
+        }
+        read(&disk, &scene.image, &places);
+        let done = launch.stop();
+        assert_eq!(bytes(&done, "expected_reads"), foretold, "{auto}: {done}");
+        forget();
+    }
+    source.stop();
+}
+
+#[test]
+fn a_profile_that_is_none_is_refused_by_name_before_anything_is_begun() {
+    let scene = Scene::new();
+    let bad = scene.path("bad.json");
+    let text = |text: &str| std::fs::write(&bad, text).unwrap();
+    let other = r#"{"format":"vmtorrent profile","version":1,"info_hash":"0000000000000000000000000000000000000000",
+        "name":"other.img","runs":1,"block_bytes":16384,"files":[{"path":["other.img"],"length":5,"accesses":[]}]}"#;
+    for (content, why) in [
+        ("", "no whole profile"),
+        (r#"{"format":"vmtorrent prof"#, "no whole profile"),
+        (
+            &other.replace("\"version\":1", "\"version\":7"),
+            "version 7",
+        ),
+        (
+            &other.replace("\"accesses\":[]", "\"accesses\":[[-1,1,0,0,0,0,null]]"),
+            "no whole profile",
+        ),
+        (
+            &other.replace("\"accesses\":[]", "\"accesses\":[[0,1,NaN,0,0,0,null]]"),
+            "no whole profile",
+        ),
+        (
+            &other.replace("\"accesses\":[]", "\"accesses\":[[9,1,0,0,0,0,null]]"),
+            "behind the end",
+        ),
+        (other, "another image"),
+    ] {
+        text(content);
+        let mount = scene.path("mount");
+        let _ = std::fs::create_dir(&mount);
+        let state = scene.path("state");
+        let cache = scene.path("cache");
+        let ended = run(&[
+            "launch",
+            scene.torrent.to_str().unwrap(),
+            "--state",
+            state.to_str().unwrap(),
+            "--cache",
+            cache.to_str().unwrap(),
+            "--mount",
+            mount.to_str().unwrap(),
+            "--no-discovery",
+            "--profile",
+            bad.to_str().unwrap(),
+        ]);
+        let message = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{message}");
+        assert!(message.contains(why), "{why}: {message}");
+    }
+}
+
+#[test]
+fn a_profile_of_something_else_never_shows_a_wrong_byte() {
+    if !fuse() {
+        return;
+    }
+    let scene = Scene::new();
+    let source = seed(&scene.torrent, scene.dir.path(), &[]);
+    // Of the same place and length, with times and counts of nothing.
+    let mut accesses = Vec::new();
+    for block in (0..BLOCKS).rev() {
+        accesses.push(serde_json::json!([
+            block,
+            1,
+            1e12,
+            0.0,
+            1,
+            2_000_000_000_000_u64,
+            7
+        ]));
+    }
+    let lies = serde_json::json!({
+        "format": "vmtorrent profile", "version": 1, "info_hash": "00".repeat(20), "name": "disk.img",
+        "runs": 1, "block_bytes": BLOCK,
+        "files": [{"path": ["disk.img"], "length": BLOCKS * BLOCK, "accesses": accesses}],
+    });
+    let path = scene.path("lies.json");
+    std::fs::write(&path, lies.to_string()).unwrap();
+    let host = Host::new(scene.dir.path(), "host");
+    let launch = host
+        .launch(&scene.torrent)
+        .peer(&source.listen())
+        .fill("none")
+        .option("--profile", &path)
+        .start();
+    let disk = host.mount().join("disk.img");
+    read(&disk, &scene.image, &places());
+    assert_same(&disk, &scene.image, "with a profile of lies");
+    launch.stop();
+    source.stop();
+>>>>>>> profile
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::profile::Profile;
+
 /// What is fetched in the background, beside what reads ask for and what is fetched around and behind them: the rest of
 /// the 64 KiB (or of the piece) that a read touches, up to two more of these behind it while such guesses come true, and
 /// the windows of sequential reads.
@@ -90,8 +92,20 @@ pub struct ApplianceOptions {
     pub peers: Vec<SocketAddr>,
     /// What is fetched that no read asked for.
     pub fill: Fill,
+    /// What earlier runs read, and when: it is fetched before the guest asks for it. `None`: what came with the image,
+    /// and if `auto_profile` is set what this host kept of its own launches.
+    pub profile: Option<Profile>,
+    /// Whether the run is kept in the cache, for later launches of the image, and earlier ones are used. Default: yes.
+    pub auto_profile: bool,
+    /// A file that the run is written to as a profile, every few seconds and at the end.
+    pub record: Option<PathBuf>,
     /// How long a read waits for missing data before it fails with `EIO`; `None`: for ever. Default 60 s.
     pub read_timeout: Option<Duration>,
+    /// A file that gets the guest's reads of the boot disk ([`Appliance::disk_path`](crate::Appliance::disk_path)), as far
+    /// as they reach the image: for each read a line `think_us offset length`, where `think_us` is the time since the
+    /// read before, without the time during which a read waited for the swarm, in microseconds. What it held is
+    /// replaced. Default: none.
+    pub trace: Option<PathBuf>,
 }
 
 impl Default for ApplianceOptions {
@@ -102,7 +116,11 @@ impl Default for ApplianceOptions {
             allow_other: false,
             peers: Vec::new(),
             fill: Fill::Idle,
+            profile: None,
+            auto_profile: true,
+            record: None,
             read_timeout: Some(Duration::from_secs(60)),
+            trace: None,
         }
     }
 }

@@ -39,6 +39,10 @@ pub struct Stats {
     pub guest_written_bytes: u64,
     /// Distinct 64 KiB blocks of the image that the guest read through to the pristine layer, in bytes.
     pub distinct_read_bytes: u64,
+    /// Blocks of 16 KiB that the guest read for the first time, without those of zeros.
+    pub first_reads: u64,
+    /// Of these, how many the profile expected.
+    pub expected_reads: u64,
     /// Connected peers.
     pub peers: u32,
 }

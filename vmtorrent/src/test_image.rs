@@ -68,6 +68,7 @@ pub(crate) fn image_of_files(
         private: false,
         info_bytes: Bytes::from_static(b"de"),
         torrent_bytes: Bytes::from_static(b"d4:infodee"),
+        profile: None,
         peers: Vec::new(),
     }
 }

@@ -61,6 +61,20 @@ struct Stalls {
     waited: Duration,
     /// Waits in microseconds.
     waits: Option<Histogram<u64>>,
+    /// The times during which reads waited, at most so many.
+    spans: Vec<(Time, Time)>,
+}
+
+/// Times of waiting that are kept: 1 MiB of them.
+const MAX_SPANS: usize = 1 << 16;
+impl Stalls {
+    /// The time during which at least one read waited, a wait that still lasts included.
+    fn total_until(&self, now: Time) -> Duration {
+        match self.waiting {
+            0 => self.total,
+            _ => self.total + now.since(self.since),
+        }
+    }
 }
 
 /// The waits of reads so far.
@@ -117,6 +131,7 @@ impl Counters {
             waited: Duration::ZERO,
             // Two digits from a microsecond to an hour.
             waits: Histogram::new_with_bounds(1, 3_600_000_000, 2).ok(),
+            spans: Vec::new(),
         };
         Self {
             reads: Counter::default(),
@@ -228,6 +243,10 @@ impl Counters {
         if stalls.waiting == 0 {
             let wait = now.since(stalls.since);
             stalls.total += wait;
+            if stalls.spans.len() < MAX_SPANS {
+                let since = stalls.since;
+                stalls.spans.push((since, now));
+            }
         }
         let wait = now.since(began);
         stalls.waited += wait;
@@ -235,6 +254,14 @@ impl Counters {
         if let Some(waits) = &mut stalls.waits {
             waits.saturating_record(wait.max(1));
         }
+    }
+
+    /// Guest time from `began` to `now`, microseconds: wall time less the time during which at least one read waited for
+    /// the swarm. No read may have waited before `began`.
+    pub(crate) fn guest_micros(&self, began: Time, now: Time) -> u64 {
+        let stalled = self.stalls.lock().total_until(now);
+        let guest = now.since(began).saturating_sub(stalled);
+        u64::try_from(guest.as_micros()).unwrap_or(u64::MAX)
     }
 
     /// The distribution of the waits that ended. Bounds are exact to one per cent.
@@ -260,20 +287,25 @@ impl Counters {
         }
     }
 
+    /// The times during which at least one read waited, in order; the last may still run. False: there were more.
+    pub(crate) fn stall_spans(&self, now: Time) -> (Vec<(Time, Time)>, bool) {
+        let stalls = self.stalls.lock();
+        let mut spans = stalls.spans.clone();
+        if stalls.waiting > 0 {
+            spans.push((stalls.since, now));
+        }
+        (spans, stalls.spans.len() < MAX_SPANS)
+    }
+
     pub(crate) fn stalls(&self, now: Time) -> StallSummary {
         let stalls = self.stalls.lock();
-        let running = if stalls.waiting > 0 {
-            now.since(stalls.since)
-        } else {
-            Duration::ZERO
-        };
         let quantile = |q| match &stalls.waits {
             Some(waits) if !waits.is_empty() => Duration::from_micros(waits.value_at_quantile(q)),
             _ => Duration::ZERO,
         };
         StallSummary {
             count: stalls.count,
-            total: stalls.total + running,
+            total: stalls.total_until(now),
             median: quantile(0.5),
             p99: quantile(0.99),
         }
@@ -299,6 +331,21 @@ mod tests {
         let s = c.stalls(at(105));
         assert_eq!((s.count, s.total), (3, Duration::from_millis(45)));
         assert!(s.median.as_millis().abs_diff(30) <= 1);
+    }
+
+    #[test]
+    fn guest_time_stands_still_while_a_read_waits() {
+        let c = Counters::new(1 << 20);
+        assert_eq!(c.guest_micros(at(100), at(103)), 3_000);
+        c.stall_begins(at(110));
+        assert_eq!(c.guest_micros(at(100), at(125)), 10_000);
+        c.stall_begins(at(120));
+        c.stall_ends(at(130), at(110));
+        assert_eq!(c.guest_micros(at(100), at(135)), 10_000);
+        c.stall_ends(at(140), at(120));
+        assert_eq!(c.guest_micros(at(100), at(147)), 17_000);
+        let (spans, all) = c.stall_spans(at(150));
+        assert_eq!((spans, all), (vec![(at(110), at(140))], true));
     }
 
     #[test]

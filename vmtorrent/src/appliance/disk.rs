@@ -16,6 +16,8 @@ use tracing::Span;
 use vmtorrent_platform::ZeroMode;
 
 use super::counters::{Counters, OPERATIONS};
+use super::run::Run;
+use super::trace::Trace;
 use crate::clock::{SystemClock, Time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
@@ -39,6 +41,8 @@ pub(crate) struct DiskShared {
     pub(crate) clock: SystemClock,
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) counters: Arc<Counters>,
+    /// What is recorded of the guest's reads, and foretold.
+    pub(crate) run: Arc<Run>,
     pub(crate) events: broadcast::Sender<Event>,
     /// Names the appliance in the log.
     pub(crate) span: Span,
@@ -54,6 +58,8 @@ pub(crate) struct Disk {
     pub(super) file: ImageFile,
     /// Flushes wait here for their turn, and not in the threads that stores and reads of all machines need.
     pub(super) flushing: Arc<tokio::sync::Mutex<()>>,
+    /// What tells of its reads, if somebody wants that.
+    pub(super) trace: Option<Arc<Trace>>,
     readahead: Mutex<Readahead>,
     /// The neighbourhood that the last read of the pristine copy ended in: reads that stay in it tell readahead nothing.
     last_read: AtomicU64,
@@ -67,7 +73,11 @@ const ATTEMPTS: u32 = 16;
 
 impl Disk {
     /// Opens file `index` of the image. Waits for the disk.
-    pub(crate) fn open(index: usize, config: DiskShared) -> Result<Self> {
+    pub(crate) fn open(
+        index: usize,
+        config: DiskShared,
+        trace: Option<Arc<Trace>>,
+    ) -> Result<Self> {
         let image = config.pristine.image();
         let file = image.files()[index].clone();
         let base_data = data_bytes(image, &file);
@@ -77,6 +87,7 @@ impl Disk {
             config,
             file,
             flushing: Arc::default(),
+            trace,
             readahead: Mutex::new(Readahead::new()),
             last_read: AtomicU64::new(u64::MAX),
             base_data,
@@ -189,10 +200,12 @@ impl Disk {
             }
             let range = offset..offset + length as u64;
             let bases = self.bases_in(range);
-            let waiting = self.wait_for(&bases, offset, deadline);
+            let missing = self.missing_in(&bases);
+            let missed = !missing.is_empty();
+            let waiting = self.wait_for(missing, offset, deadline);
             if attempt == 0 {
                 for base in &bases {
-                    self.note_read(base, true);
+                    self.note_read(base, missed);
                 }
             }
             waiting.await?;
@@ -226,19 +239,24 @@ impl Disk {
             .collect()
     }
 
-    /// Asks for every missing piece of these ranges of the file at once; the future waits until all are here.
-    fn wait_for<'a>(
-        &'a self,
-        ranges: &[Range<u64>],
-        offset: u64,
-        deadline: Option<Time>,
-    ) -> impl Future<Output = Result<()>> + Send + use<'a> {
+    /// The pieces of these ranges of the file that are not here, each once.
+    fn missing_in(&self, ranges: &[Range<u64>]) -> Vec<PieceIndex> {
         let mut missing: Vec<PieceIndex> = Vec::new();
         for range in ranges {
             missing.extend(self.config.pristine.missing_in(self.in_image(range)));
         }
         missing.sort_unstable();
         missing.dedup();
+        missing
+    }
+
+    /// Asks for these pieces at once; the future waits until all are here.
+    fn wait_for<'a>(
+        &'a self,
+        missing: Vec<PieceIndex>,
+        offset: u64,
+        deadline: Option<Time>,
+    ) -> impl Future<Output = Result<()>> + Send + use<'a> {
         let asked = (!missing.is_empty()).then(|| {
             let began = self.config.clock.now();
             let stall = Stall::begin(&self.config, began);
@@ -305,8 +323,11 @@ impl Disk {
         deadline: Option<Time>,
     ) -> Result<BaseFill> {
         for _ in 0..ATTEMPTS {
-            self.wait_for(std::slice::from_ref(&range), range.start, deadline)
-                .await?;
+            let missing = self.missing_in(std::slice::from_ref(&range));
+            let missed = !missing.is_empty();
+            let waiting = self.wait_for(missing, range.start, deadline);
+            self.config.run.reads(self.index, &range, missed);
+            waiting.await?;
             let disk = self.clone();
             let base = self.in_image(&range);
             let (done, data) = self
@@ -340,6 +361,7 @@ impl Disk {
                 offset: range.start,
                 bytes: data.into(),
             });
+            self.config.run.reads(self.index, range, false);
         }
         Ok(Some(fills))
     }
@@ -405,8 +427,9 @@ impl Disk {
         }
         let in_image = self.in_image(range);
         self.config.counters.touch(in_image.clone());
+        let guess = self.config.run.reads(self.index, range, missed);
         // There is nothing to read ahead.
-        if !missed && self.config.pristine.is_complete() {
+        if !guess || (!missed && self.config.pristine.is_complete()) {
             return;
         }
         let piece = u64::from(self.image().geometry().nominal_piece_length());

@@ -8,6 +8,9 @@ mod counters;
 mod disk;
 mod guest_error;
 mod looks;
+mod recording;
+mod run;
+mod trace;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,18 +19,22 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::Span;
+use tracing::{Instrument, Span};
 use vmtorrent_platform::fuse::{Mount, MountOptions, mount};
 use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
 
 pub(crate) use self::counters::{Counters, GuestFigures, OPERATIONS, WaitFigures};
 use self::disk::{Disk, DiskShared};
+use self::recording::Recording;
+use self::run::Run;
+use self::trace::Trace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
-use crate::image::Image;
+use crate::image::{Image, ImageFile};
 use crate::metrics::ApplianceEntry;
 use crate::options::ApplianceOptions;
 use crate::overlay::StateDirectory;
+use crate::profile::{KeptProfiles, Profile};
 use crate::session::{Member, Session, Shared, ended};
 use crate::stats::Stats;
 use crate::torrent::Torrent;
@@ -38,6 +45,10 @@ pub(crate) struct ApplianceParts {
     pub(crate) member: Member,
     pub(crate) state: StateDirectory,
     pub(crate) options: ApplianceOptions,
+    /// What is expected to be read.
+    pub(crate) profile: Option<Profile>,
+    /// Where the run is kept for later ones.
+    pub(crate) kept: Option<KeptProfiles>,
 }
 
 /// A running appliance: complete, writable disks over an image that is still on its way.
@@ -52,7 +63,11 @@ pub struct Appliance {
     directory: Option<PathBuf>,
     disks: Vec<Arc<Disk>>,
     counters: Arc<Counters>,
+    run: Arc<Run>,
+    recording: Arc<Recording>,
+    _recording: AbortOnDropHandle<()>,
     events: broadcast::Sender<Event>,
+    trace: Option<Arc<Trace>>,
     _forwarding: AbortOnDropHandle<()>,
     torrent: Arc<Torrent>,
     state: Arc<StateDirectory>,
@@ -72,10 +87,20 @@ impl Appliance {
             member,
             state,
             options,
+            profile,
+            kept,
         } = parts;
         let torrent = member.torrent().clone();
         let image = torrent.image().clone();
         let counters = Arc::new(Counters::new(image.geometry().total_length()));
+        // Before anything else: what it foretells is fetched while the disks are opened and mounted.
+        let run = Arc::new(Run::begin(
+            session.clock(),
+            counters.clone(),
+            torrent.pristine(),
+            torrent.swarm(),
+            profile.as_ref(),
+        ));
         let state = Arc::new(state);
         let name = name_of(state.path());
         let span = tracing::error_span!(parent: torrent.span(), "machine", appliance = name);
@@ -102,23 +127,46 @@ impl Appliance {
             clock: session.clock(),
             read_timeout: options.read_timeout,
             counters: counters.clone(),
+            run: run.clone(),
             events: events.clone(),
             span: span.clone(),
             log: Arc::default(),
         };
+        let recording = Recording::new(
+            run.clone(),
+            torrent.pristine().clone(),
+            options.record,
+            kept,
+        );
+        let recording = Arc::new(recording);
+        let opened = recording.clone();
+        let trace = options.trace;
         // Opening an overlay waits for the disk.
-        let open = move || -> Result<Vec<Arc<Disk>>> {
-            let open_one = |index| Ok(Arc::new(Disk::open(index, config.clone())?));
-            (0..image.files().len()).map(open_one).collect()
+        let open = move || -> Result<_> {
+            opened.open()?;
+            let boot = boot_disk(&image).map(|(index, _)| index);
+            let trace = trace.map(|path| start_trace(&path, &config)).transpose()?;
+            let open_one = |index| {
+                let traced = trace.clone().filter(|_| Some(index) == boot);
+                Ok(Arc::new(Disk::open(index, config.clone(), traced)?))
+            };
+            let disks: Result<Vec<Arc<Disk>>> = (0..image.files().len()).map(open_one).collect();
+            Ok((disks?, trace))
         };
         let opened = session.handle().spawn_blocking(open).await;
-        let disks = opened.map_err(ended)??;
+        let (disks, trace) = opened.map_err(ended)??;
+        let keep = Recording::keep_writing(Arc::downgrade(&recording), session.handle().clone());
+        let keep = AbortOnDropHandle::new(session.handle().spawn(keep.instrument(span.clone())));
         let mut appliance = Self {
             mount: Mutex::new(None),
             directory: None,
             disks,
             counters,
+            run,
+            recording,
+            _recording: keep,
             events,
+            trace,
             _forwarding: forwarding,
             torrent,
             state,
@@ -192,13 +240,9 @@ impl Appliance {
 
     /// The disk to boot from: the largest file of the image, below the mount point.
     pub fn disk_path(&self) -> Option<PathBuf> {
-        let files = self.torrent.image().files();
-        let largest = files
-            .iter()
-            .filter(|f| !f.padding)
-            .max_by_key(|f| f.length)?;
+        let (_, file) = boot_disk(self.torrent.image())?;
         let mut path = self.directory.clone()?;
-        path.extend(&largest.path);
+        path.extend(&file.path);
         Some(path)
     }
 
@@ -287,6 +331,7 @@ impl Appliance {
     /// appliances of one session share; reads and stalls are this appliance's own.
     pub fn stats(&self) -> Stats {
         let stalls = self.counters.stalls(self.session.clock().now());
+        let (first_reads, expected_reads) = self.run.hits();
         let milliseconds = |d: std::time::Duration| d.as_secs_f64() * 1000.0;
         Stats {
             stalls: stalls.count,
@@ -296,6 +341,8 @@ impl Appliance {
             guest_read_bytes: self.counters.read_bytes(),
             guest_written_bytes: self.counters.written_bytes(),
             distinct_read_bytes: self.counters.touched_bytes(),
+            first_reads,
+            expected_reads,
             ..self.torrent.stats()
         }
     }
@@ -327,11 +374,21 @@ impl Appliance {
                     .and_then(|u| u.map_err(Error::from))
             }
         };
+        if let Some(trace) = &self.trace {
+            trace.finish().await;
+        }
         for file in 0..self.disks.len() {
             if self.disks[file].is_changed() {
                 outcome = outcome.and(self.flush(file).await);
             }
         }
+        let recording = self.recording.clone();
+        let written = self
+            .session
+            .handle()
+            .spawn_blocking(move || recording.write())
+            .await;
+        outcome = outcome.and(written.map_err(ended).flatten());
         let stats = self.stats();
         self.span.in_scope(|| match &outcome {
             Ok(()) => tracing::info!(
@@ -388,6 +445,33 @@ async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::Sender<Eve
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// The largest file of an image, and its index.
+fn boot_disk(image: &Image) -> Option<(usize, &ImageFile)> {
+    let files = image.files().iter().enumerate();
+    files
+        .filter(|(_, file)| !file.padding)
+        .max_by_key(|(_, file)| file.length)
+}
+
+/// Begins the trace of the boot disk. Waits for the disk.
+fn start_trace(path: &Path, config: &DiskShared) -> Result<Arc<Trace>> {
+    let image = config.pristine.image();
+    let Some((_, file)) = boot_disk(image) else {
+        let text = format!("{} holds no file that could be traced", image.name());
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    };
+    let trace = Trace::start(
+        path,
+        image,
+        file,
+        config.counters.clone(),
+        config.clock,
+        &config.runtime,
+        &config.span,
+    )?;
+    Ok(Arc::new(trace))
 }
 
 /// The name of an appliance is that of its state directory.

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::{BLOCK_LENGTH, Geometry, Image, ImageFile, InfoHash, Magnet, pieces};
 use crate::bencode::{Encoder, Node};
+use crate::profile::Profile;
 use crate::{Error, ErrorKind, Result};
 
 /// Largest .torrent file, bytes.
@@ -74,6 +75,7 @@ impl Image {
             private: info
                 .optional("private")?
                 .is_some_and(|n| n.as_integer() == Some(1)),
+            profile: profile(root.node, &torrent_bytes),
             info_bytes,
             torrent_bytes,
             peers: Vec::new(),
@@ -132,6 +134,16 @@ impl Image {
         }
         self
     }
+}
+
+/// The key of the profile, beside the info dictionary: it doesn't change the info-hash.
+pub(super) const PROFILE_KEY: &str = "vmtorrent profile";
+
+/// The text of a profile, if there is one that is not too large. Like trackers it only helps, and is looked at when it is
+/// used.
+fn profile(root: Node<'_>, torrent: &Bytes) -> Option<Bytes> {
+    let text = root.get(PROFILE_KEY).ok()??.as_bytes()?;
+    (text.len() <= Profile::MAX_ATTACHED).then(|| torrent.slice_ref(text))
 }
 
 const REFETCH: &str = "get it again from its publisher";

@@ -23,6 +23,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use url::Url;
 
+use crate::error::Result;
+use crate::profile::Profile;
+
 /// SHA-1 of the info dictionary: the identity of an image (BEP 3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InfoHash(pub [u8; 20]);
@@ -85,6 +88,8 @@ pub struct Image {
     pub(crate) private: bool,
     pub(crate) info_bytes: Bytes,
     pub(crate) torrent_bytes: Bytes,
+    /// The text of a profile that came with it.
+    pub(crate) profile: Option<Bytes>,
     pub(crate) peers: Vec<SocketAddr>,
 }
 
@@ -150,6 +155,18 @@ impl Image {
     /// Whether peers may come from the trackers only (BEP 27).
     pub fn is_private(&self) -> bool {
         self.private
+    }
+
+    /// The profile that its publisher put beside it, if there is one.
+    ///
+    /// # Errors
+    /// Those of [`Profile::from_json`], and `InvalidInput` when it is of another image.
+    pub fn profile(&self) -> Result<Option<Profile>> {
+        let Some(text) = &self.profile else {
+            return Ok(None);
+        };
+        let profile = Profile::from_json(text)?;
+        Profile::for_image(self, &profile).map(Some)
     }
 
     /// Peers that a magnet link named: a launch connects to them. None for an image of a .torrent file.

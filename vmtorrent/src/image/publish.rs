@@ -6,10 +6,11 @@ use std::path::Path;
 use bytes::Bytes;
 use url::Url;
 
-use super::metainfo::PIECE_SIZES;
+use super::metainfo::{PIECE_SIZES, PROFILE_KEY};
 use super::tree::{self, TreeFile};
 use super::{BLOCK_LENGTH, Geometry, Image, hasher};
-use crate::bencode::Encoder;
+use crate::bencode::{Encoder, Node};
+use crate::profile::Profile;
 use crate::{Error, ErrorKind, Result};
 
 /// How an image is published.
@@ -37,6 +38,37 @@ pub struct Published {
 }
 
 impl Published {
+    /// Puts a profile of earlier runs into the .torrent file, beside the description of the image, whose info-hash stays
+    /// as it is: whoever launches it then has fetched ahead what those runs read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when it is of another image, or larger than [`Profile::MAX_ATTACHED`] as a text.
+    pub fn with_profile(self, profile: &Profile) -> Result<Self> {
+        let text = Profile::for_image(&self.image, profile)?.to_json();
+        if text.len() > Profile::MAX_ATTACHED {
+            return Err(invalid(format!(
+                "the profile has {} bytes as a text and a .torrent file takes at most {}; merge fewer runs, or shorter ones",
+                text.len(),
+                Profile::MAX_ATTACHED
+            )));
+        }
+        let torrent = Bytes::from(Encoder::encode(|e| {
+            // Keys stand in order, and this one behind all others that are written here.
+            let entries = Node::parse(&self.torrent)
+                .ok()
+                .and_then(|n| n.as_dictionary());
+            for (key, value) in entries.into_iter().flatten() {
+                if key != PROFILE_KEY.as_bytes() {
+                    e.string(key).raw(value.raw());
+                }
+            }
+            e.string(PROFILE_KEY).string(text);
+        }));
+        let image = Image::from_bytes(torrent.clone())?;
+        debug_assert_eq!(image.info_hash(), self.image.info_hash());
+        Ok(Self { torrent, image })
+    }
+
     /// Writes the .torrent file in one step: at no time is there half a file at `path`.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! that they have everything: they change no order. No word about one piece costs more than that piece, but for the
 //! first that such a peer takes back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::PeerKey;
 use super::rarity::Rarity;
@@ -15,6 +15,8 @@ pub(super) struct Fields {
     fields: HashMap<PeerKey, Field>,
     /// Pieces that are asked of one peer only.
     confined: HashMap<PieceIndex, PeerKey>,
+    /// Pieces that are not asked of peers that have everything.
+    left: HashSet<PieceIndex>,
 }
 
 #[derive(Debug)]
@@ -119,6 +121,16 @@ impl Fields {
         self.confined.retain(|_, p| *p != peer);
     }
 
+    /// From now on a piece is not asked of peers that have everything.
+    pub(super) fn leave(&mut self, piece: PieceIndex) {
+        self.left.insert(piece);
+    }
+
+    /// A piece may be asked of whoever has it.
+    pub(super) fn resume(&mut self, piece: PieceIndex) {
+        self.left.remove(&piece);
+    }
+
     /// What a peer may be asked for; `None` when it is not connected.
     pub(super) fn askable(&self, peer: PeerKey) -> Option<Askable<'_>> {
         let field = self.fields.get(&peer)?;
@@ -127,6 +139,7 @@ impl Fields {
             field: &field.pieces,
             counted: field.counted,
             confined: &self.confined,
+            left: &self.left,
         })
     }
 }
@@ -138,6 +151,7 @@ pub(super) struct Askable<'a> {
     /// Whether availability counts this peer.
     pub(super) counted: bool,
     confined: &'a HashMap<PieceIndex, PeerKey>,
+    left: &'a HashSet<PieceIndex>,
 }
 
 impl<'a> Askable<'a> {
@@ -146,18 +160,22 @@ impl<'a> Askable<'a> {
     pub(super) fn of_all(field: &'a Bitfield) -> Self {
         static NONE: std::sync::LazyLock<HashMap<PieceIndex, PeerKey>> =
             std::sync::LazyLock::new(HashMap::new);
+        static NOTHING: std::sync::LazyLock<HashSet<PieceIndex>> =
+            std::sync::LazyLock::new(HashSet::new);
         Self {
             peer: PeerKey(0),
             field,
             counted: !field.is_full(),
             confined: &NONE,
+            left: &NOTHING,
         }
     }
 
     /// Whether the peer may be asked for `piece`.
     pub(super) fn contains(&self, piece: PieceIndex) -> bool {
         let elsewhere = |p: &PeerKey| *p != self.peer;
-        self.field.get(piece) && !self.confined.get(&piece).is_some_and(elsewhere)
+        let left = || !self.left.is_empty() && self.left.contains(&piece) && self.field.is_full();
+        self.field.get(piece) && !self.confined.get(&piece).is_some_and(elsewhere) && !left()
     }
 }
 

@@ -17,9 +17,11 @@ mod rarity;
 mod readahead;
 mod streams;
 mod wants;
+mod window;
 
 pub use band::Band;
 pub use readahead::Readahead;
+pub use window::Window;
 
 use std::collections::HashMap;
 
@@ -90,6 +92,8 @@ pub struct Picker {
     wants: Wants,
     rarity: Rarity,
     fields: Fields,
+    /// What the profile has fetched next.
+    window: Window,
     missing: u32,
     rng: StdRng,
 }
@@ -127,6 +131,7 @@ impl Picker {
             wants: Wants::default(),
             rarity,
             fields: Fields::default(),
+            window: Window::default(),
             missing,
             rng,
         }
@@ -187,6 +192,11 @@ impl Picker {
         self.fields.get(peer)
     }
 
+    /// Whether a peer has everything.
+    pub fn is_whole(&self, peer: PeerKey) -> bool {
+        self.fields.get(peer).is_some_and(Bitfield::is_full)
+    }
+
     /// Whether a peer has a piece.
     pub fn has(&self, peer: PeerKey, piece: PieceIndex) -> bool {
         self.fields.has(peer, piece)
@@ -206,6 +216,16 @@ impl Picker {
     /// A piece may be asked of anybody again; gives whom it was confined to.
     pub fn unconfine(&mut self, piece: PieceIndex) -> Option<PeerKey> {
         self.fields.free(piece)
+    }
+
+    /// From now on a piece is not asked of peers that have everything: one of the others will soon have it.
+    pub fn leave(&mut self, piece: PieceIndex) {
+        self.fields.leave(piece);
+    }
+
+    /// A piece that was left to the others may be asked of whoever has it.
+    pub fn resume(&mut self, piece: PieceIndex) {
+        self.fields.resume(piece);
     }
 
     /// Pieces that were confined to this peer may be asked of anybody again.
@@ -352,6 +372,12 @@ impl Picker {
             .collect()
     }
 
+    /// Whether nobody was asked for any block of a missing piece.
+    pub fn asked_of_nobody(&self, piece: PieceIndex) -> bool {
+        let open = self.open.get(&piece);
+        open.is_none_or(|progress| progress.asked().next().is_none())
+    }
+
     /// The peers that were asked for a block, two at most.
     pub fn asked_of(&self, block: BlockIndex) -> Vec<PeerKey> {
         let progress = self.open.get(&block.piece);
@@ -385,7 +411,12 @@ impl Picker {
             } else {
                 let askable = self.fields.askable(peer)?;
                 let mut queue = self.wants.queue(band).iter().copied();
-                match queue.find(|p| askable.contains(*p)) {
+                let begun = queue.find(|p| askable.contains(*p));
+                let found = match begun {
+                    None if band == Band::Profile => self.pick_foretold(peer),
+                    _ => begun,
+                };
+                match found {
                     Some(piece) => piece,
                     None => continue,
                 }
@@ -398,6 +429,39 @@ impl Picker {
             return self.ask(peer, block).then_some(Pick { block, band });
         }
         None
+    }
+
+    /// A piece that the profile foretells and that nobody was asked for.
+    fn pick_foretold(&mut self, peer: PeerKey) -> Option<PieceIndex> {
+        let askable = self.fields.askable(peer)?;
+        let untouched = |piece| is_untouched(&self.states, &self.wants, piece);
+        let whole = self.is_whole(peer);
+        let rng = &mut self.rng;
+        let piece = self.window.take(
+            whole,
+            |piece| askable.contains(piece) && untouched(piece),
+            |piece| self.rarity.availability(piece),
+            |n| rng.random_range(0..n),
+        )?;
+        self.rarity.remove(piece);
+        self.wants.want(piece, Band::Profile);
+        Some(piece)
+    }
+
+    /// Says what the profile has fetched next, as far as it is missing and nobody was asked for it. Replaces what was
+    /// said before.
+    pub fn set_window(&mut self, window: Window) {
+        self.window = window;
+    }
+
+    /// Whether the window has something left that nobody was asked for.
+    pub fn has_window(&self) -> bool {
+        self.window.pieces.iter().any(|p| self.is_untouched(*p))
+    }
+
+    /// Whether a piece is missing, and neither begun nor wanted.
+    pub fn is_untouched(&self, piece: PieceIndex) -> bool {
+        is_untouched(&self.states, &self.wants, piece)
     }
 
     /// A piece for background filling: the one that this peer has begun, else the rarest that nobody
@@ -466,6 +530,7 @@ impl Picker {
         }
         self.forget(piece);
         self.fields.free(piece);
+        self.fields.resume(piece);
         self.rarity.remove(piece);
         self.states[piece.as_usize()] = PieceState::Had;
         self.missing -= 1;
@@ -517,6 +582,10 @@ impl Picker {
             PieceState::Skipped | PieceState::Verifying | PieceState::Had => None,
         }
     }
+}
+
+fn is_untouched(states: &[PieceState], wants: &Wants, piece: PieceIndex) -> bool {
+    states.get(piece.as_usize()) == Some(&PieceState::Missing) && wants.band(piece).is_none()
 }
 
 #[cfg(test)]

@@ -36,11 +36,14 @@ impl Access {
         max: u64,
         content: Option<u32>,
     ) -> Option<Self> {
+        let half = max.saturating_sub(min) as f64 / 2.0;
         let sound = runs > 0
             && mean.is_finite()
             && variance.is_finite()
             && variance >= 0.0
             && min <= max
+            // No more than half of the runs at each end give.
+            && variance <= half * half * 1.000_001 + 1.0
             // A rounded mean may stick out by a microsecond.
             && min as f64 <= mean + 1.0
             && mean <= max as f64 + 1.0;
@@ -147,6 +150,7 @@ mod tests {
             (2, f64::NAN, 1.0, 4, 6),
             (2, 5.0, f64::INFINITY, 4, 6),
             (2, 5.0, -1.0, 4, 6),
+            (2, 5.0, 9.0, 4, 6),
             (2, 5.0, 1.0, 9, 12),
             (2, 50.0, 1.0, 9, 12),
             (2, 10.0, 1.0, 12, 9),

@@ -54,6 +54,9 @@ const COLUMNS: [&str; 7] = [
 ];
 
 impl Profile {
+    /// Bytes of text that a profile may have to travel in a .torrent file or from peer to peer: some 60,000 blocks.
+    pub const MAX_ATTACHED: usize = 4 << 20;
+
     /// The profile as a text (JSON).
     pub fn to_json(&self) -> Vec<u8> {
         let file = |file: &ProfileFile| {

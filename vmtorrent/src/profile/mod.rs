@@ -4,11 +4,15 @@
 
 mod access;
 mod format;
+mod guide;
+mod kept;
 mod model;
 mod recorder;
 mod run_log;
 
 pub use access::Access;
+pub(crate) use guide::{Conditions, Guide};
+pub(crate) use kept::KeptProfiles;
 pub use model::{Mismatch, Profile, ProfileFile};
 pub(crate) use recorder::{Recorder, RunTime};
 pub use run_log::{FirstRead, RunLog, Stall};

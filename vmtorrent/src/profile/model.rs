@@ -98,6 +98,45 @@ impl Profile {
         all
     }
 
+    /// Says of how many runs it is made.
+    #[cfg(test)]
+    pub(crate) fn set_runs(&mut self, runs: u32) {
+        self.runs = runs;
+    }
+
+    /// Notes a block of a file.
+    #[cfg(test)]
+    pub(crate) fn insert(&mut self, file: usize, block: u32, access: Access) {
+        self.files[file].blocks.insert(block, access);
+    }
+
+    /// A profile that an image can be run with: of the image itself, or of the same files published in another way, in
+    /// other pieces for instance.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is of another image, naming both.
+    pub fn for_image(image: &Image, other: &Profile) -> Result<Self> {
+        let mut own = Self::new(image);
+        let same_files = || {
+            let (ours, theirs) = (own.files.iter(), other.files.iter());
+            own.files.len() == other.files.len()
+                && ours
+                    .zip(theirs)
+                    .all(|(a, b)| a.path == b.path && a.length == b.length)
+        };
+        if other.info_hash != own.info_hash && !same_files() {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "the profile is of another image: of {} ({}), not of {} ({}); record one of this image",
+                    other.name, other.info_hash, own.name, own.info_hash
+                ),
+            ));
+        }
+        own.add(other, |_, _| true);
+        Ok(own)
+    }
+
     /// Adds the runs of another profile of the same image.
     ///
     /// # Errors

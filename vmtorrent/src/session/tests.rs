@@ -62,6 +62,8 @@ async fn a_machine_that_is_being_launched_keeps_the_swarm_when_the_last_other_on
         member: joined,
         state,
         options,
+        profile: None,
+        kept: None,
     };
     let second = Appliance::start(parts).await.unwrap();
     assert_eq!(second.read_at(0, 0, 2).await.unwrap()[..], [7, 1]);

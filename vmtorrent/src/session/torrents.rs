@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::OwnedMutexGuard;
 use url::Url;
@@ -18,6 +18,7 @@ use crate::image::{Image, InfoHash};
 use crate::options::{ApplianceOptions, Fill, State};
 use crate::overlay::StateDirectory;
 use crate::pristine::Pristine;
+use crate::profile::{KeptProfiles, Profile};
 use crate::seed::Seed;
 use crate::swarm::{PeersFile, SwarmConfig};
 use crate::torrent::{Torrent, TorrentConfig};
@@ -35,13 +36,50 @@ impl Shared {
         for peer in options.peers.iter().chain(image.peers()) {
             member.torrent().swarm().add_address(*peer, true);
         }
+        let (profile, kept) = self.choose_profile(&image, &options).await?;
         let parts = ApplianceParts {
             session: self,
             member,
             state,
             options,
+            profile,
+            kept,
         };
         Appliance::start(parts).await
+    }
+
+    /// What the guest is expected to read, and where its run is kept.
+    async fn choose_profile(
+        self: &Arc<Self>,
+        image: &Arc<Image>,
+        options: &ApplianceOptions,
+    ) -> Result<(Option<Profile>, Option<KeptProfiles>)> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let kept = options
+            .auto_profile
+            .then(|| KeptProfiles::new(&self.cache, image.info_hash(), now.as_micros()));
+        if let Some(profile) = &options.profile {
+            return Ok((Some(Profile::for_image(image, profile)?), kept));
+        }
+        let image = image.clone();
+        self.blocking(move || {
+            let attached = image.profile().unwrap_or_else(|error| {
+                tracing::warn!(%error, "the profile in the .torrent file is left out");
+                None
+            });
+            let own = kept.as_ref().and_then(|kept| kept.read(&image));
+            let profile = match (attached, own) {
+                (Some(mut attached), Some(own)) => {
+                    attached.merge(&own)?;
+                    Some(attached)
+                }
+                (attached, own) => attached.or(own),
+            };
+            Ok((profile, kept))
+        })
+        .await
     }
 
     pub(super) async fn open_state(

@@ -12,6 +12,7 @@ mod connection;
 mod counters;
 mod door;
 mod engine;
+mod guides;
 mod limiter;
 mod metadata;
 mod origin;
@@ -29,7 +30,8 @@ mod wire;
 pub(crate) use connection::{answer, greet};
 pub(crate) use counters::{PeerCounts, SwarmCounters};
 pub(crate) use door::{ACCEPT_PAUSE, Admission, Door};
-pub(crate) use engine::Traffic;
+pub(crate) use engine::{Foretold, Traffic};
+pub(crate) use guides::Guided;
 pub(crate) use limiter::Limiter;
 pub(crate) use metadata::{MetadataJob, fetch_metadata};
 pub(crate) use origin::Origin;
@@ -175,6 +177,7 @@ impl Swarm {
                 fill,
                 download: config.download,
                 upload: config.upload,
+                peer_id,
                 listen_port,
                 seed: config.seed,
             },

@@ -24,6 +24,7 @@ pub(crate) struct PathEstimator {
     /// The rate that start-up must exceed by a quarter, and how often it did not.
     plateau: (f64, u32),
     round_ends_at: u64,
+    rounds: u32,
     probe: Option<Probe>,
 }
 
@@ -57,7 +58,11 @@ impl SendMark {
 
 impl PathEstimator {
     const STARTUP_GAIN: f64 = 2.0;
+    /// In one round of eight more is asked for, to see whether the line gives more by now.
     const GAIN: f64 = 1.25;
+    const ROUNDS: u32 = 8;
+    /// A line that holds fewer blocks is always asked for so much: there it is a block or two.
+    const SHORT: u64 = 8 * BLOCK_LENGTH as u64;
     const INITIAL_BLOCKS: u64 = 4;
     const RTT_WINDOW: Duration = Duration::from_secs(10);
     const UNKNOWN_RTT: Duration = Duration::from_millis(50);
@@ -74,6 +79,7 @@ impl PathEstimator {
             startup: true,
             plateau: (0.0, 0),
             round_ends_at: 0,
+            rounds: 0,
             probe: None,
         }
     }
@@ -112,7 +118,13 @@ impl PathEstimator {
         if self.startup {
             return (product * Self::STARTUP_GAIN) as u64 + Self::INITIAL_BLOCKS * block;
         }
-        (product * Self::GAIN) as u64 + block
+        let short = product < Self::SHORT as f64;
+        let gain = if short || self.rounds.is_multiple_of(Self::ROUNDS) {
+            Self::GAIN
+        } else {
+            1.0
+        };
+        (product * gain) as u64 + block
     }
 
     /// How soon a block of `bytes` would be here if it were asked for now.
@@ -144,7 +156,7 @@ impl PathEstimator {
             delivered: self.delivered,
             delivered_at: self.delivered_at,
             bytes,
-            limited_by_us: self.in_flight + u64::from(bytes) < self.target() / 2,
+            limited_by_us: self.in_flight + u64::from(bytes) < self.pipe().min(self.target() / 2),
         };
         self.in_flight += u64::from(bytes);
         self.start_probe_when_due(now);
@@ -234,6 +246,7 @@ impl PathEstimator {
     }
 
     fn end_round(&mut self, limited_by_us: bool) {
+        self.rounds = self.rounds.wrapping_add(1);
         if !self.startup || limited_by_us {
             return;
         }

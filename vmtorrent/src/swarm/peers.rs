@@ -103,6 +103,7 @@ impl Swarm {
             let abilities = Abilities {
                 extended: handshake.extended,
                 fast: handshake.fast,
+                id: handshake.peer_id,
             };
             let key = inner
                 .engine

@@ -202,6 +202,7 @@ impl Rig {
             download: limiter(),
             upload: limiter(),
             listen_port: 1,
+            peer_id: [0; 20],
             seed: 7,
         };
         Self {
@@ -229,7 +230,11 @@ impl Rig {
             }
             Event::Connect(extended, fast) => {
                 let address = SocketAddr::from(([127, 0, 0, 1], 1));
-                let abilities = Abilities { extended, fast };
+                let abilities = Abilities {
+                    extended,
+                    fast,
+                    ..Abilities::default()
+                };
                 let key = self.engine.connected(now, address, None, abilities);
                 let buffer = BytesMut::new();
                 self.lines.push(Line { key, buffer });

@@ -277,6 +277,7 @@ fn peers_are_told_of_several_pieces_at_once_and_soon() {
         Abilities {
             extended: true,
             fast: true,
+            ..Abilities::default()
         },
     );
     stage.collect();

@@ -85,6 +85,7 @@ mod tests {
             download: limiter(None),
             upload: limiter(upload),
             listen_port: 0,
+            peer_id: [0; 20],
             seed: 1,
         };
         let mut engine = Engine::new(Time::default(), config);
@@ -92,6 +93,7 @@ mod tests {
         let abilities = Abilities {
             extended: true,
             fast: true,
+            ..Abilities::default()
         };
         let key = engine.connected(Time::default(), address, None, abilities);
         let hello = engine.take_outputs().into_iter().find_map(|o| match o {

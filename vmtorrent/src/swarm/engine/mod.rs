@@ -4,6 +4,7 @@
 //! comes out as [`Output`]s, in order. A driver carries them out; a simulator could as well.
 
 mod evidence;
+mod guides;
 mod incoming;
 mod metadata;
 mod outcome;
@@ -19,6 +20,8 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use self::evidence::Evidence;
+use self::guides::Guides;
+pub(crate) use self::guides::{Foretold, GuideKey};
 pub(crate) use self::peer::Abilities;
 use self::peer::Peer;
 use super::limiter::Limiter;
@@ -78,6 +81,7 @@ pub(crate) struct Traffic {
 pub(crate) struct Engine {
     image: Arc<Image>,
     picker: Picker,
+    guides: Guides,
     /// Keys are never used again, so that a late word of a connection that has ended reaches nobody.
     peers: BTreeMap<PeerKey, Peer>,
     next_key: usize,
@@ -104,6 +108,7 @@ pub(crate) struct Engine {
     next_housekeeping: Time,
     traffic: Traffic,
     listen_port: u16,
+    peer_id: [u8; 20],
     outputs: Vec<Output>,
 }
 
@@ -137,6 +142,8 @@ pub(crate) struct EngineConfig {
     pub(crate) download: Arc<Mutex<Limiter>>,
     pub(crate) upload: Arc<Mutex<Limiter>>,
     pub(crate) listen_port: u16,
+    /// Ours, which peers know us by.
+    pub(crate) peer_id: [u8; 20],
     /// Decides ties.
     pub(crate) seed: u64,
 }
@@ -166,6 +173,7 @@ impl Engine {
             download,
             upload,
             listen_port,
+            peer_id,
             seed,
         } = config;
         let skipped = |p: PieceIndex| image.piece_class(p) != PieceClass::Unique;
@@ -178,6 +186,7 @@ impl Engine {
         }
         Self {
             picker,
+            guides: Guides::default(),
             peers: BTreeMap::new(),
             next_key: 0,
             uploads: UploadQueue::default(),
@@ -200,6 +209,7 @@ impl Engine {
             next_housekeeping: now + HOUSEKEEPING,
             traffic: Traffic::default(),
             listen_port,
+            peer_id,
             outputs: Vec::new(),
             image,
         }
@@ -245,7 +255,7 @@ impl Engine {
     ) -> PeerKey {
         let key = PeerKey(self.next_key);
         self.next_key += 1;
-        let mut peer = Peer::new(now, address, connect_time, abilities.fast);
+        let mut peer = Peer::new(now, address, connect_time, abilities);
         // Unchoked at once: the first request then costs one round trip less.
         peer.we_choke = false;
         self.peers.insert(key, peer);
@@ -364,6 +374,9 @@ impl Engine {
         for &piece in pieces {
             if self.picker.is_missing(piece) {
                 self.picker.want(piece, Band::Demand);
+                if self.picker.asked_of_nobody(piece) {
+                    self.leave_to_traders(now, piece);
+                }
             } else {
                 here.push(piece);
             }
@@ -395,6 +408,7 @@ impl Engine {
             self.wake_at = None;
         }
         self.tell_haves_when_due(now);
+        self.ask_for_left(now);
         self.ask_late_blocks_again(now);
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING;
@@ -492,6 +506,8 @@ impl Engine {
 
 #[cfg(test)]
 mod fuzz_tests;
+#[cfg(test)]
+mod guides_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

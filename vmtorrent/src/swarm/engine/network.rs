@@ -63,6 +63,13 @@ pub(super) struct Net {
     pub(super) next: u64,
 }
 
+/// The peer id of a node.
+fn id_of(node: usize) -> [u8; 20] {
+    let mut id = [b'n'; 20];
+    id[12..].copy_from_slice(&(node as u64).to_be_bytes());
+    id
+}
+
 impl Net {
     pub(super) fn new(image: Arc<Image>, rtt_ms: u64) -> Self {
         Self {
@@ -94,6 +101,7 @@ impl Net {
                 download: limiter(),
                 upload: limiter(),
                 listen_port: 1,
+                peer_id: id_of(self.nodes.len()),
                 seed: self.nodes.len() as u64,
             },
         );
@@ -117,16 +125,16 @@ impl Net {
     pub(super) fn link(&mut self, a: usize, b: usize) {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let rtt = Some(self.delay * 2);
-        let abilities = Abilities {
+        let abilities = |node| Abilities {
             extended: true,
             fast: self.nodes[a].fast && self.nodes[b].fast,
+            id: id_of(node),
         };
-        let ka = self.nodes[a]
-            .engine
-            .connected(self.now, address, rtt, abilities);
+        let (of_a, of_b) = (abilities(a), abilities(b));
+        let ka = self.nodes[a].engine.connected(self.now, address, rtt, of_b);
         let kb = self.nodes[b]
             .engine
-            .connected(self.now, address, None, abilities);
+            .connected(self.now, address, None, of_a);
         self.nodes[a].links.insert(ka, (b, kb));
         self.nodes[b].links.insert(kb, (a, ka));
         self.collect(a);

@@ -17,6 +17,7 @@ const LONGEST_STORAGE_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long a new piece may wait for others, so that peers are told of several at once, and how many wait at most.
 const HAVE_PAUSE: Duration = Duration::from_millis(10);
+const SHORT_HAVE_PAUSE: Duration = Duration::from_millis(1);
 const MAX_UNANNOUNCED: usize = 256;
 
 impl Engine {
@@ -48,6 +49,7 @@ impl Engine {
             }
         }
         self.storage_pause = None;
+        self.note_left(now, piece);
         self.picker.have(piece);
         self.announce(now, piece);
         for duplicate in self.duplicates.get(&piece).cloned().unwrap_or_default() {
@@ -159,8 +161,14 @@ impl Engine {
         if self.unannounced.len() >= MAX_UNANNOUNCED {
             self.tell_haves(now);
         } else if self.unannounced.len() == 1 {
-            self.haves_due = Some(now + HAVE_PAUSE);
-            self.wake(now + HAVE_PAUSE);
+            // Guests that do the same wait for it.
+            let pause = if self.has_guides() {
+                SHORT_HAVE_PAUSE
+            } else {
+                HAVE_PAUSE
+            };
+            self.haves_due = Some(now + pause);
+            self.wake(now + pause);
         }
     }
 

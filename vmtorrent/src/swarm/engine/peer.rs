@@ -40,12 +40,15 @@ pub(crate) struct Abilities {
     pub(crate) extended: bool,
     /// It knows the fast extension (BEP 6).
     pub(crate) fast: bool,
+    /// Its peer id.
+    pub(crate) id: [u8; 20],
 }
 
 /// The state of one connection, as BEP 3 has it, and what we know of the path.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
+    pub(super) id: [u8; 20],
     /// It does not let us request.
     pub(super) chokes_us: bool,
     pub(super) we_choke: bool,
@@ -94,17 +97,18 @@ impl Peer {
         now: Time,
         address: SocketAddr,
         connect_time: Option<Duration>,
-        fast: bool,
+        abilities: Abilities,
     ) -> Self {
         Self {
             address,
+            id: abilities.id,
             chokes_us: true,
             we_choke: true,
             we_are_interested: false,
             is_interested: false,
             request_limit: Self::DEFAULT_REQUEST_LIMIT,
             path: PathEstimator::new(now, connect_time),
-            fast,
+            fast: abilities.fast,
             outstanding: HashMap::new(),
             giving_way: 0,
             requests_made: 0,

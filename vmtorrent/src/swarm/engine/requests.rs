@@ -114,6 +114,7 @@ impl Engine {
             return;
         }
         let lowest = self.lowest_band(now);
+        self.renew_window(now);
         loop {
             let Some(peer) = self.peers.get(&key) else {
                 return;
@@ -124,7 +125,14 @@ impl Engine {
             if !self.may_download(now) {
                 return;
             }
-            let Some(pick) = self.picker.pick(key, lowest) else {
+            let mut pick = self.picker.pick(key, lowest.min(Band::Profile));
+            if pick.is_none() && self.continue_window(now) {
+                pick = self.picker.pick(key, Band::Profile);
+            }
+            if pick.is_none() && lowest == Band::Background {
+                pick = self.picker.pick(key, lowest);
+            }
+            let Some(pick) = pick else {
                 return;
             };
             self.send_request(now, key, pick.block, pick.band != Band::Demand);

@@ -100,6 +100,7 @@ impl Stage {
             download: limiter(download_limit),
             upload: limiter(None),
             listen_port: 1,
+            peer_id: [0; 20],
             seed: 1,
         };
         Self {
@@ -123,6 +124,7 @@ impl Stage {
         let abilities = Abilities {
             extended: true,
             fast,
+            ..Abilities::default()
         };
         let key = self
             .engine

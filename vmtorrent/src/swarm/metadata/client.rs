@@ -287,6 +287,7 @@ impl Client {
         let abilities = Abilities {
             extended: handshake.extended,
             fast: handshake.fast,
+            id: handshake.peer_id,
         };
         let key = self.fetch.connected(now, abilities);
         let (outgoing, to_send) = mpsc::unbounded_channel();

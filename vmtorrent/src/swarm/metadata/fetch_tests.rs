@@ -101,6 +101,7 @@ impl Net {
         let abilities = Abilities {
             extended: script != Script::Plain,
             fast: self.peers.len() % 2 == 1,
+            ..Abilities::default()
         };
         let key = self.fetch.connected(self.now, abilities);
         let peer = Peer {

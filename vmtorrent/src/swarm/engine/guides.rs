@@ -1,0 +1,270 @@
+//! What profiles have fetched. Invariant: the picker's window is what the guides of all guests foretell now, a moment
+//! ago at most, and nothing when there is no guide.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::Engine;
+use crate::clock::Time;
+use crate::image::PieceIndex;
+use crate::picker::Window;
+use crate::profile::{Conditions, Guide};
+
+/// Names the guide of one guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GuideKey(u64);
+
+/// What a guide says of a guest's reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Foretold {
+    /// For each block whether it was expected.
+    pub(crate) expected: Vec<bool>,
+    /// Whether the profile knows what comes, so that nothing else has to be guessed.
+    pub(crate) trusted: bool,
+}
+
+/// The guides of the guests that run the image.
+#[derive(Debug, Default)]
+pub(super) struct Guides {
+    guides: BTreeMap<GuideKey, Guide>,
+    next_key: u64,
+    /// When the window was made, if something has happened since that may change it.
+    stale: bool,
+    made: Option<Time>,
+    leaving: Leaving,
+}
+
+/// Most peers that the pieces of a window are shared out among.
+const MAX_TRADERS: usize = 63;
+/// Pieces that a guest waits for and that are left to another peer to bring.
+#[derive(Debug)]
+struct Leaving {
+    /// Until when.
+    left: HashMap<PieceIndex, Time>,
+    /// The part of them that came in time of late.
+    success: f64,
+    /// Too few did: not before then.
+    rests_until: Time,
+}
+
+impl Default for Leaving {
+    fn default() -> Self {
+        Self {
+            left: HashMap::new(),
+            success: 1.0,
+            rests_until: Time::default(),
+        }
+    }
+}
+
+impl Leaving {
+    const WEIGHT: f64 = 1.0 / 8.0;
+    const REST: Duration = Duration::from_secs(5);
+
+    fn came(&mut self, now: Time, in_time: bool) {
+        let value = if in_time { 1.0 } else { 0.0 };
+        self.success += (value - self.success) * Self::WEIGHT;
+        if self.success < 0.5 {
+            self.rests_until = now + Self::REST;
+            self.success = 1.0;
+        }
+    }
+}
+
+/// The least and the most that a guest waits for a piece that another peer brings.
+const LEAST_PATIENCE: Duration = Duration::from_millis(20);
+const MOST_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a window holds although the guest goes on.
+const HOLDS: Duration = Duration::from_millis(5);
+
+impl Engine {
+    /// A guest runs that is expected to do as its profile says.
+    pub(crate) fn add_guide(&mut self, now: Time, guide: Guide) -> GuideKey {
+        let key = GuideKey(self.guides.next_key);
+        self.guides.next_key += 1;
+        self.guides.guides.insert(key, guide);
+        self.guides.stale = true;
+        self.schedule(now);
+        key
+    }
+
+    /// Whether any guest has a profile.
+    pub(super) fn has_guides(&self) -> bool {
+        !self.guides.guides.is_empty()
+    }
+
+    /// That guest has gone.
+    pub(crate) fn remove_guide(&mut self, now: Time, key: GuideKey) {
+        self.guides.guides.remove(&key);
+        self.make_window(now);
+    }
+
+    /// A guest reads blocks of a file for the first time, at this guest time in microseconds.
+    pub(crate) fn guest_reads(
+        &mut self,
+        now: Time,
+        key: GuideKey,
+        guest_time: u64,
+        file: u32,
+        blocks: &[u32],
+    ) -> Foretold {
+        let Some(guide) = self.guides.guides.get_mut(&key) else {
+            return Foretold::default();
+        };
+        let foretold = Foretold {
+            expected: guide.on_read(guest_time, file, blocks),
+            trusted: guide.is_trusted(),
+        };
+        self.guides.stale = true;
+        // Otherwise the next block that comes leads there.
+        if self.peers.values().all(|p| p.outstanding.is_empty()) {
+            self.schedule(now);
+        }
+        foretold
+    }
+
+    /// Makes the window anew if that is due. To be called before lower bands are asked for.
+    pub(super) fn renew_window(&mut self, now: Time) {
+        let holds = |made: Time| now.since(made) < HOLDS;
+        if self.guides.stale && !self.guides.made.is_some_and(holds) {
+            self.make_window(now);
+        }
+    }
+
+    /// Makes the window anew when all of it was asked for; false when nothing more is foretold.
+    pub(super) fn continue_window(&mut self, now: Time) -> bool {
+        // What was made at this very moment was all that there is.
+        if self.guides.guides.is_empty() || self.guides.made == Some(now) {
+            return false;
+        }
+        self.make_window(now);
+        self.picker.has_window()
+    }
+
+    /// A guest waits for a piece that nobody was asked for. If all guests are expected to read it now, and another peer is
+    /// to bring it into the swarm, that one is given the time to do so: else a seed would be asked for each piece by all
+    /// who wait for it, and would bring them all only as fast as its line carries them all.
+    pub(super) fn leave_to_traders(&mut self, now: Time, piece: PieceIndex) {
+        let foretold = |guides: &Guides| guides.guides.values().any(|g| g.foretells(piece));
+        if self.guides.guides.is_empty()
+            || now < self.guides.leaving.rests_until
+            || self.guides.leaving.left.contains_key(&piece)
+            || self.picker.availability(piece) > 0
+            || !foretold(&self.guides)
+        {
+            return;
+        }
+        let own = weight(piece, &self.peer_id);
+        if self.traders().iter().all(|id| weight(piece, id) <= own) {
+            return;
+        }
+        let block = self.image.geometry().nominal_block_length();
+        let whole = self
+            .peers
+            .iter()
+            .filter(|(key, _)| self.picker.is_whole(**key));
+        let Some(seed) = whole
+            .map(|(_, p)| p.path.expected_behind(6 * u64::from(block), block))
+            .min()
+        else {
+            return;
+        };
+        let patience = (LEAST_PATIENCE + seed * 2).min(MOST_PATIENCE);
+        self.guides.leaving.left.insert(piece, now + patience);
+        self.picker.leave(piece);
+        self.wake(now + patience);
+    }
+
+    /// A piece came.
+    pub(super) fn note_left(&mut self, now: Time, piece: PieceIndex) {
+        if self.guides.leaving.left.remove(&piece).is_some() {
+            self.picker.resume(piece);
+            self.guides.leaving.came(now, true);
+        }
+    }
+
+    /// What others did not bring in time is asked of whoever has it.
+    pub(super) fn ask_for_left(&mut self, now: Time) {
+        let leaving = &mut self.guides.leaving;
+        let late: Vec<PieceIndex> = leaving
+            .left
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(piece, _)| *piece)
+            .collect();
+        for piece in late {
+            leaving.left.remove(&piece);
+            leaving.came(now, self.picker.availability(piece) > 0);
+            self.picker.resume(piece);
+        }
+        if let Some(next) = leaving.left.values().min().copied() {
+            self.wake(next);
+        }
+    }
+
+    /// The peers that lack pieces as we do.
+    fn traders(&self) -> Vec<[u8; 20]> {
+        self.peers
+            .iter()
+            .filter(|(key, p)| p.is_interested && !self.picker.is_whole(**key))
+            .map(|(_, p)| p.id)
+            .take(MAX_TRADERS)
+            .collect()
+    }
+
+    fn make_window(&mut self, now: Time) {
+        let traders = self.traders();
+        let conditions = Conditions {
+            rate: self.peers.values().map(|p| p.path.rate()).sum::<f64>() as u64,
+            piece: self.image.geometry().nominal_piece_length().into(),
+            traders: traders.len(),
+        };
+        let picker = &self.picker;
+        let pieces: Vec<Vec<PieceIndex>> = self
+            .guides
+            .guides
+            .values_mut()
+            .map(|guide| {
+                guide.window(
+                    conditions,
+                    |piece| picker.is_untouched(piece),
+                    |piece| picker.is_missing(piece),
+                )
+            })
+            .collect();
+        let pieces = merged(pieces);
+        let ours = |piece: &PieceIndex| {
+            let own = weight(*piece, &self.peer_id);
+            traders.iter().all(|id| weight(*piece, id) <= own)
+        };
+        let window = Window {
+            ours: (!traders.is_empty()).then(|| pieces.iter().map(ours).collect()),
+            pieces,
+        };
+        self.picker.set_window(window);
+        self.guides.made = Some(now);
+        self.guides.stale = false;
+    }
+}
+
+/// Which peer brings a piece into the swarm is decided without a word: it is the one with the greatest weight, and all
+/// peers that know each other come to the same result (rendezvous hashing: D. G. Thaler, C. V. Ravishankar: *Using
+/// Name-Based Mappings to Increase Hit Rates*, IEEE/ACM Transactions on Networking 6(1), 1998).
+fn weight(piece: PieceIndex, id: &[u8; 20]) -> u64 {
+    // FNV-1a, and a mixing step that makes all bits depend on all.
+    let bytes = id.iter().copied().chain(piece.0.to_be_bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash ^ (hash >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Guests take turns; a piece that several want stands there more than once, which does no harm.
+fn merged(mut windows: Vec<Vec<PieceIndex>>) -> Vec<PieceIndex> {
+    if windows.len() <= 1 {
+        return windows.pop().unwrap_or_default();
+    }
+    let longest = windows.iter().map(Vec::len).max().unwrap_or(0);
+    let turns = (0..longest).flat_map(|turn| windows.iter().filter_map(move |w| w.get(turn)));
+    turns.copied().collect()
+}

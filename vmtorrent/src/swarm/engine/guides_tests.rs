@@ -1,0 +1,233 @@
+//! What profiles are for, on a simulated network: guests that do as foretold wait for little more than the line, and
+//! those that don't wait no longer than without a profile.
+
+use super::network::{Net, image};
+use super::*;
+use crate::profile::{Access, Guide, Profile};
+
+const PIECE: u32 = 16 << 10;
+const PIECES: u32 = 2000;
+const MBIT: f64 = 100.0;
+
+/// A guest that reads pieces one after the other with some time in between.
+struct Guest {
+    node: usize,
+    guide: Option<GuideKey>,
+    reads: Vec<u32>,
+    next: usize,
+    waits_for: Option<u32>,
+    /// When it reads next, if it does not wait.
+    due: Time,
+    guest_time: Duration,
+    waited: Duration,
+    since: Time,
+    done: Option<Time>,
+}
+
+const THINK: Duration = Duration::from_millis(2);
+
+impl Guest {
+    fn new(net: &mut Net, node: usize, reads: &[u32], profile: Option<&[u32]>) -> Self {
+        let guide = profile.map(|foretold| {
+            let mut profile = Profile::new(&net.image);
+            profile.set_runs(1);
+            for (n, block) in foretold.iter().enumerate() {
+                let time = n as u64 * THINK.as_micros() as u64;
+                profile.insert(0, *block, Access::once(time, None));
+            }
+            let guide = Guide::new(&profile, &net.image).unwrap();
+            let key = net.nodes[node].engine.add_guide(net.now, guide);
+            net.collect(node);
+            key
+        });
+        Self {
+            node,
+            guide,
+            reads: reads.to_vec(),
+            next: 0,
+            waits_for: None,
+            due: net.now,
+            guest_time: Duration::ZERO,
+            waited: Duration::ZERO,
+            since: net.now,
+            done: None,
+        }
+    }
+
+    /// Does what is due.
+    fn step(&mut self, net: &mut Net) {
+        loop {
+            let now = net.now;
+            if let Some(piece) = self.waits_for {
+                let Some(ready) = net.nodes[self.node].ready.get(&piece) else {
+                    return;
+                };
+                self.waited += ready.since(self.since);
+                self.waits_for = None;
+                self.due = *ready + THINK;
+            }
+            if self.done.is_some() || self.due > now {
+                return;
+            }
+            let Some(&piece) = self.reads.get(self.next) else {
+                self.done = Some(self.due);
+                return;
+            };
+            self.next += 1;
+            self.guest_time += THINK;
+            let engine = &mut net.nodes[self.node].engine;
+            let missing = engine.lacks(PieceIndex(piece));
+            if missing {
+                self.since = self.due;
+                engine.demand(now, &[PieceIndex(piece)]);
+                self.waits_for = Some(piece);
+            } else {
+                self.due = self.due + THINK;
+            }
+            if let Some(key) = self.guide {
+                let guest = self.guest_time.as_micros() as u64;
+                engine.guest_reads(now, key, guest, 0, &[piece]);
+            }
+            net.collect(self.node);
+        }
+    }
+}
+
+/// Runs guests to their end; gives the longest time that one of them took.
+fn run(net: &mut Net, guests: &mut [Guest]) -> Duration {
+    let start = net.now;
+    while guests.iter().any(|g| g.done.is_none()) {
+        for guest in guests.iter_mut() {
+            guest.step(net);
+        }
+        net.run(net.now + Duration::from_micros(500));
+        assert!(
+            net.now.since(start) < Duration::from_secs(300),
+            "it never ends"
+        );
+    }
+    let ends = guests.iter().filter_map(|g| g.done);
+    ends.max().map_or(Duration::ZERO, |end| end.since(start))
+}
+
+/// Places all over the image, none twice.
+fn places(seed: u32, count: u32) -> Vec<u32> {
+    (0..count).map(|n| (n * 777 + seed) % PIECES).collect()
+}
+
+/// One guest with a seed of its own.
+fn alone(rtt_ms: u64, reads: &[u32], profile: Option<&[u32]>) -> (Duration, Duration, Net) {
+    let mut net = Net::new(image(PIECES, PIECE), rtt_ms);
+    let seed = net.node(MBIT, true, Fill::None);
+    let node = net.node(MBIT, false, Fill::None);
+    net.link(node, seed);
+    net.run_for(100);
+    let mut guests = [Guest::new(&mut net, node, reads, profile)];
+    let took = run(&mut net, &mut guests);
+    (took, guests[0].waited, net)
+}
+
+#[test]
+fn a_guest_that_does_as_foretold_hardly_waits_and_nothing_else_is_fetched() {
+    let reads = places(5, 1000);
+    let (_, waited, net) = alone(20, &reads, Some(&reads));
+    // A piece takes 1.3 ms of the line and 2 ms of the guest: it can't catch up with the line.
+    assert!(waited < Duration::from_millis(60), "{waited:?}");
+    let fetched: u64 = net.nodes[1].engine.traffic().fetched.iter().sum();
+    assert_eq!(fetched, 1000 * u64::from(PIECE));
+    let (_, without, _) = alone(20, &reads, None);
+    assert!(without > Duration::from_secs(15), "{without:?}");
+}
+
+#[test]
+fn a_line_that_is_too_thin_is_the_only_thing_that_a_guest_waits_for() {
+    let reads = places(5, 1500);
+    let mut net = Net::new(image(PIECES, PIECE), 20);
+    let seed = net.node(25.0, true, Fill::None);
+    let node = net.node(25.0, false, Fill::None);
+    net.link(node, seed);
+    net.run_for(100);
+    let mut guests = [Guest::new(&mut net, node, &reads, Some(&reads))];
+    let took = run(&mut net, &mut guests);
+    let line = Duration::from_secs_f64(1500.0 * f64::from(PIECE) / (25.0 * 125_000.0));
+    assert!(
+        took < line.mul_f64(1.05),
+        "{took:?} where the line takes {line:?}"
+    );
+}
+
+#[test]
+fn a_profile_of_something_else_costs_hardly_any_time_and_soon_no_traffic() {
+    let reads = places(5, 400);
+    let other: Vec<u32> = (0..PIECES).filter(|p| !reads.contains(p)).collect();
+    for rtt in [1, 20] {
+        let (without, _, _) = alone(rtt, &reads, None);
+        let (with, _, net) = alone(rtt, &reads, Some(&other));
+        assert!(
+            with < without.mul_f64(1.03),
+            "{with:?} rather than {without:?}"
+        );
+        let [demand, _, profile, _] = net.nodes[1].engine.traffic().fetched;
+        assert_eq!(demand, 400 * u64::from(PIECE));
+        assert!(profile < demand, "{profile} bytes in vain");
+    }
+}
+
+#[test]
+fn a_read_that_nobody_foretold_waits_behind_one_block_at_most() {
+    // It is to read what a long profile does not know, while that is fetched.
+    let foretold: Vec<u32> = (0..1900).collect();
+    let mut net = Net::new(image(PIECES, PIECE), 20);
+    let seed = net.node(MBIT, true, Fill::None);
+    let node = net.node(MBIT, false, Fill::None);
+    net.link(node, seed);
+    net.run_for(100);
+    let _guest = Guest::new(&mut net, node, &[], Some(&foretold));
+    net.run_for(500);
+    let mut waits = Vec::new();
+    for piece in 1950..1970 {
+        let before = net.nodes[node].engine.traffic().fetched[2];
+        let wait = net.timed_demand(node, piece);
+        waits.push(wait);
+        net.run_for(20);
+        assert!(net.nodes[node].engine.traffic().fetched[2] > before);
+    }
+    waits.sort_by(f64::total_cmp);
+    // A round trip, the block, and the block that was on its way.
+    assert!(waits[16] < 20.0 + 2.0 * 1.4, "{waits:?}");
+    // And in one round of eight, in which the line is tried, a quarter of a round trip.
+    assert!(waits[19] < 25.0 + 2.0 * 1.4, "{waits:?}");
+}
+
+#[test]
+fn eight_guests_that_start_together_trade_what_they_fetch() {
+    let reads = places(5, 1000);
+    let (alone, _, _) = alone(1, &reads, Some(&reads));
+    let mut net = Net::new(image(PIECES, PIECE), 1);
+    let seed = net.node(MBIT, true, Fill::None);
+    let nodes: Vec<usize> = (0..8).map(|_| net.node(MBIT, false, Fill::None)).collect();
+    for (n, &node) in nodes.iter().enumerate() {
+        net.link(node, seed);
+        for &other in &nodes[..n] {
+            net.link(node, other);
+        }
+    }
+    net.run_for(100);
+    let mut guests: Vec<Guest> = nodes
+        .iter()
+        .map(|&node| Guest::new(&mut net, node, &reads, Some(&reads)))
+        .collect();
+    let together = run(&mut net, &mut guests);
+    let uploaded = net.nodes[seed].engine.traffic().uploaded;
+    let one = 1000 * u64::from(PIECE);
+    println!("{together:?} {alone:?} {:.2}", uploaded as f64 / one as f64);
+    assert!(
+        together < alone.mul_f64(1.25),
+        "{together:?} rather than {alone:?}"
+    );
+    assert!(
+        uploaded < 3 * one,
+        "{:.1} times",
+        uploaded as f64 / one as f64
+    );
+}
