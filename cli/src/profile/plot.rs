@@ -52,6 +52,8 @@ struct Strip<'a> {
     name: String,
     /// Pixels from the top.
     place: Range<f64>,
+    /// Bytes that it stands for.
+    shown: f64,
 }
 
 impl Strip<'_> {
@@ -142,6 +144,7 @@ fn strips(profile: &Profile) -> Vec<Strip<'_>> {
         files,
         name,
         place: 0.0..0.0,
+        shown: 0.0,
     };
     let mut strips: Vec<_> = shown
         .into_iter()
@@ -164,18 +167,28 @@ fn strips(profile: &Profile) -> Vec<Strip<'_>> {
         // A cell belongs to one strip.
         let start = (start / CELL).round() * CELL;
         strip.place = start..end;
+        strip.shown = (strip.length() as f64).max(1.0);
         end = start;
     }
     if let [only] = strips.as_mut_slice() {
         only.place = 0.0..HEIGHT;
+        only.shown = offsets(only).0.end;
     }
     strips
+}
+
+/// The axis of an only file.
+fn offsets(only: &Strip<'_>) -> (Axis, String) {
+    let used = only.files.iter().filter_map(|f| f.blocks().keys().last());
+    let used = used.map(|block| (u64::from(*block) + 1) * BLOCK).max();
+    Axis::offsets(only.length(), used.unwrap_or(0), 8)
 }
 
 /// Offsets of one file, or the names of several.
 fn label(frame: &mut Frame, strips: &[Strip<'_>]) {
     if let [only] = strips {
-        frame.y_axis(&Axis::bytes(only.length() as f64, 8), "offset in the image");
+        let (axis, title) = offsets(only);
+        frame.y_axis(&axis, &title);
         return;
     }
     frame.edge(0.0, 0.0, 0.0, HEIGHT);
@@ -198,7 +211,7 @@ fn raster(strips: &[Strip<'_>], axis: &Axis, runs: Runs, columns: usize) -> Rast
     let last_column = raster.columns() - 1;
     for strip in strips {
         let Range { start, end } = strip.place;
-        let scale = (end - start) / (strip.length().max(1) as f64);
+        let scale = (end - start) / strip.shown;
         let mut base = 0_u64;
         for file in &strip.files {
             for (block, access) in file.blocks() {

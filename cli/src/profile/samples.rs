@@ -10,7 +10,15 @@ pub fn profile(runs: u32, files: &[(&str, u64, &[Row])]) -> Profile {
     let file = |(path, length, rows): &(&str, u64, &[Row])| {
         let row = |&(block, runs, mean, variance): &Row| {
             let (least, most) = (mean - variance.sqrt(), mean + variance.sqrt());
-            json!([block, runs, mean, variance, least as u64, most as u64, null])
+            json!([
+                block,
+                runs,
+                mean,
+                variance,
+                least as u64,
+                most.ceil() as u64,
+                null
+            ])
         };
         let path: Vec<&str> = path.split('/').collect();
         let rows: Vec<_> = rows.iter().map(row).collect();

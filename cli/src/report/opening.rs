@@ -202,7 +202,8 @@ fn rows(data: &Data) -> Vec<Row> {
     let late = |r: &&vmtorrent::profile::FirstRead| data.wall_micros(r.at) <= micros(SPAN);
     let early = data.log.first_reads.iter().filter(late);
     let needed: u64 = early.map(|r| u64::from(r.needed)).sum();
-    rows.sort_by(|a, b| a.from.total_cmp(&b.from));
+    // Within a millisecond as they stand here: a read is noted when it already waits.
+    rows.sort_by_key(|row| (row.from / 1e3) as u64);
     if let (Some(line), true) = (data.line, needed > 0) {
         let ready = data.phases.last().map_or(0.0, |p| micros(p.to));
         rows.push(Row {

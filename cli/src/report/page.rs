@@ -26,7 +26,7 @@ p{margin:6px 0;max-width:82ch}\
 .keys i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px;box-shadow:0 0 0 1px var(--line)}\
 .keys i.shade{opacity:.3}\
 .keys i.thin{box-shadow:none;height:3px;width:16px;vertical-align:middle;border-radius:0}\
-.keys i.dash{height:0;border-top:2px dashed var(--rate)}\
+.keys i.thin.dash{height:0;width:22px;background:none!important;border-top:2px dashed var(--rate)}\
 .plot{padding:26px 20px 48px 78px}\
 .plot.map{padding:6px 20px 6px 78px}\
 .share{display:flex;height:16px;border-radius:4px;overflow:hidden;background:var(--line);margin:8px 0 4px}\
@@ -253,7 +253,7 @@ fn bands(html: &mut String, data: &Data) {
     let _ = write!(
         html,
         "</p><p class=\"soft\">Besides {} came in vain, {} were uploaded, and the guest wrote {}. At the end {} of the \
-         image were here.</p>",
+         image were here, zeros counted.</p>",
         Bytes(stats.wasted_bytes),
         Bytes(stats.uploaded_bytes),
         Bytes(stats.guest_written_bytes),
@@ -267,6 +267,11 @@ fn floor_text(data: &Data) -> String {
                 − rate × t) / rate, t being guest time, which stands still while a read waits.";
     let verdict = match data.floor() {
         None => String::new(),
+        Some(floor) if had.abs_diff(floor) <= floor / 20 => format!(
+            "The guest waited {}, and the floor of this line is {}: no profile could do better.",
+            seconds(had),
+            seconds(floor)
+        ),
         Some(floor) if had >= floor => format!(
             "The guest waited {}; with a profile that knew every read, this line would have made it wait {}: {} could \
              be gained.",
