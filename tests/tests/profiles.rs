@@ -94,55 +94,6 @@ fn a_run_is_recorded_while_it_lasts_and_a_killed_launch_leaves_it() {
     if !fuse() {
         return;
     }
-<<<<<<< HEAD
-    let stage = Stage::new();
-    let original = stage.path("disk.img");
-    Reference::new(1 << 20, 7).write_to(&original);
-    let torrent = stage.path("disk.torrent");
-    publish(&original, &torrent, &[]);
-    let source = seed(&torrent, stage.dir.path(), &[]);
-    let host = Host::new(stage.dir.path(), "host");
-    let report = stage.path("report.html");
-    let launch = |script: &str| {
-        host.launch(&torrent)
-            .peer(&source.listen())
-            .option("--report", &report)
-            .option("--report-rate", "100mbit")
-            .vmm(&["sh", "-c", script, "sh", "{disk}"])
-    };
-    let check = || {
-        let page = std::fs::read_to_string(&report).unwrap();
-        assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
-        for part in [
-            "disk.img",
-            "VMM: process started",
-            "100 Mbit/s",
-            "a peer is connected",
-        ] {
-            assert!(page.contains(part), "no {part}");
-        }
-        for outside in ["<script", "src=", "href=", "url(", "http:", "https:"] {
-            assert!(!page.contains(outside), "{outside}");
-        }
-        std::fs::remove_file(&report).unwrap();
-    };
-    let patience = Duration::from_secs(30);
-    let mut ends = launch("cat \"$1\" > /dev/null; exit 7").spawn();
-    assert_eq!(
-        ends.wait_exit(patience).code(),
-        Some(7),
-        "{}",
-        ends.stderr()
-    );
-    check();
-
-    let mut waits =
-        launch("cat \"$1\" > /dev/null; echo read >&2; while :; do sleep 0.05; done").start();
-    waits.wait_stderr("read");
-    waits.signal(Signal::TERM);
-    assert_eq!(waits.wait_exit(patience).code(), Some(128 + 15));
-    check();
-=======
     let scene = Scene::new();
     let source = seed(&scene.torrent, scene.dir.path(), &[]);
     let host = Host::new(scene.dir.path(), "host");
@@ -370,5 +321,4 @@ fn a_profile_of_something_else_never_shows_a_wrong_byte() {
     assert_same(&disk, &scene.image, "with a profile of lies");
     launch.stop();
     source.stop();
->>>>>>> profile
 }
