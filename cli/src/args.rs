@@ -72,7 +72,7 @@ pub enum Command {
     Seed(SeedArgs),
     /// Show an image as a complete, writable disk at once, and start a VMM on it
     #[command(after_help = LAUNCH)]
-    Launch(LaunchArgs),
+    Launch(Box<LaunchArgs>),
     /// Write the mutable image as the guest left it into a file or directory
     Export(ExportArgs),
     /// Put together, tell and draw what runs of a machine read first

@@ -54,7 +54,7 @@ fn run(command: Command, line: LiveLine) -> Result<ExitCode, Failure> {
         Command::Publish(args) => publish::run(args, line),
         Command::Replay(args) => replay::run(args),
         Command::Seed(args) => runtime.block_on(seed::run(args, line)),
-        Command::Launch(args) => runtime.block_on(launch::run(args, line)),
+        Command::Launch(args) => runtime.block_on(launch::run(*args, line)),
         Command::Profile(command) => profile::run(command, line),
         Command::Export(args) => runtime.block_on(export::run(args, line)),
     }

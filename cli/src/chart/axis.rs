@@ -71,6 +71,18 @@ impl Axis {
         }
     }
 
+    /// Of offsets in something of `length` bytes of which nothing behind `used` is shown: where much would stay empty,
+    /// it ends a little behind that. Gives its title too.
+    pub fn offsets(length: u64, used: u64, most: usize) -> (Self, String) {
+        if used == 0 || used >= length / 5 * 3 {
+            let axis = Self::bytes(length as f64, most);
+            return (axis, "offset in the image".to_owned());
+        }
+        let axis = Self::bytes(used as f64 * 1.08, most);
+        let title = format!("offset in the image, which has {}", size(length as f64));
+        (axis, title)
+    }
+
     /// Of bytes per second, in MB/s; ends at a mark.
     pub fn rate(end: f64, most: usize) -> Self {
         // A line of less is none.
@@ -125,8 +137,8 @@ fn decimal_marks(end: f64, step: f64) -> Vec<Mark> {
     (0..=count).map(mark).collect()
 }
 
-/// Bytes in the largest unit that fits, without needless zeros.
-fn size(bytes: f64) -> String {
+/// Bytes in the largest unit that fits, without needless zeros: `64 KiB`, `1.25 MiB`.
+pub fn size(bytes: f64) -> String {
     if bytes == 0.0 {
         return "0".to_owned();
     }
@@ -189,6 +201,19 @@ mod tests {
             ]
         );
         assert_eq!(texts(&Axis::bytes(1.0, 8)), ["0", "1 B"]);
+    }
+
+    #[test]
+    fn what_stays_empty_is_left_out_and_said() {
+        let (axis, title) = Axis::offsets(1 << 30, 900 << 20, 8);
+        assert_eq!(
+            (axis.end, title.as_str()),
+            ((1_u64 << 30) as f64, "offset in the image")
+        );
+        let (axis, title) = Axis::offsets(1 << 30, 100 << 20, 8);
+        assert_eq!(axis.end, 108.0 * 1048576.0);
+        assert!(title.ends_with("has 1 GiB"), "{title}");
+        assert_eq!(Axis::offsets(0, 0, 8).0.end, 1.0);
     }
 
     #[test]

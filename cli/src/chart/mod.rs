@@ -9,7 +9,7 @@ mod number;
 mod palette;
 mod raster;
 
-pub use axis::Axis;
+pub use axis::{Axis, size};
 pub use escape::{Escaped, Plain, shortened};
 pub use frame::{Anchor, FRAME_STYLE, Frame};
 pub use number::{grouped, micros, percent, seconds};

@@ -18,12 +18,14 @@ use crate::whole_file;
 /// Width of the picture.
 const WIDTH: f64 = 1200.0;
 /// Height of the plot area.
-const HEIGHT: f64 = 640.0;
-const TOP: f64 = 92.0;
+const HEIGHT: f64 = 642.0;
+const TOP: f64 = 110.0;
 const RIGHT: f64 = 30.0;
 const BOTTOM: f64 = 60.0;
 /// Width and height of a cell: a block of a large image is thinner than a hair, so it's drawn as one cell.
-const CELL: f64 = 2.0;
+const CELL: f64 = 3.0;
+/// Rows of cells.
+const ROWS: usize = (HEIGHT / CELL) as usize;
 /// Files that get a place of their own; the others share one.
 const MOST_FILES: usize = 16;
 /// Height that a file gets at least, so that its name fits.
@@ -50,6 +52,8 @@ struct Strip<'a> {
     name: String,
     /// Pixels from the top.
     place: Range<f64>,
+    /// Bytes that it stands for.
+    shown: f64,
 }
 
 impl Strip<'_> {
@@ -140,6 +144,7 @@ fn strips(profile: &Profile) -> Vec<Strip<'_>> {
         files,
         name,
         place: 0.0..0.0,
+        shown: 0.0,
     };
     let mut strips: Vec<_> = shown
         .into_iter()
@@ -158,20 +163,32 @@ fn strips(profile: &Profile) -> Vec<Strip<'_>> {
         } else {
             0.0
         };
-        let start = end - LEAST_HEIGHT - free * share;
-        strip.place = start.max(0.0)..end;
+        let start = (end - LEAST_HEIGHT - free * share).max(0.0);
+        // A cell belongs to one strip.
+        let start = (start / CELL).round() * CELL;
+        strip.place = start..end;
+        strip.shown = (strip.length() as f64).max(1.0);
         end = start;
     }
     if let [only] = strips.as_mut_slice() {
         only.place = 0.0..HEIGHT;
+        only.shown = offsets(only).0.end;
     }
     strips
+}
+
+/// The axis of an only file.
+fn offsets(only: &Strip<'_>) -> (Axis, String) {
+    let used = only.files.iter().filter_map(|f| f.blocks().keys().last());
+    let used = used.map(|block| (u64::from(*block) + 1) * BLOCK).max();
+    Axis::offsets(only.length(), used.unwrap_or(0), 8)
 }
 
 /// Offsets of one file, or the names of several.
 fn label(frame: &mut Frame, strips: &[Strip<'_>]) {
     if let [only] = strips {
-        frame.y_axis(&Axis::bytes(only.length() as f64, 8), "offset in the image");
+        let (axis, title) = offsets(only);
+        frame.y_axis(&axis, &title);
         return;
     }
     frame.edge(0.0, 0.0, 0.0, HEIGHT);
@@ -190,19 +207,19 @@ fn label(frame: &mut Frame, strips: &[Strip<'_>]) {
 }
 
 fn raster(strips: &[Strip<'_>], axis: &Axis, runs: Runs, columns: usize) -> Raster {
-    let mut raster = Raster::new(columns, (HEIGHT / CELL) as usize);
+    let mut raster = Raster::new(columns, ROWS);
     let last_column = raster.columns() - 1;
     for strip in strips {
         let Range { start, end } = strip.place;
-        let scale = (end - start) / (strip.length().max(1) as f64);
+        let scale = (end - start) / strip.shown;
         let mut base = 0_u64;
         for file in &strip.files {
             for (block, access) in file.blocks() {
                 let from = base.saturating_add(u64::from(*block) * BLOCK);
                 let to = from.saturating_add(super::block_bytes(file, *block));
                 // Offsets grow upwards, rows downwards.
-                let top = ((end - to as f64 * scale) / CELL).max(0.0) as usize;
-                let bottom = ((end - from as f64 * scale) / CELL).ceil() as usize;
+                let top = ((end - to as f64 * scale) / CELL + 1e-6).max(0.0) as usize;
+                let bottom = ((end - from as f64 * scale) / CELL - 1e-6).ceil() as usize;
                 let column = (axis.share(access.mean()) * columns as f64) as usize;
                 let column = column.min(last_column);
                 let rows = top..bottom.max(top + 1);
@@ -271,7 +288,7 @@ mod tests {
         let svg = picture(&profile(1, &[("a.img", 5, &[(0, 1, 0.0, 0.0)])]));
         keep("plot-one.svg", &svg);
         // At time 0, over the whole height.
-        assert!(svg.contains("d=\"m0 0h1v320h-1z\""), "{svg}");
+        assert!(svg.contains("d=\"m0 0h1v214h-1z\""), "{svg}");
     }
 
     #[test]

@@ -250,7 +250,7 @@ mod tests {
         assert_eq!((summary.blocks, summary.bytes), (3, 2 * 16_384 + 1696));
         assert_eq!(
             (summary.first_us, summary.last_us),
-            (Some(1000), Some(5_000_000))
+            (Some(1000), Some(5_100_000))
         );
         let rows: Vec<_> = summary
             .runs_of_blocks
@@ -261,7 +261,7 @@ mod tests {
         let deviation = summary.deviation.as_ref().unwrap();
         assert_eq!((deviation.median_us, deviation.max_us), (2000.0, 100_000.0));
         let text = summary.to_string();
-        for part in ["1.0 ms to 5.00 s", "2 of 3 runs", "33.3 %", "up to 100 ms"] {
+        for part in ["1.0 ms to 5.10 s", "2 of 3 runs", "33.3 %", "up to 100 ms"] {
             assert!(text.contains(part), "no {part} in\n{text}");
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::data::{Data, Fate};
-use crate::chart::{Escaped, Frame, Raster, grouped, percent, shortened};
+use crate::chart::{Escaped, Frame, Raster, grouped, percent, shortened, size};
 use crate::units::Bytes;
 
 /// What became of a part of the image. The order is that of colours in a cell: the last one wins.
@@ -100,14 +100,7 @@ pub fn map(data: &Data) -> String {
     for row in (0..rows).step_by(every) {
         let at = (row as f64 + 0.5) * row_height;
         let offset = row as u64 * columns as u64 * cell;
-        frame.left_text(
-            at,
-            if offset == 0 {
-                "0".to_owned()
-            } else {
-                Bytes(offset).to_string()
-            },
-        );
+        frame.left_text(at, size(offset as f64));
     }
     let picture = frame.finish("width=\"100%\" role=\"img\" aria-label=\"map of the image\"");
 
@@ -128,8 +121,8 @@ pub fn map(data: &Data) -> String {
         html,
         "</p><div class=\"plot map\">{picture}</div>\
          <p class=\"soft\">A cell is {}, a row {}; the image begins at the top left.</p>",
-        Bytes(cell),
-        Bytes(cell * columns as u64)
+        size(cell as f64),
+        size((cell * columns as u64) as f64)
     );
     html.push_str(&files(data));
     html
@@ -292,7 +285,7 @@ mod tests {
         for part in [
             "read after waiting",
             "never fetched",
-            "A cell is 64.0 KiB, a row 16.0 MiB",
+            "A cell is 64 KiB, a row 16 MiB",
         ] {
             assert!(html.contains(part), "no {part}");
         }

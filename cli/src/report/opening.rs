@@ -10,8 +10,10 @@ use crate::units::Bytes;
 
 /// How much of the run is told.
 const SPAN: Duration = Duration::from_secs(2);
-const HEIGHT: f64 = 34.0;
-const UNITS: f64 = 10_000.0;
+const HEIGHT: f64 = 60.0;
+/// Columns of the strip, each of which is divided by what its time was spent on.
+const COLUMNS: usize = 200;
+const WIDE: f64 = COLUMNS as f64;
 
 /// What a part of the time was spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +46,37 @@ pub fn opening(data: &Data) -> String {
     let end = micros(SPAN.min(data.wall())).max(1.0);
     let parts = parts(data, end);
     let mut shapes = String::new();
-    for (kind, from, to) in &parts {
-        let (x, width) = (from / end * UNITS, (to - from) / end * UNITS);
-        let colour = kind.colour();
-        let _ = write!(
-            shapes,
-            "<rect x=\"{x:.0}\" width=\"{width:.1}\" height=\"10\" fill=\"var({colour})\"/>"
-        );
+    // From below: what was waited of each column, then what else there was.
+    let mut below = [0.0; COLUMNS];
+    for kind in [Kind::Wait, Kind::Run, Kind::Start] {
+        let mut path = String::new();
+        for (n, below) in below.iter_mut().enumerate() {
+            let share = share(
+                &parts,
+                kind,
+                n as f64 * end / WIDE,
+                (n + 1) as f64 * end / WIDE,
+            );
+            if share > 0.0 {
+                let (high, top) = (
+                    (share * 100.0).round(),
+                    ((1.0 - *below - share) * 100.0).round(),
+                );
+                let _ = write!(path, "M{n} {top}h1v{high}h-1z");
+            }
+            *below += share;
+        }
+        if !path.is_empty() {
+            let colour = kind.colour();
+            let _ = write!(
+                shapes,
+                "<path fill=\"var({colour})\" shape-rendering=\"crispEdges\" d=\"{path}\"/>"
+            );
+        }
     }
     let mut frame = Frame::new(HEIGHT);
     frame.x_axis(&Axis::time(end, 8), "wall time since the launch began");
-    frame.stretched(UNITS as usize, 10, &shapes);
+    frame.stretched(COLUMNS, 100, &shapes);
     let strip = frame
         .finish("width=\"100%\" role=\"img\" aria-label=\"what the first seconds were spent on\"");
 
@@ -104,7 +126,10 @@ pub fn opening(data: &Data) -> String {
             seconds(Duration::from_micros(row.from as u64))
         );
     }
-    html.push_str("</table>");
+    html.push_str(
+        "</table><p class=\"soft\">That a peer is connected, and that bytes came, was seen at most 20 ms after it \
+         happened.</p>",
+    );
     html
 }
 
@@ -123,6 +148,16 @@ fn parts(data: &Data, end: f64) -> Vec<(Kind, f64, f64)> {
     parts.push((Kind::Run, at, end));
     parts.retain(|(_, from, to)| to > from);
     parts
+}
+
+/// How much of a time was spent on one thing.
+fn share(parts: &[(Kind, f64, f64)], kind: Kind, from: f64, to: f64) -> f64 {
+    let begin = parts.partition_point(|part| part.2 <= from);
+    let within = parts[begin..].iter().take_while(|part| part.1 < to);
+    let spent = within
+        .filter(|part| part.0 == kind)
+        .map(|part| part.2.min(to) - part.1.max(from));
+    spent.sum::<f64>() / (to - from)
 }
 
 fn rows(data: &Data) -> Vec<Row> {
@@ -167,7 +202,8 @@ fn rows(data: &Data) -> Vec<Row> {
     let late = |r: &&vmtorrent::profile::FirstRead| data.wall_micros(r.at) <= micros(SPAN);
     let early = data.log.first_reads.iter().filter(late);
     let needed: u64 = early.map(|r| u64::from(r.needed)).sum();
-    rows.sort_by(|a, b| a.from.total_cmp(&b.from));
+    // Within a millisecond as they stand here: a read is noted when it already waits.
+    rows.sort_by_key(|row| (row.from / 1e3) as u64);
     if let (Some(line), true) = (data.line, needed > 0) {
         let ready = data.phases.last().map_or(0.0, |p| micros(p.to));
         rows.push(Row {
@@ -202,6 +238,22 @@ mod tests {
             );
         }
         assert!(parts(&boot(), 2e6).iter().any(|p| p.0 == Kind::Wait));
+    }
+
+    #[test]
+    fn each_column_is_divided_by_what_its_time_was_spent_on() {
+        let parts = [
+            (Kind::Start, 0.0, 3.0),
+            (Kind::Run, 3.0, 4.0),
+            (Kind::Wait, 4.0, 6.0),
+            (Kind::Run, 6.0, 8.0),
+        ];
+        let of = |from, to| {
+            [Kind::Start, Kind::Run, Kind::Wait].map(|kind| share(&parts, kind, from, to))
+        };
+        assert_eq!(of(0.0, 2.0), [1.0, 0.0, 0.0]);
+        assert_eq!(of(2.0, 6.0), [0.25, 0.25, 0.5]);
+        assert_eq!(of(5.0, 7.0), [0.0, 0.5, 0.5]);
     }
 
     #[test]

@@ -23,15 +23,16 @@ p{margin:6px 0;max-width:82ch}\
 .tile b{display:block;font-size:21px;line-height:1.3;white-space:nowrap}\
 .tile span{color:var(--soft);font-size:13px;display:block;line-height:1.35}\
 .keys{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:13.5px;color:var(--soft);max-width:none}\
-.keys i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px}\
+.keys i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px;box-shadow:0 0 0 1px var(--line)}\
 .keys i.shade{opacity:.3}\
-.keys i.thin{height:3px;width:16px;vertical-align:middle;border-radius:0}\
+.keys i.thin{box-shadow:none;height:3px;width:16px;vertical-align:middle;border-radius:0}\
+.keys i.thin.dash{height:0;width:22px;background:none!important;border-top:2px dashed var(--rate)}\
 .plot{padding:26px 20px 48px 78px}\
-.plot.map{padding:6px 0 6px 78px}\
+.plot.map{padding:6px 20px 6px 78px}\
 .share{display:flex;height:16px;border-radius:4px;overflow:hidden;background:var(--line);margin:8px 0 4px}\
 .share b{display:block;min-width:1px}\
 .bar{display:flex;gap:10px;align-items:center;font-size:14px;margin:3px 0}\
-.bar>:first-child{flex:0 0 140px;color:var(--soft)}.bar b{height:14px;border-radius:3px;min-width:2px}\
+.bar span{white-space:nowrap}.bar>:first-child{flex:0 0 140px;color:var(--soft)}.bar b{height:14px;border-radius:3px;min-width:2px}\
 table{border-collapse:collapse;font-size:14px;margin:8px 0;width:100%}\
 th{text-align:left;font-weight:600;color:var(--soft);font-size:13px}\
 td,th{padding:3px 14px 3px 0;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums;vertical-align:top;overflow-wrap:anywhere}\
@@ -42,7 +43,7 @@ td,th{padding:3px 14px 3px 0;border-bottom:1px solid var(--line);font-variant-nu
 .gantt .wide span{position:absolute;right:0;top:-3px;color:var(--soft);font-size:12px}\
 .needed{stroke:var(--needed)}.fetched{stroke:var(--fetched)}.rate{stroke:var(--rate);stroke-dasharray:6 4}\
 .gap{stroke:var(--text)}\
-@media(max-width:640px){main{padding:18px 12px 32px}.plot{padding-left:62px;padding-right:10px}.plot.map{padding-left:62px}\
+@media(max-width:640px){main{padding:18px 12px 32px}.plot{padding-left:62px;padding-right:10px}.plot.map{padding-left:62px;padding-right:10px}\
 .gantt .wide{display:none}h1{font-size:20px}.tile b{font-size:18px}}\
 @media print{main{max-width:none}h2{break-after:avoid}.plot,.tile{break-inside:avoid}}";
 
@@ -110,7 +111,7 @@ pub fn page(data: &Data) -> String {
     if data.line.is_some() {
         key(
             &mut html,
-            "thin",
+            "thin dash",
             "--rate",
             "what the line gives from the guest's start on",
         );
@@ -252,7 +253,7 @@ fn bands(html: &mut String, data: &Data) {
     let _ = write!(
         html,
         "</p><p class=\"soft\">Besides {} came in vain, {} were uploaded, and the guest wrote {}. At the end {} of the \
-         image were here.</p>",
+         image were here, zeros counted.</p>",
         Bytes(stats.wasted_bytes),
         Bytes(stats.uploaded_bytes),
         Bytes(stats.guest_written_bytes),
@@ -266,6 +267,11 @@ fn floor_text(data: &Data) -> String {
                 − rate × t) / rate, t being guest time, which stands still while a read waits.";
     let verdict = match data.floor() {
         None => String::new(),
+        Some(floor) if had.abs_diff(floor) <= floor / 20 => format!(
+            "The guest waited {}, and the floor of this line is {}: no profile could do better.",
+            seconds(had),
+            seconds(floor)
+        ),
         Some(floor) if had >= floor => format!(
             "The guest waited {}; with a profile that knew every read, this line would have made it wait {}: {} could \
              be gained.",

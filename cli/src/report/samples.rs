@@ -88,11 +88,11 @@ pub fn boot() -> Data {
         let guest = read.guest_time + STARTED;
         read.expected = chance.below(20) != 0;
         let now = (guest + waited) as f64;
-        let there = if read.expected {
-            line_free = line_free.max(0.0) + f64::from(read.needed) / RATE * 1e6;
-            line_free
-        } else {
-            now + 3_000.0 + chance.below(9_000) as f64
+        // The line carries both.
+        line_free += f64::from(read.needed) / RATE * 1e6;
+        let there = match read.expected {
+            true => line_free,
+            false => now + 3_000.0 + chance.below(9_000) as f64,
         };
         fetches.push((
             there,

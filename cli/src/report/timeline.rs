@@ -23,7 +23,7 @@ const STEPS: u32 = 300;
 /// The least time over which a rate is told.
 const STEP: Duration = Duration::from_millis(100);
 /// Cells of the first reads.
-const CELLS: (usize, usize) = (600, 120);
+const CELLS: (usize, usize) = (400, 80);
 const MOST_RECTS: usize = 12_000;
 /// Units across what is stretched.
 const UNITS: usize = 10_000;
@@ -100,9 +100,15 @@ pub fn rates(data: &Data) -> String {
 /// Where the image was first read, over wall time.
 pub fn reads(data: &Data) -> String {
     let axis = wall_axis(data);
-    let y = Axis::bytes(data.image.length as f64, 5);
+    let places = data
+        .log
+        .first_reads
+        .iter()
+        .filter_map(|r| data.image.place(r.file, r.block));
+    let used = places.map(|place| place.end).max().unwrap_or(0);
+    let (y, title) = Axis::offsets(data.image.length, used, 5);
     let mut frame = Frame::new(READS_HEIGHT);
-    frame.y_axis(&y, "offset in the image");
+    frame.y_axis(&y, &title);
     frame.x_axis(&axis, "wall time since the launch began");
     frame.stretched(UNITS, 1000, &stalls(data, &axis, 1000));
     let (columns, rows) = CELLS;

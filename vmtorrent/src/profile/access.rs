@@ -41,6 +41,7 @@ impl Access {
             && mean.is_finite()
             && variance.is_finite()
             && variance >= 0.0
+            && min <= max
             // No more than half of the runs at each end give.
             && variance <= half * half * 1.000_001 + 1.0
             // A rounded mean may stick out by a microsecond.
@@ -153,6 +154,7 @@ mod tests {
             (2, 5.0, 1.0, 9, 12),
             (2, 50.0, 1.0, 9, 12),
             (2, 10.0, 1.0, 12, 9),
+            (2, 10.0, 1.0, 10, 9),
         ] {
             assert_eq!(
                 Access::from_parts(runs, mean, variance, min, max, None),
