@@ -3,8 +3,8 @@
 //! Invariant: whatever a profile says, a read gets what the image has; it only changes the order of fetching.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::counters::Counters;
 use crate::clock::{SystemClock, Time};

@@ -327,7 +327,14 @@ mod tests {
             serve.request(PeerKey(key), 1);
             let sent = drain(serve, at(0));
             match &sent[..] {
-                [(_, MetadataMessage::Data { data, total_size, .. })] => {
+                [
+                    (
+                        _,
+                        MetadataMessage::Data {
+                            data, total_size, ..
+                        },
+                    ),
+                ] => {
                     assert_eq!(*total_size as usize, METADATA_PIECE as usize + data.len());
                     Some(data.len())
                 }
