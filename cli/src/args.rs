@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use vmtorrent::Fill;
 
 use crate::log::{LogFilter, LogFormat};
+use crate::profile::ProfileCommand;
+use crate::report::ReportArgs;
 use crate::units;
 
 const UNITS: &str = "\
@@ -33,6 +35,14 @@ flushed, the directory is unmounted, and the state is kept for the next launch. 
 
 With --json the VMM's stdout goes to stderr, so that stdout holds nothing but events, one JSON object a line:
 ready, then progress each second, then done.";
+
+const REPLAY: &str = "\
+A trace has a line `think_us offset length` for each read: for think_us microseconds the guest does something else, then
+it reads length bytes at offset. Lines that begin with # are comments. `vmtorrent launch --trace` writes one. Reads
+follow each other, one at a time, past the page cache where the file system can do that. So guests of one image are
+played by programs that cost next to nothing:
+
+  vmtorrent launch debian.torrent --ephemeral -- vmtorrent replay boot.trace --disk {disk}";
 
 /// Start a virtual machine from a disk image that is still being downloaded from a BitTorrent swarm.
 #[derive(Debug, Parser)]
@@ -65,6 +75,12 @@ pub enum Command {
     Launch(LaunchArgs),
     /// Write the mutable image as the guest left it into a file or directory
     Export(ExportArgs),
+    /// Put together, tell and draw what runs of a machine read first
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// Read of a disk what a trace says, at the guest's pace, and report how long the reads took
+    #[command(after_help = REPLAY)]
+    Replay(ReplayArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -192,11 +208,16 @@ pub struct LaunchArgs {
     /// Look for no peers but those that --peer names
     #[arg(long)]
     pub no_discovery: bool,
+    /// Write the guest's reads of {disk} there, as far as they reach the image: what `vmtorrent replay` takes
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub trace: Option<PathBuf>,
     /// Serve figures for monitoring (Prometheus) at http://IP:PORT/metrics
     #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
     pub metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub network: NetworkArgs,
+    #[command(flatten)]
+    pub report: ReportArgs,
     /// Print events on stdout, one JSON object a line; the VMM's stdout goes to stderr
     #[arg(long)]
     pub json: bool,
@@ -225,6 +246,22 @@ pub struct ExportArgs {
     /// The file to write; a directory when the image has several files
     #[arg(short, long, value_name = "OUT", value_hint = ValueHint::AnyPath)]
     pub output: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// The trace
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub trace: PathBuf,
+    /// The disk to read: a file or a block device
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub disk: PathBuf,
+    /// Divides the time in which the guest thinks
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = units::speed)]
+    pub speed: f64,
+    /// Print the report as a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -309,6 +346,8 @@ mod tests {
             ("vmtorrent launch a.torrent --upload-limit fast", "100mbit"),
             ("vmtorrent publish a -o b --piece-size 64Q", "64K"),
             ("vmtorrent launch a.torrent --max-disk some", "10G"),
+            ("vmtorrent replay a --disk b --speed 0", "such as 2"),
+            ("vmtorrent replay a --disk b --speed nan", "such as 2"),
         ] {
             let message = parse(line).unwrap_err().to_string();
             assert!(message.contains(example), "{line}: {message}");

@@ -16,6 +16,7 @@ use crate::args::{LaunchArgs, Switch};
 use crate::failure::Failure;
 use crate::mount_point::MountPoint;
 use crate::output::{LiveLine, Output, Ready, View, json_path, metrics_url};
+use crate::report::{Follower, Phase};
 use crate::signals::{Caught, Signals};
 use crate::ticks;
 use crate::vmm::{self, Vmm};
@@ -29,6 +30,7 @@ enum End {
 /// Shows the image, runs the VMM, and cleans up.
 pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
+    let report = Follower::begin(std::mem::take(&mut args.report))?;
     let command = std::mem::take(&mut args.vmm);
     let shares_terminal = !command.is_empty() && io::stdout().is_terminal();
     let mut output = Output::new(args.json, shares_terminal, line);
@@ -38,19 +40,27 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
         output.work("asking peers for the image's description");
     }
     let (session, appliance, metrics) = tokio::select! {
-        started = start(args, &source, &mount) => started?,
+        started = start(args, &source, &mount, &report) => started?,
         caught = signals.next() => return Ok(caught.exit_code()),
     };
 
-    let ended = attend(
+    let attended = attend(
         &session,
         &appliance,
         metrics,
         &command,
         &mut signals,
         &mut output,
-    )
-    .await;
+        &report,
+    );
+    let ended = tokio::select! {
+        ended = attended => ended,
+        never = report.watch(&appliance) => match never {},
+    };
+    let reported = report.finish(&appliance);
+    if let Err(failure) = &reported {
+        output.warn(failure);
+    }
     let end = async {
         let stats = appliance.shutdown().await?;
         session.shutdown().await?;
@@ -66,17 +76,23 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
     // The first failure is the one that explains the others.
     let ended = ended?;
     output.done(&stats?, View::Appliance);
-    Ok(match ended {
+    let code = match ended {
         End::Vmm(status) => vmm::exit_code(status),
         End::Signal(_) if command.is_empty() => ExitCode::SUCCESS,
         End::Signal(caught) => caught.exit_code(),
-    })
+    };
+    // What was asked for is not there.
+    if reported.is_err() && code == ExitCode::SUCCESS {
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(code)
 }
 
 async fn start(
     args: LaunchArgs,
     source: &Source,
     mount: &MountPoint,
+    report: &Follower,
 ) -> Result<(Session, Appliance, Option<SocketAddr>), Failure> {
     let read_timeout = args.read_timeout();
     let metadata_timeout = args.metadata_timeout();
@@ -99,7 +115,9 @@ async fn start(
         Some(address) => Some(session.serve_metrics(address).await?),
         None => None,
     };
+    report.mark(Phase::Session);
     let image = session.load(source).await?;
+    report.mark(Phase::Image);
     let state = match args.state {
         _ if args.ephemeral => State::Ephemeral,
         Some(directory) => State::Directory(directory),
@@ -115,8 +133,10 @@ async fn start(
         auto_profile: args.auto_profile == Switch::On,
         record: args.record,
         read_timeout,
+        trace: args.trace,
     };
     let appliance = session.launch(image, options).await?;
+    report.mark(Phase::Appliance);
     Ok((session, appliance, metrics))
 }
 
@@ -128,6 +148,7 @@ async fn attend(
     command: &[std::ffi::OsString],
     signals: &mut Signals,
     output: &mut Output,
+    report: &Follower,
 ) -> Result<End, Failure> {
     let (Some(disk), Some(dir)) = (appliance.disk_path(), appliance.directory()) else {
         return Err(Failure::new(
@@ -149,7 +170,9 @@ async fn attend(
         [] => None,
         command => {
             let json = output.is_json();
-            Some(Vmm::start(command, &disk, dir, json)?)
+            let vmm = Vmm::start(command, &disk, dir, json)?;
+            report.mark(Phase::Vmm);
+            Some(vmm)
         }
     };
     let mut events = appliance.events();

@@ -1,8 +1,9 @@
-//! The `vmtorrent` command: publish, seed, launch and export images.
+//! The `vmtorrent` command: publish, seed, launch and export images, look at how they run, and replay what guests read.
 //!
 //! Invariant: every failure ends in one message on stderr and a status that is not zero.
 
 mod args;
+mod chart;
 mod export;
 mod failure;
 mod launch;
@@ -10,12 +11,16 @@ mod log;
 mod mount_point;
 mod open_files;
 mod output;
+mod profile;
 mod publish;
+mod replay;
+mod report;
 mod seed;
 mod signals;
 mod ticks;
 mod units;
 mod vmm;
+mod whole_file;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -47,8 +52,10 @@ fn run(command: Command, line: LiveLine) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::new(format!("starting up: {e}")))?;
     match command {
         Command::Publish(args) => publish::run(args, line),
+        Command::Replay(args) => replay::run(args),
         Command::Seed(args) => runtime.block_on(seed::run(args, line)),
         Command::Launch(args) => runtime.block_on(launch::run(args, line)),
+        Command::Profile(command) => profile::run(command, line),
         Command::Export(args) => runtime.block_on(export::run(args, line)),
     }
 }

@@ -39,6 +39,12 @@ pub fn piece_size(text: &str) -> Result<u32, String> {
         .map_err(|_| "a piece can't be that large; write for example 64K or 1M".to_owned())
 }
 
+/// Parses how many times as fast something goes.
+pub fn speed(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|f| (1e-3..=1e6).contains(f));
+    factor.ok_or_else(|| "write a number from 0.001 to 1000000 such as 2 or 0.5".to_owned())
+}
+
 /// Parses a SIZE into bytes of storage.
 pub fn disk_size(text: &str) -> Result<u64, String> {
     match size(text).map(u64::try_from) {

@@ -28,6 +28,7 @@ from lab import Lab, Link
 from result import Result, Skip, markdown
 from rows_boot import Boots, ten_vms
 from rows_disk import fuse_1m, fuse_4k, misses
+from rows_profile import Profiles, crowd
 from rows_swarm import demand, download, memory
 from scope import REPOSITORY, Scope, need, note
 
@@ -98,6 +99,7 @@ def pick(scope, _images):
 
 
 BOOTS = Boots()
+PROFILES = Profiles()
 ROWS = {
     "lab": lab,
     "boot-1ms": lambda scope, images: BOOTS.row(scope, images, 1, 1.3),
@@ -111,6 +113,12 @@ ROWS = {
     "misses": misses,
     "pick": pick,
     "ten-vms": ten_vms,
+    "profile-1ms": lambda scope, images: PROFILES.row(scope, images, "profile-1ms", 100, 1, 1.05),
+    "profile-20ms": lambda scope, images: PROFILES.row(scope, images, "profile-20ms", 100, 20, 1.10),
+    "profile-25mbit": lambda scope, images: PROFILES.row(scope, images, "profile-25mbit", 25, 20, 1.10),
+    "profile-fetched": PROFILES.fetched,
+    "profile-other": PROFILES.other,
+    "crowd-8": lambda scope, images: crowd(PROFILES, scope, images),
 }
 
 

@@ -75,10 +75,10 @@ def local_boot(scope, image, seconds):
     return taken
 
 
-def swarm_boot(scope, torrent, peer, host, seconds):
-    """Seconds to READY through `launch --fill none`, and the final counters."""
+def swarm_boot(scope, torrent, peer, host, seconds, *arguments):
+    """Seconds to READY through `launch --fill none`, with these further arguments, and the final counters."""
     guest = Guest(scope)
-    launch = scope.launch(torrent, peers=[peer], vmm=guest.arguments("{disk}"), host=host, wait=False)
+    launch = scope.launch(torrent, *arguments, peers=[peer], vmm=guest.arguments("{disk}"), host=host, wait=False)
     taken = guest.wait_ready(launch.child, seconds) - launch.child.started
     if status := launch.child.wait(60):
         raise launch.child.failure(f"ended with status {status}")

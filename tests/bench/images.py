@@ -7,6 +7,9 @@ import subprocess
 from child import Failure
 from scope import MIB, REPOSITORY, Scope, note
 
+# The images that tests/appliance/build.sh makes, by their variant.
+APPLIANCES = {"demo": "appliance.img", "develop": "develop.img"}
+
 
 class Images(Scope):
     """Each image lies in a directory of its own, so that this directory can be seeded."""
@@ -42,17 +45,17 @@ class Images(Scope):
                 os.pwrite(file.fileno(), os.urandom(MIB), place * MIB)
         return (path, *self.publish(path))
 
-    def appliance(self):
-        """The demo's appliance: (path, torrent). It is kept for the next run."""
-        if "appliance" not in self.made:
+    def appliance(self, variant="demo"):
+        """An appliance of tests/appliance, the demo's by default: (path, torrent). It is kept for the next run."""
+        if variant not in self.made:
             directory = self.options.dir
-            built = subprocess.run([REPOSITORY / "tests/appliance/build.sh", directory], check=False)
+            built = subprocess.run([REPOSITORY / "tests/appliance/build.sh", directory, variant], check=False)
             if built.returncode:
-                raise Failure("the appliance could not be made: see above")
+                raise Failure(f"the appliance {variant} could not be made: see above")
             # In a directory of its own: what serves that directory must not show the mounts of this run too.
-            (self.directory / "appliance").mkdir()
-            image = self.directory / "appliance" / "appliance.img"
+            (self.directory / variant).mkdir()
+            image = self.directory / variant / APPLIANCES[variant]
             os.link(directory / image.name, image)
             # Published, hashed and therefore in the page cache: all ways of serving it begin alike.
-            self.made["appliance"] = (image, self.publish(image)[0])
-        return self.made["appliance"]
+            self.made[variant] = (image, self.publish(image)[0])
+        return self.made[variant]

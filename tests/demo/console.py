@@ -17,9 +17,8 @@ class Console:
         "kernel": re.compile(rb"Linux version"),
         "systemd": re.compile(rb"Welcome to"),
         "boot": re.compile(rb"VMTORRENT-DEMO-BOOT n=(?P<n>\d+) data=(?P<data>\w+)"),
-        "ready": re.compile(
-            rb"VMTORRENT-DEMO-READY uptime=(?P<uptime>[\d.]+) page=(?P<page>\w+) written=(?P<written>\d+)"
-        ),
+        # What was done differs between appliances: `name=value` for each part, and `bad` says that it went wrong.
+        "ready": re.compile(rb"VMTORRENT-DEMO-READY uptime=(?P<uptime>[\d.]+)(?P<results>(?: \w+=\w+)+)"),
     }
 
     def __init__(self, path, log):
@@ -56,7 +55,9 @@ class Console:
         for name, pattern in self.MARKS.items():
             if name not in self.times and (match := pattern.search(text)):
                 self.times[name] = now
-                self.values[name] = {key: value.decode() for key, value in match.groupdict().items()}
+                found = {key: value.decode() for key, value in match.groupdict().items()}
+                results = dict(result.split("=") for result in found.pop("results", "").split())
+                self.values[name] = found | results
 
     def close(self):
         """To be called when QEMU has ended: waits until the last bytes are read."""
@@ -71,8 +72,8 @@ class Console:
         if "ready" not in self.values:
             raise Failure(f"the guest printed no READY line; the end of {log}:\n{tail(log)}")
         ready, boot = self.values["ready"], self.values.get("boot", {})
-        if ready["page"] != "ok":
-            raise Failure(f"the guest's web server gave a wrong page: see {log}")
+        if bad := [part for part, result in ready.items() if result == "bad"]:
+            raise Failure(f"the guest found something else than it should: {', '.join(bad)}; see {log}")
         if boot.get("n") != "1" or boot.get("data") != "none":
             raise Failure(f"the guest's disk was not fresh ({boot}): see {log}")
         return ready

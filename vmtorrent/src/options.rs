@@ -106,6 +106,11 @@ pub struct ApplianceOptions {
     pub record: Option<PathBuf>,
     /// How long a read waits for missing data before it fails with `EIO`; `None`: for ever. Default 60 s.
     pub read_timeout: Option<Duration>,
+    /// A file that gets the guest's reads of the boot disk ([`Appliance::disk_path`](crate::Appliance::disk_path)), as far
+    /// as they reach the image: for each read a line `think_us offset length`, where `think_us` is the time since the
+    /// read before, without the time during which a read waited for the swarm, in microseconds. What it held is
+    /// replaced. Default: none.
+    pub trace: Option<PathBuf>,
 }
 
 impl Default for ApplianceOptions {
@@ -120,6 +125,7 @@ impl Default for ApplianceOptions {
             auto_profile: true,
             record: None,
             read_timeout: Some(Duration::from_secs(60)),
+            trace: None,
         }
     }
 }

@@ -11,7 +11,7 @@ use vmtorrent_platform::{BlockFile, Errno, SeekTarget, VolumeFuture, ZeroMode};
 use super::disk::Disk;
 use crate::error::{Error, Result};
 use crate::image::{PieceClass, PieceIndex};
-use crate::overlay::{ExtentKind, WriteOutcome};
+use crate::overlay::{Extent, ExtentKind, WriteOutcome};
 
 /// Bytes that a seek looks at first.
 const SEEK_WINDOW: u64 = 16 << 20;
@@ -43,9 +43,22 @@ impl BlockFile for Disk {
     }
 
     fn try_read(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
+        // Every read comes here first, also one that `read` is then asked for: this is where it is traced, once.
+        let arrived = self.trace.as_ref().map(|trace| (trace, trace.now()));
         let present = self
             .read_present(offset, buffer)
             .map_err(|e| self.to_errno("read", &e))?;
+        if let Some((trace, at)) = arrived {
+            let of_image = |found: &(Vec<Extent>, _)| {
+                let (extents, _) = found;
+                extents.iter().any(|e| e.kind == ExtentKind::Base)
+            };
+            // The guest's own writes are no part of the image, nor is what lies behind its end.
+            let left = self.file.length.saturating_sub(offset);
+            if left > 0 && present.as_ref().is_none_or(of_image) {
+                trace.note(at, offset, left.min(buffer.len() as u64));
+            }
+        }
         let Some((extents, length)) = present else {
             return Ok(None);
         };

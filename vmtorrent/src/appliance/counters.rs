@@ -67,6 +67,15 @@ struct Stalls {
 
 /// Times of waiting that are kept: 1 MiB of them.
 const MAX_SPANS: usize = 1 << 16;
+impl Stalls {
+    /// The time during which at least one read waited, a wait that still lasts included.
+    fn total_until(&self, now: Time) -> Duration {
+        match self.waiting {
+            0 => self.total,
+            _ => self.total + now.since(self.since),
+        }
+    }
+}
 
 /// The waits of reads so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -247,6 +256,14 @@ impl Counters {
         }
     }
 
+    /// Guest time from `began` to `now`, microseconds: wall time less the time during which at least one read waited for
+    /// the swarm. No read may have waited before `began`.
+    pub(crate) fn guest_micros(&self, began: Time, now: Time) -> u64 {
+        let stalled = self.stalls.lock().total_until(now);
+        let guest = now.since(began).saturating_sub(stalled);
+        u64::try_from(guest.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// The distribution of the waits that ended. Bounds are exact to one per cent.
     pub(crate) fn waits(&self) -> WaitFigures {
         let stalls = self.stalls.lock();
@@ -270,18 +287,6 @@ impl Counters {
         }
     }
 
-    /// Guest time since `began`, microseconds: wall time less the time during which at least one read waited. The
-    /// counters must not be older.
-    pub(crate) fn guest_micros(&self, began: Time, now: Time) -> u64 {
-        let stalls = self.stalls.lock();
-        let running = match stalls.waiting {
-            0 => Duration::ZERO,
-            _ => now.since(stalls.since),
-        };
-        let guest = now.since(began).saturating_sub(stalls.total + running);
-        u64::try_from(guest.as_micros()).unwrap_or(u64::MAX)
-    }
-
     /// The times during which at least one read waited, in order; the last may still run. False: there were more.
     pub(crate) fn stall_spans(&self, now: Time) -> (Vec<(Time, Time)>, bool) {
         let stalls = self.stalls.lock();
@@ -294,18 +299,13 @@ impl Counters {
 
     pub(crate) fn stalls(&self, now: Time) -> StallSummary {
         let stalls = self.stalls.lock();
-        let running = if stalls.waiting > 0 {
-            now.since(stalls.since)
-        } else {
-            Duration::ZERO
-        };
         let quantile = |q| match &stalls.waits {
             Some(waits) if !waits.is_empty() => Duration::from_micros(waits.value_at_quantile(q)),
             _ => Duration::ZERO,
         };
         StallSummary {
             count: stalls.count,
-            total: stalls.total + running,
+            total: stalls.total_until(now),
             median: quantile(0.5),
             p99: quantile(0.99),
         }
@@ -335,18 +335,17 @@ mod tests {
 
     #[test]
     fn guest_time_stands_still_while_a_read_waits() {
-        let c = Counters::new(1);
-        assert_eq!(c.guest_micros(at(5), at(10)), 5_000);
-        c.stall_begins(at(10));
-        assert_eq!(c.guest_micros(at(5), at(25)), 5_000);
-        c.stall_ends(at(30), at(10));
-        assert_eq!(c.guest_micros(at(5), at(31)), 6_000);
-        c.stall_begins(at(40));
-        let (spans, all) = c.stall_spans(at(42));
-        assert_eq!(
-            (spans, all),
-            (vec![(at(10), at(30)), (at(40), at(42))], true)
-        );
+        let c = Counters::new(1 << 20);
+        assert_eq!(c.guest_micros(at(100), at(103)), 3_000);
+        c.stall_begins(at(110));
+        assert_eq!(c.guest_micros(at(100), at(125)), 10_000);
+        c.stall_begins(at(120));
+        c.stall_ends(at(130), at(110));
+        assert_eq!(c.guest_micros(at(100), at(135)), 10_000);
+        c.stall_ends(at(140), at(120));
+        assert_eq!(c.guest_micros(at(100), at(147)), 17_000);
+        let (spans, all) = c.stall_spans(at(150));
+        assert_eq!((spans, all), (vec![(at(110), at(140))], true));
     }
 
     #[test]

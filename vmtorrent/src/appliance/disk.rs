@@ -17,6 +17,7 @@ use vmtorrent_platform::ZeroMode;
 
 use super::counters::{Counters, OPERATIONS};
 use super::run::Run;
+use super::trace::Trace;
 use crate::clock::{SystemClock, Time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
@@ -57,6 +58,8 @@ pub(crate) struct Disk {
     pub(super) file: ImageFile,
     /// Flushes wait here for their turn, and not in the threads that stores and reads of all machines need.
     pub(super) flushing: Arc<tokio::sync::Mutex<()>>,
+    /// What tells of its reads, if somebody wants that.
+    pub(super) trace: Option<Arc<Trace>>,
     readahead: Mutex<Readahead>,
     /// The neighbourhood that the last read of the pristine copy ended in: reads that stay in it tell readahead nothing.
     last_read: AtomicU64,
@@ -70,7 +73,11 @@ const ATTEMPTS: u32 = 16;
 
 impl Disk {
     /// Opens file `index` of the image. Waits for the disk.
-    pub(crate) fn open(index: usize, config: DiskShared) -> Result<Self> {
+    pub(crate) fn open(
+        index: usize,
+        config: DiskShared,
+        trace: Option<Arc<Trace>>,
+    ) -> Result<Self> {
         let image = config.pristine.image();
         let file = image.files()[index].clone();
         let base_data = data_bytes(image, &file);
@@ -80,6 +87,7 @@ impl Disk {
             config,
             file,
             flushing: Arc::default(),
+            trace,
             readahead: Mutex::new(Readahead::new()),
             last_read: AtomicU64::new(u64::MAX),
             base_data,

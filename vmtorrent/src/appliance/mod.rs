@@ -8,8 +8,10 @@ mod counters;
 mod disk;
 mod exchange;
 mod guest_error;
+mod looks;
 mod recording;
 mod run;
+mod trace;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,13 +29,14 @@ use self::disk::{Disk, DiskShared};
 use self::exchange::Exchange;
 use self::recording::Recording;
 use self::run::Run;
+use self::trace::Trace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Event;
-use crate::image::Image;
+use crate::image::{Image, ImageFile};
 use crate::metrics::ApplianceEntry;
 use crate::options::ApplianceOptions;
 use crate::overlay::StateDirectory;
-use crate::profile::{KeptProfiles, Profile, RunLog};
+use crate::profile::{KeptProfiles, Profile};
 use crate::session::{Member, Session, Shared, ended};
 use crate::stats::Stats;
 use crate::torrent::Torrent;
@@ -68,6 +71,7 @@ pub struct Appliance {
     /// Gives peers the profile in use, or asks them for theirs.
     _exchange: Option<AbortOnDropHandle<()>>,
     events: broadcast::Sender<Event>,
+    trace: Option<Arc<Trace>>,
     _forwarding: AbortOnDropHandle<()>,
     torrent: Arc<Torrent>,
     state: Arc<StateDirectory>,
@@ -148,14 +152,21 @@ impl Appliance {
         );
         let recording = Arc::new(recording);
         let opened = recording.clone();
+        let trace = options.trace;
         // Opening an overlay waits for the disk.
-        let open = move || -> Result<Vec<Arc<Disk>>> {
+        let open = move || -> Result<_> {
             opened.open()?;
-            let open_one = |index| Ok(Arc::new(Disk::open(index, config.clone())?));
-            (0..image.files().len()).map(open_one).collect()
+            let boot = boot_disk(&image).map(|(index, _)| index);
+            let trace = trace.map(|path| start_trace(&path, &config)).transpose()?;
+            let open_one = |index| {
+                let traced = trace.clone().filter(|_| Some(index) == boot);
+                Ok(Arc::new(Disk::open(index, config.clone(), traced)?))
+            };
+            let disks: Result<Vec<Arc<Disk>>> = (0..image.files().len()).map(open_one).collect();
+            Ok((disks?, trace))
         };
         let opened = session.handle().spawn_blocking(open).await;
-        let disks = opened.map_err(ended)??;
+        let (disks, trace) = opened.map_err(ended)??;
         let keep = Recording::keep_writing(Arc::downgrade(&recording), session.handle().clone());
         let keep = AbortOnDropHandle::new(session.handle().spawn(keep.instrument(span.clone())));
         let mut appliance = Self {
@@ -168,6 +179,7 @@ impl Appliance {
             _recording: keep,
             _exchange: exchanging,
             events,
+            trace,
             _forwarding: forwarding,
             torrent,
             state,
@@ -241,13 +253,9 @@ impl Appliance {
 
     /// The disk to boot from: the largest file of the image, below the mount point.
     pub fn disk_path(&self) -> Option<PathBuf> {
-        let files = self.torrent.image().files();
-        let largest = files
-            .iter()
-            .filter(|f| !f.padding)
-            .max_by_key(|f| f.length)?;
+        let (_, file) = boot_disk(self.torrent.image())?;
         let mut path = self.directory.clone()?;
-        path.extend(&largest.path);
+        path.extend(&file.path);
         Some(path)
     }
 
@@ -352,23 +360,6 @@ impl Appliance {
         }
     }
 
-    /// What the guest read first, in which order, and when it waited, since the launch.
-    pub fn run_log(&self) -> RunLog {
-        self.run.log()
-    }
-
-    /// What the guest read first so far, as a profile of one run: the same that
-    /// [`record`](ApplianceOptions::record) writes.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Closed`] when the session was shut down.
-    pub async fn profile(&self) -> Result<Profile> {
-        let (run, pristine) = (self.run.clone(), self.torrent.pristine().clone());
-        let profile = move || run.profile(&pristine);
-        let made = self.session.handle().spawn_blocking(profile).await;
-        made.map_err(ended)
-    }
-
     /// What happens from now on. A receiver that falls behind misses the oldest events.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
@@ -396,6 +387,9 @@ impl Appliance {
                     .and_then(|u| u.map_err(Error::from))
             }
         };
+        if let Some(trace) = &self.trace {
+            trace.finish().await;
+        }
         for file in 0..self.disks.len() {
             if self.disks[file].is_changed() {
                 outcome = outcome.and(self.flush(file).await);
@@ -487,6 +481,33 @@ async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::Sender<Eve
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// The largest file of an image, and its index.
+fn boot_disk(image: &Image) -> Option<(usize, &ImageFile)> {
+    let files = image.files().iter().enumerate();
+    files
+        .filter(|(_, file)| !file.padding)
+        .max_by_key(|(_, file)| file.length)
+}
+
+/// Begins the trace of the boot disk. Waits for the disk.
+fn start_trace(path: &Path, config: &DiskShared) -> Result<Arc<Trace>> {
+    let image = config.pristine.image();
+    let Some((_, file)) = boot_disk(image) else {
+        let text = format!("{} holds no file that could be traced", image.name());
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    };
+    let trace = Trace::start(
+        path,
+        image,
+        file,
+        config.counters.clone(),
+        config.clock,
+        &config.runtime,
+        &config.span,
+    )?;
+    Ok(Arc::new(trace))
 }
 
 /// The name of an appliance is that of its state directory.

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::counters::Counters;
 use crate::clock::{SystemClock, Time};
@@ -98,6 +99,11 @@ impl Run {
     /// Blocks that were read for the first time, and how many of them a profile expected.
     pub(crate) fn hits(&self) -> (u64, u64) {
         (self.first_reads.get(), self.expected.get())
+    }
+
+    /// Wall time since it began.
+    pub(crate) fn time(&self) -> Duration {
+        self.clock.now().since(self.began)
     }
 
     /// What was noted so far.

@@ -156,7 +156,7 @@ impl PathEstimator {
             delivered: self.delivered,
             delivered_at: self.delivered_at,
             bytes,
-            limited_by_us: self.in_flight + u64::from(bytes) < self.target() / 2,
+            limited_by_us: self.in_flight + u64::from(bytes) < self.pipe().min(self.target() / 2),
         };
         self.in_flight += u64::from(bytes);
         self.start_probe_when_due(now);

@@ -184,14 +184,19 @@ fn a_read_that_nobody_foretold_waits_behind_one_block_at_most() {
     net.run_for(100);
     let _guest = Guest::new(&mut net, node, &[], Some(&foretold));
     net.run_for(500);
+    let mut waits = Vec::new();
     for piece in 1950..1970 {
         let before = net.nodes[node].engine.traffic().fetched[2];
         let wait = net.timed_demand(node, piece);
-        // A round trip, the block, and the block that was on its way.
-        assert!(wait < 20.0 + 3.0 * 1.4, "{wait} ms");
+        waits.push(wait);
         net.run_for(20);
         assert!(net.nodes[node].engine.traffic().fetched[2] > before);
     }
+    waits.sort_by(f64::total_cmp);
+    // A round trip, the block, and the block that was on its way.
+    assert!(waits[16] < 20.0 + 2.0 * 1.4, "{waits:?}");
+    // And in one round of eight, in which the line is tried, a quarter of a round trip.
+    assert!(waits[19] < 25.0 + 2.0 * 1.4, "{waits:?}");
 }
 
 #[test]

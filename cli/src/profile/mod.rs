@@ -1,0 +1,108 @@
+//! `vmtorrent profile`: what runs of a machine read first, put together, told and drawn.
+//!
+//! Invariant: a profile that can't be used is named with its path and a remedy, and nothing is written then.
+
+mod merge;
+mod plot;
+mod show;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::ValueHint;
+use vmtorrent::ErrorKind;
+use vmtorrent::profile::{BLOCK, Profile, ProfileFile};
+
+use crate::failure::Failure;
+use crate::output::LiveLine;
+
+const MERGE: &str = "\
+For each block of 16 KiB the output tells how many runs read it, and when: mean, variance, earliest and latest guest
+time. A block that few runs read stays in it; what is rare is left out where a profile is used.
+
+Profiles of another image are refused. With --force they are taken as runs of the first one's image (an older version
+of it, say): a block counts where its bytes are known to be the same, or where only one of the two knows it.";
+
+/// What is done with profiles.
+#[derive(Debug, clap::Subcommand)]
+pub enum ProfileCommand {
+    /// Put the profiles of several runs together
+    #[command(after_help = MERGE)]
+    Merge(MergeArgs),
+    /// Tell what a profile holds
+    Show(ShowArgs),
+    /// Draw when which place of the image was read first, as SVG
+    Plot(PlotArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct MergeArgs {
+    /// Profiles; the first one's image is that of the output
+    #[arg(value_name = "PROFILE", required = true, value_hint = ValueHint::FilePath)]
+    pub profiles: Vec<PathBuf>,
+    /// Where the merged profile is written; may be one of the inputs
+    #[arg(short, long, value_name = "OUT", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Merge profiles of other images too, where they fit, and tell how far that is
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// The profile
+    #[arg(value_name = "PROFILE", value_hint = ValueHint::FilePath)]
+    pub profile: PathBuf,
+    /// Print one JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PlotArgs {
+    /// The profile
+    #[arg(value_name = "PROFILE", value_hint = ValueHint::FilePath)]
+    pub profile: PathBuf,
+    /// Where the picture is written
+    #[arg(short, long, value_name = "OUT.svg", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+}
+
+/// Does it.
+pub fn run(command: ProfileCommand, line: LiveLine) -> Result<ExitCode, Failure> {
+    match command {
+        ProfileCommand::Merge(args) => merge::run(&args, line),
+        ProfileCommand::Show(args) => show::run(&args),
+        ProfileCommand::Plot(args) => plot::run(&args, line),
+    }
+}
+
+/// Reads a profile.
+fn load(path: &Path) -> Result<Profile, Failure> {
+    Profile::load(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput => Failure::new(format!(
+            "{error}; take another copy of it, or record it again with `vmtorrent launch --record`"
+        )),
+        _ => error.into(),
+    })
+}
+
+/// Bytes of a block: the last one of a file may be shorter.
+fn block_bytes(file: &ProfileFile, block: u32) -> u64 {
+    let start = u64::from(block) * BLOCK;
+    file.length().saturating_sub(start).min(BLOCK)
+}
+
+/// Bytes of all blocks of a file that were read.
+fn bytes_of(file: &ProfileFile) -> u64 {
+    let blocks = file.blocks().keys();
+    blocks.map(|block| block_bytes(file, *block)).sum()
+}
+
+/// A file's path as people write it.
+fn path_text(file: &ProfileFile) -> String {
+    file.path().join("/")
+}
+
+#[cfg(test)]
+mod samples;

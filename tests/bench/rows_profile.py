@@ -1,0 +1,260 @@
+"""Boots with a profile of earlier runs: against the least that the line allows, with a wrong one, and in a crowd."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from floor import Pieces, floor, needed
+from guest import local_boot, swarm_boot
+from lab import Link
+from measure import median
+from result import Result
+from rows_boot import TIMEOUT, spread
+from scope import free_port, need, note
+
+APPLIANCES = ("demo", "develop")
+RECORDED = 3
+# The reads of a host's own earlier launches must not help where profiles are compared.
+NO_AUTO = ("--auto-profile", "off")
+
+
+@dataclass
+class Known:
+    """An image, and what is known of the runs before."""
+
+    image: Path
+    torrent: Path
+    pieces: Pieces
+    profile: Path
+    # The reads of one run, one by one.
+    trace: Path
+
+
+class Profiles:
+    """Runs with profiles. Both are kept while the benchmark runs: the profiles, and what the boots have cost."""
+
+    def __init__(self):
+        self.known, self.done = {}, []
+
+    def of(self, images, name):
+        """Boots an appliance a few times from a seed on this machine, and merges what it read."""
+        if name in self.known:
+            return self.known[name]
+        image, torrent = images.appliance(name)
+        trace, runs = images.path(f"{name}.trace"), []
+        for run in range(RECORDED):
+            note(f"recording a boot of {name}: {run + 1} of {RECORDED}")
+            runs.append(images.path(f"{name}.{run}.profile"))
+            with images.inner("record") as inner:
+                _, address = inner.seed(torrent, image.parent)
+                swarm_boot(inner, torrent, address, None, TIMEOUT, "--record", runs[-1], "--trace", trace, *NO_AUTO)
+        profile = images.path(f"{name}.profile")
+        images.run(images.vmtorrent, "profile", "merge", *runs, "-o", profile)
+        pieces = Pieces(torrent, image.stat().st_size)
+        self.known[name] = Known(image, torrent, pieces, profile, trace)
+        return self.known[name]
+
+    def row(self, scope, images, row, mbit, rtt_ms, limit):
+        """Boots with a profile, over the local file's time and the least that the line adds to it."""
+        need("qemu-system-x86_64")
+        for name in APPLIANCES:
+            known = self.of(images, name)
+            with scope.inner(name) as inner:
+                yield self._boots(inner, known, row, name, mbit, rtt_ms, limit)
+
+    def _boots(self, scope, known, row, name, mbit, rtt_ms, limit):
+        lab = scope.lab(Link(mbit, rtt_ms, remote=True), Link(mbit, rtt_ms))
+        _, address = scope.seed(known.torrent, known.image.parent, host=lab.hosts[0])
+        local, ours, floors, done = [], [], [], []
+        for run in range(scope.options.runs):
+            note(f"{row}: {name}: run {run + 1}: local file")
+            with scope.inner("local") as inner:
+                local.append(local_boot(inner, known.image, TIMEOUT))
+            note(f"{row}: {name}: run {run + 1}: swarm ({local[-1]:.2f} s was the local file)")
+            with scope.inner("swarm") as inner:
+                record = inner.path("run.profile")
+                taken, counters = swarm_boot(
+                    inner, known.torrent, address, lab.hosts[1], TIMEOUT,
+                    "--profile", known.profile, "--record", record, *NO_AUTO,
+                )  # fmt: skip
+                floors.append(floor(needed(record, known.pieces), mbit))
+            ours.append(taken)
+            done.append(counters)
+            note(f"{row}: {name}: run {run + 1}: {taken:.2f} s was the swarm, {floors[-1]:.2f} s the floor")
+        self.done += [(name, counters) for counters in done]
+        ratios = [o / (base + least) for o, base, least in zip(ours, local, floors, strict=True)]
+        last = done[-1]
+        return Result(
+            row,
+            f"{name} with its profile, {mbit} Mbit/s, {rtt_ms} ms round trip, fill none, against the local file"
+            " and the line's floor",
+            f"{median(ratios):.2f} x (local + floor)",
+            f"<= {limit} x",
+            median(ratios) <= limit,
+            f"local {median(local):.2f} s, floor {median(floors):.2f} s, swarm {median(ours):.2f} s,"
+            f" ratios {spread(ratios)}; fetched {last['fetched_bytes'] / 1e6:.1f} MB"
+            f" (demand {last['demand_bytes'] / 1e6:.1f}, read-ahead {last['readahead_bytes'] / 1e6:.1f},"
+            f" profile {last['profile_bytes'] / 1e6:.1f}); {last['stalls']} stalls, {last['stall_seconds']:.2f} s;"
+            f" wait p50 {last['demand_p50_ms']:.1f} ms, p99 {last['demand_p99_ms']:.1f} ms",
+            {"appliance": name, "local": local, "floor": floors, "swarm": ours, "ratios": ratios, "done": done},
+        )
+
+    def fetched(self, scope, images):
+        """What a boot with a profile fetches over what it reads; of the boots of this run, or of one more."""
+        need("qemu-system-x86_64")
+        if not self.done:
+            known = self.of(images, "demo")
+            lab = scope.lab(Link(100, 1, remote=True), Link(100, 1))
+            _, address = scope.seed(known.torrent, known.image.parent, host=lab.hosts[0])
+            with scope.inner("swarm") as inner:
+                _, counters = swarm_boot(
+                    inner, known.torrent, address, lab.hosts[1], TIMEOUT, "--profile", known.profile, *NO_AUTO
+                )
+            self.done.append(("demo", counters))
+        ratios = [d["fetched_bytes"] / d["distinct_read_bytes"] for _, d in self.done]
+        worst = max(ratios)
+        name, done = self.done[ratios.index(worst)]
+        limit = 1.25
+        yield Result(
+            "profile-fetched",
+            "fetched in a boot with a profile under fill none, over the distinct 64 KiB blocks that the guest read",
+            f"{worst:.2f}",
+            f"<= {limit}",
+            worst <= limit,
+            f"{name}: {done['fetched_bytes'] / 1e6:.1f} MB (profile {done['profile_bytes'] / 1e6:.1f}) over"
+            f" {done['distinct_read_bytes'] / 1e6:.1f} MB, {done['wasted_bytes'] / 1e6:.2f} MB in vain;"
+            f" worst of {len(ratios)} boots: {spread(ratios)}",
+            {"ratios": ratios, "done": self.done},
+        )
+
+    def other(self, scope, images):
+        """A boot with the profile of other work on the same image, against one without any."""
+        need("qemu-system-x86_64")
+        mbit, rtt_ms, limit = 100, 20, 1.03
+        known = self.of(images, "demo")
+        wrong = self.wrong_profile(scope, known)
+        lab = scope.lab(Link(mbit, rtt_ms, remote=True), Link(mbit, rtt_ms))
+        _, address = scope.seed(known.torrent, known.image.parent, host=lab.hosts[0])
+        ways = {"plain": (), "other": ("--profile", wrong)}
+        times, done = {way: [] for way in ways}, {way: [] for way in ways}
+        # A boot's time varies by as much as may be lost here.
+        for run in range(max(scope.options.runs, 3)):
+            # Each way is the first in turn.
+            for way in sorted(ways, reverse=run % 2 == 0):
+                with scope.inner(way) as inner:
+                    taken, counters = swarm_boot(
+                        inner, known.torrent, address, lab.hosts[1], TIMEOUT, *ways[way], *NO_AUTO
+                    )
+                times[way].append(taken)
+                done[way].append(counters)
+                note(f"profile-other: run {run + 1}: {way}: {taken:.2f} s")
+        ratio = median(times["other"]) / median(times["plain"])
+        last = done["other"][-1]
+        yield Result(
+            "profile-other",
+            f"demo with the profile of other work, {mbit} Mbit/s, {rtt_ms} ms round trip, fill none,"
+            " over the same without a profile",
+            f"{ratio:.3f} x",
+            f"<= {limit} x",
+            ratio <= limit,
+            f"plain {spread(times['plain'])} s, other {spread(times['other'])} s; fetched"
+            f" {done['plain'][-1]['fetched_bytes'] / 1e6:.1f} and {last['fetched_bytes'] / 1e6:.1f} MB"
+            f" (for the profile {last['profile_bytes'] / 1e6:.1f})",
+            {"times": times, "done": done},
+        )
+
+    def wrong_profile(self, scope, known):
+        """Of a run that reads as much as a boot does, at places and in an order of its own."""
+        reads = [line.split() for line in known.trace.read_text().splitlines() if not line.startswith("#")]
+        seconds = sum(int(think) for think, _, _ in reads) / 1e6
+        source, used = random.Random(3), known.pieces.used()
+        size = min(known.pieces.piece, 16 << 10)
+        count = min(len(needed(known.profile, known.pieces)) * known.pieces.piece // size, len(used))
+        trace, profile = scope.path("other.trace"), scope.path("other.profile")
+        places = source.sample(used, count)
+        length = known.pieces.length
+        trace.write_text(
+            "".join(f"{seconds * 1e6 / count:.0f} {at} {min(size, length - at)}\n" for at in places)
+        )
+        note(f"profile-other: recording {count} reads in {seconds:.0f} s")
+        with scope.inner("record") as inner:
+            _, address = inner.seed(known.torrent, known.image.parent)
+            play(inner, known.torrent, trace, [address], "--record", profile, *NO_AUTO).wait_over()
+        return profile
+
+
+class Play:
+    """A launch whose guest is a replay."""
+
+    def __init__(self, child):
+        self.child = child
+
+    def wait_over(self, seconds=TIMEOUT):
+        """Seconds from the start until the last read was answered and all was put away, and the final counters."""
+        if status := self.child.wait(seconds):
+            raise self.child.failure(f"ended with status {status}")
+        at, done = self.child.wait_event("done", 1)
+        return at - self.child.started, done
+
+
+def play(scope, torrent, trace, peers, *arguments, host=None):
+    vmm = [scope.vmtorrent, "replay", trace, "--disk", "{disk}", "--json"]
+    launch = scope.launch(torrent, *arguments, peers=peers, vmm=vmm, host=host, wait=False)
+    return Play(launch.child)
+
+
+def crowd(profiles, scope, images):
+    """Guests that start in the same second and read what a boot of the demo read, from one seed and each other."""
+    need("qemu-system-x86_64")
+    guests, mbit, rtt_ms = 8, 100, 1
+    known = profiles.of(images, "demo")
+    ratios, sent, found = [], [], []
+    for run in range(scope.options.runs):
+        one = together(scope, known, 1, mbit, rtt_ms)
+        note(f"crowd-{guests}: run {run + 1}: {one['seconds'][0]:.2f} s was one alone")
+        all_ = together(scope, known, guests, mbit, rtt_ms)
+        note(f"crowd-{guests}: run {run + 1}: {spread(all_['seconds'])} s were all")
+        ratios.append(max(all_["seconds"]) / one["seconds"][0])
+        sent.append(all_["sent"] / one["done"][0]["fetched_bytes"])
+        found.append({"one": one, "all": all_})
+    one, all_ = found[-1]["one"], found[-1]["all"]
+    fetched = one["done"][0]["fetched_bytes"]
+    slowest, uploaded = median(ratios), median(sent)
+    yield Result(
+        f"crowd-{guests}",
+        f"{guests} guests at once from one seed, all lines {mbit} Mbit/s, {rtt_ms} ms, replays of a boot with its"
+        " profile: the slowest over one alone, and what the seed sent over what one needs",
+        f"{slowest:.2f} x, {uploaded:.2f} x",
+        "<= 1.25 x, <= 3 x",
+        slowest <= 1.25 and uploaded <= 3,
+        f"alone {one['seconds'][0]:.2f} s with {fetched / 1e6:.1f} MB; together {spread(sorted(all_['seconds']))} s,"
+        f" seed sent {all_['sent'] / 1e6:.1f} MB, guests {sum(d['uploaded_bytes'] for d in all_['done']) / 1e6:.1f} MB;"
+        f" the lab took {all_['network']:.1f} CPU s, the seed {all_['seed_cpu']:.1f}",
+        {"ratios": ratios, "sent": sent, "runs": found},
+    )
+
+
+def together(scope, known, guests, mbit, rtt_ms):
+    """Seconds and counters of so many replays at once, and what their seed sent."""
+    with scope.inner(f"crowd-{guests}") as inner:
+        lab = inner.lab(Link(mbit, rtt_ms, remote=True), *(Link(mbit, rtt_ms) for _ in range(guests)))
+        seed, address = inner.seed(known.torrent, known.image.parent, host=lab.hosts[0])
+        places = [f"{host.address}:{free_port()}" for host in lab.hosts[1:]]
+        before = lab.cpu_seconds()
+        running = [
+            play(
+                inner, known.torrent, known.trace, [address, *(p for p in places if p != place)],
+                "--listen", place, "--profile", known.profile, *NO_AUTO, host=host,
+            )
+            for host, place in zip(lab.hosts[1:], places, strict=True)
+        ]  # fmt: skip
+        over = [one.wait_over() for one in running]
+        network, seed_cpu = lab.cpu_seconds() - before, seed.cpu_seconds()
+        seed.stop()
+        return {
+            "seconds": [seconds for seconds, _ in over],
+            "done": [done for _, done in over],
+            "sent": seed.wait_event("done", 1)[1]["uploaded_bytes"],
+            "network": network,
+            "seed_cpu": seed_cpu,
+        }
