@@ -144,6 +144,9 @@ pub struct NetworkArgs {
     /// Look for no peers on the local network
     #[arg(long)]
     pub no_lsd: bool,
+    /// Neither ask peers for a profile nor give them one
+    #[arg(long)]
+    pub no_profile_exchange: bool,
     /// Most connections to peers at once
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_connections: u16,
@@ -181,7 +184,7 @@ pub struct LaunchArgs {
     #[arg(long, value_enum, default_value_t = FillArg::Idle)]
     pub fill: FillArg,
     /// Have fetched ahead what earlier runs read, as this profile says [default: the one in the .torrent file, and the
-    /// runs that this host kept]
+    /// runs that this host kept; else a peer's]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub profile: Option<PathBuf>,
     /// Keep what this run reads in the cache, as a profile for later launches, and use those of earlier ones
@@ -364,9 +367,11 @@ mod tests {
         ] {
             let plain = network(line);
             assert_eq!((plain.no_lsd, plain.max_connections), (false, 200));
-            let set = format!("{line} --no-lsd --max-connections 7");
+            assert!(!plain.no_profile_exchange);
+            let set = format!("{line} --no-lsd --no-profile-exchange --max-connections 7");
             let set = network(&set);
             assert_eq!((set.no_lsd, set.max_connections), (true, 7));
+            assert!(set.no_profile_exchange);
             assert!(parse(&format!("{line} --max-connections 0")).is_err());
         }
     }

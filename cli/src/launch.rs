@@ -105,6 +105,7 @@ async fn start(
         upload_limit: args.upload_limit,
         discovery: !args.no_discovery,
         local_discovery: !args.network.no_lsd,
+        profile_exchange: !args.network.no_profile_exchange,
         max_connections: args.network.max_connections.into(),
         metadata_timeout,
         max_disk: args.max_disk,

@@ -48,6 +48,7 @@ async fn start(args: &SeedArgs, output: &Output) -> Result<(Session, Seed), Fail
         listen: args.listen.unwrap_or(defaults.listen),
         upload_limit: args.upload_limit,
         local_discovery: !args.network.no_lsd,
+        profile_exchange: !args.network.no_profile_exchange,
         max_connections: args.network.max_connections.into(),
         ..defaults
     })

@@ -66,6 +66,8 @@ pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Resu
     let peers = peers.filter_map(|p| p.as_str()?.parse().ok()).collect();
     let session = Session::start(SessionOptions {
         cache: options.cache.or(record.cache),
+        // What an export reads is no run of a guest.
+        profile_exchange: false,
         ..SessionOptions::default()
     })
     .await?;
@@ -76,6 +78,7 @@ pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Resu
                 state: State::Directory(state.to_owned()),
                 peers,
                 fill: Fill::None,
+                auto_profile: false,
                 read_timeout: options.read_timeout,
                 ..ApplianceOptions::default()
             },

@@ -49,6 +49,9 @@ pub struct SessionOptions {
     /// Whether peers on the local network are looked for (BEP 14, multicast to UDP port 6771), unless the image is
     /// private. Needs `discovery`. Default: yes.
     pub local_discovery: bool,
+    /// Whether profiles are exchanged with peers: a launch that has none asks for one, and peers are given the one that a
+    /// seed or a launch uses, or else what the guest of a launch read so far. Default: yes.
+    pub profile_exchange: bool,
     /// Connections to peers at once, of all images together; at least one. Default 200. One address gets at most half
     /// of them by connecting to us (programs of this host are not counted so).
     pub max_connections: usize,
@@ -71,6 +74,7 @@ impl Default for SessionOptions {
             upload_limit: None,
             discovery: true,
             local_discovery: true,
+            profile_exchange: true,
             max_connections: 200,
             metadata_timeout: Some(Duration::from_secs(60)),
             max_disk: None,
@@ -93,7 +97,8 @@ pub struct ApplianceOptions {
     /// What is fetched that no read asked for.
     pub fill: Fill,
     /// What earlier runs read, and when: it is fetched before the guest asks for it. `None`: what came with the image,
-    /// and if `auto_profile` is set what this host kept of its own launches.
+    /// and if `auto_profile` is set what this host kept of its own launches; when there is neither, a peer is asked for
+    /// one, see [`SessionOptions::profile_exchange`].
     pub profile: Option<Profile>,
     /// Whether the run is kept in the cache, for later launches of the image, and earlier ones are used. Default: yes.
     pub auto_profile: bool,

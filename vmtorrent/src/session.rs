@@ -279,6 +279,11 @@ impl Shared {
         &self.runtime.handle
     }
 
+    /// Whether profiles are exchanged with peers.
+    pub(crate) fn exchanges_profiles(&self) -> bool {
+        self.options.profile_exchange
+    }
+
     pub(crate) fn clock(&self) -> SystemClock {
         self.clock
     }

@@ -6,6 +6,7 @@
 mod block_file;
 mod counters;
 mod disk;
+mod exchange;
 mod guest_error;
 mod looks;
 mod recording;
@@ -25,6 +26,7 @@ use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
 
 pub(crate) use self::counters::{Counters, GuestFigures, OPERATIONS, WaitFigures};
 use self::disk::{Disk, DiskShared};
+use self::exchange::Exchange;
 use self::recording::Recording;
 use self::run::Run;
 use self::trace::Trace;
@@ -66,6 +68,8 @@ pub struct Appliance {
     run: Arc<Run>,
     recording: Arc<Recording>,
     _recording: AbortOnDropHandle<()>,
+    /// Gives peers the profile in use, or asks them for theirs.
+    _exchange: Option<AbortOnDropHandle<()>>,
     events: broadcast::Sender<Event>,
     trace: Option<Arc<Trace>>,
     _forwarding: AbortOnDropHandle<()>,
@@ -101,6 +105,13 @@ impl Appliance {
             torrent.swarm(),
             profile.as_ref(),
         ));
+        let (exchange, exchanging) = match session.exchanges_profiles() {
+            true => {
+                let (exchange, task) = exchange_profiles(&session, &torrent, &run, profile);
+                (Some(exchange), Some(task))
+            }
+            false => (None, None),
+        };
         let state = Arc::new(state);
         let name = name_of(state.path());
         let span = tracing::error_span!(parent: torrent.span(), "machine", appliance = name);
@@ -137,6 +148,7 @@ impl Appliance {
             torrent.pristine().clone(),
             options.record,
             kept,
+            exchange,
         );
         let recording = Arc::new(recording);
         let opened = recording.clone();
@@ -165,6 +177,7 @@ impl Appliance {
             run,
             recording,
             _recording: keep,
+            _exchange: exchanging,
             events,
             trace,
             _forwarding: forwarding,
@@ -431,6 +444,29 @@ impl Appliance {
             .run(async move { work.await.map_err(|e| failed(operation, e)) })
             .await
     }
+}
+
+/// Gives the profile in use to peers; without one asks them for theirs, as long as the task lives.
+fn exchange_profiles(
+    session: &Shared,
+    torrent: &Torrent,
+    run: &Arc<Run>,
+    profile: Option<Profile>,
+) -> (Arc<Exchange>, AbortOnDropHandle<()>) {
+    let runtime = session.handle();
+    let exchange = Arc::new(Exchange::new(torrent.swarm()));
+    let task = match profile {
+        Some(profile) => {
+            let exchange = exchange.clone();
+            runtime.spawn_blocking(move || exchange.give(&profile))
+        }
+        None => {
+            let (weak, run) = (Arc::downgrade(&exchange), Arc::downgrade(run));
+            let seek = Exchange::seek(weak, run, runtime.clone());
+            runtime.spawn(seek.instrument(torrent.span().clone()))
+        }
+    };
+    (exchange, AbortOnDropHandle::new(task))
 }
 
 /// Hands an image's events to one of its appliances.

@@ -1,4 +1,4 @@
-//! Where a run is written to. Invariant: at no time is there half a profile, and what is there is a few seconds old at
+//! Where a run is written to, and given to peers. Invariant: at no time is there half a profile, and what is there is a few seconds old at
 //! most while the guest reads.
 
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::exchange::Exchange;
 use super::run::Run;
 use crate::error::Result;
 use crate::pristine::Pristine;
@@ -24,6 +25,8 @@ pub(crate) struct Recording {
     file: Option<PathBuf>,
     /// The host's own.
     kept: Option<KeptProfiles>,
+    /// Peers that may have it.
+    exchange: Option<Arc<Exchange>>,
     /// Blocks that were noted when it was written last; held while it is written.
     written: Mutex<usize>,
 }
@@ -34,12 +37,14 @@ impl Recording {
         pristine: Arc<Pristine>,
         file: Option<PathBuf>,
         kept: Option<KeptProfiles>,
+        exchange: Option<Arc<Exchange>>,
     ) -> Self {
         Self {
             run,
             pristine,
             file,
             kept,
+            exchange,
             written: Mutex::new(0),
         }
     }
@@ -66,6 +71,9 @@ impl Recording {
             return Ok(());
         }
         let profile = self.run.profile(&self.pristine);
+        if let Some(exchange) = &self.exchange {
+            exchange.renew(&self.run, &profile);
+        }
         if let Some(kept) = &self.kept
             && let Err(error) = kept.write(&profile)
         {

@@ -3,8 +3,8 @@
 //! Invariant: whatever a profile says, a read gets what the image has; it only changes the order of fetching.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::counters::Counters;
@@ -20,7 +20,8 @@ pub(crate) struct Run {
     clock: SystemClock,
     counters: Arc<Counters>,
     recorder: Recorder,
-    guided: Option<Guided>,
+    /// What its profile foretells; it may come later than the guest.
+    guided: OnceLock<Guided>,
     first_reads: Counter,
     expected: Counter,
     /// Whether the profile knew of late what the guest does.
@@ -38,12 +39,17 @@ impl Run {
     ) -> Self {
         let image = pristine.image().clone();
         let guide = profile.and_then(|profile| Guide::new(profile, &image));
+        let guided = OnceLock::new();
+        if let Some(guide) = guide.and_then(|guide| swarm.guide(guide)) {
+            // It is the first one.
+            let _ = guided.set(guide);
+        }
         Self {
             began: clock.now(),
             clock,
             counters,
             recorder: Recorder::new(image, pristine.have_field()),
-            guided: guide.and_then(|guide| swarm.guide(guide)),
+            guided,
             first_reads: Counter::default(),
             expected: Counter::default(),
             trusted: AtomicBool::new(false),
@@ -62,7 +68,7 @@ impl Run {
             at: micros(now, self.began),
             guest: self.counters.guest_micros(self.began, now),
         };
-        let Foretold { expected, trusted } = match &self.guided {
+        let Foretold { expected, trusted } = match self.guided.get() {
             Some(guided) => guided.reads(time.guest, file as u32, &blocks),
             None => Foretold::default(),
         };
@@ -72,6 +78,22 @@ impl Run {
         self.first_reads.add(blocks.len() as u64);
         self.expected.add(hits as u64);
         !(trusted && hits == blocks.len())
+    }
+
+    /// Has fetched what a profile foretells from now on, unless one is followed already; false if nothing comes of it.
+    pub(crate) fn follow(&self, swarm: &Arc<Swarm>, profile: &Profile) -> bool {
+        if self.guided.get().is_some() {
+            return false;
+        }
+        let Some(mut guide) = Guide::new(profile, swarm.image()) else {
+            return false;
+        };
+        // The guest may be somewhere in it by now.
+        for read in self.recorder.log(Vec::new()).first_reads {
+            guide.on_read(read.guest_time, read.file, &[read.block]);
+        }
+        let guided = swarm.guide(guide);
+        guided.is_some_and(|guided| self.guided.set(guided).is_ok())
     }
 
     /// Blocks that were read for the first time, and how many of them a profile expected.

@@ -14,6 +14,9 @@ pub struct Access {
     content: Option<u32>,
 }
 
+/// The latest time that is believed, some 285 years; it is exact as a floating point number.
+const MAX_TIME: u64 = 1 << 53;
+
 impl Access {
     /// Read in one run, at this time.
     pub fn once(time: u64, content: Option<u32>) -> Self {
@@ -42,6 +45,7 @@ impl Access {
             && variance.is_finite()
             && variance >= 0.0
             && min <= max
+            && max <= MAX_TIME
             // No more than half of the runs at each end give.
             && variance <= half * half * 1.000_001 + 1.0
             // A rounded mean may stick out by a microsecond.
@@ -155,6 +159,14 @@ mod tests {
             (2, 50.0, 1.0, 9, 12),
             (2, 10.0, 1.0, 12, 9),
             (2, 10.0, 1.0, 10, 9),
+            (2, 5.0, f64::MAX, 4, 6),
+            (
+                1,
+                1e19,
+                0.0,
+                10_000_000_000_000_000_000,
+                10_000_000_000_000_000_000,
+            ),
         ] {
             assert_eq!(
                 Access::from_parts(runs, mean, variance, min, max, None),

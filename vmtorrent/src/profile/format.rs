@@ -82,6 +82,31 @@ impl Profile {
         serde_json::to_vec(&text).unwrap_or_default()
     }
 
+    /// The profile as a text of at most [`MAX_ATTACHED`](Self::MAX_ATTACHED) bytes, without what is read last if it
+    /// would be longer; empty if not even the names of the files fit.
+    pub(crate) fn to_attached(&self) -> Vec<u8> {
+        self.to_json_within(Self::MAX_ATTACHED)
+    }
+
+    fn to_json_within(&self, most: usize) -> Vec<u8> {
+        let text = self.to_json();
+        if text.len() <= most {
+            return text;
+        }
+        let mut count = self.block_count();
+        let mut length = text.len();
+        while count > 0 {
+            // Some less than would fit on average, so that once is mostly enough.
+            count = (count as f64 * 0.95 * most as f64 / length as f64) as usize;
+            let text = self.first(count).to_json();
+            if text.len() <= most {
+                return text;
+            }
+            length = text.len();
+        }
+        Vec::new()
+    }
+
     /// Reads a text that [`to_json`](Self::to_json) wrote.
     ///
     /// # Errors
@@ -266,6 +291,29 @@ mod tests {
         read.save(&path).unwrap();
         assert_eq!(Profile::load(&path).unwrap(), read);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_text_that_is_bounded_leaves_out_what_is_read_last() {
+        let image = image_of(&vec![3; 1000 * BLOCK as usize], 64 << 10);
+        let mut whole = Profile::new(&image);
+        whole.runs = 1;
+        for block in 0..1000 {
+            let access = Access::once(10_000_000 - u64::from(block), None);
+            whole.files[0].blocks.insert(block, access);
+        }
+        let length = whole.to_json().len();
+        assert_eq!(whole.to_json_within(length), whole.to_json());
+        for most in [length - 1, length / 2, 1000] {
+            let text = whole.to_json_within(most);
+            assert!(text.len() <= most);
+            assert!(text.len() > most * 3 / 4, "{} of {most}", text.len());
+            let cut = Profile::from_json(&text).unwrap();
+            let kept: Vec<u32> = cut.files[0].blocks.keys().copied().collect();
+            let first = 1000 - kept.len() as u32;
+            assert_eq!(kept, (first..1000).collect::<Vec<_>>());
+        }
+        assert!(whole.to_json_within(100).is_empty());
     }
 
     fn refused(change: impl Fn(&mut Value), why: &str) {

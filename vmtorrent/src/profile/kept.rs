@@ -10,8 +10,8 @@ use crate::image::{Image, InfoHash};
 
 /// Runs of an image that are kept; older ones are forgotten, since what a guest does changes.
 const MAX_RUNS: usize = 8;
-/// A run that read fewer blocks is no boot, and is not kept.
-const LEAST_BLOCKS: usize = 64;
+/// A run that read fewer blocks is no boot, and is neither kept nor given to peers.
+pub(crate) const LEAST_BLOCKS: usize = 64;
 
 /// The kept runs of one image: `CACHE/profiles/INFO-HASH/RUN.json`.
 #[derive(Clone, Debug)]

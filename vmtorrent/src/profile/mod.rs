@@ -12,7 +12,7 @@ mod run_log;
 
 pub use access::Access;
 pub(crate) use guide::{Conditions, Guide};
-pub(crate) use kept::KeptProfiles;
+pub(crate) use kept::{KeptProfiles, LEAST_BLOCKS};
 pub use model::{Mismatch, Profile, ProfileFile};
 pub(crate) use recorder::{Recorder, RunTime};
 pub use run_log::{FirstRead, RunLog, Stall};

@@ -98,6 +98,22 @@ impl Profile {
         all
     }
 
+    /// The same with no more than `count` blocks: those that are read first.
+    pub(super) fn first(&self, count: usize) -> Self {
+        let mut first = Self {
+            info_hash: self.info_hash,
+            name: self.name.clone(),
+            runs: self.runs,
+            files: self.files.iter().map(ProfileFile::emptied).collect(),
+        };
+        for (file, block, access) in self.in_order().into_iter().take(count) {
+            if let Some(file) = first.files.get_mut(file) {
+                file.blocks.insert(block, access);
+            }
+        }
+        first
+    }
+
     /// Says of how many runs it is made.
     #[cfg(test)]
     pub(crate) fn set_runs(&mut self, runs: u32) {
@@ -217,6 +233,14 @@ impl ProfileFile {
     /// Blocks of [`BLOCK`] bytes that were read, by their number.
     pub fn blocks(&self) -> &BTreeMap<u32, Access> {
         &self.blocks
+    }
+
+    fn emptied(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            length: self.length,
+            blocks: BTreeMap::new(),
+        }
     }
 
     /// Behind the last block.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 use url::Url;
 
@@ -20,7 +21,7 @@ use crate::overlay::StateDirectory;
 use crate::pristine::Pristine;
 use crate::profile::{KeptProfiles, Profile};
 use crate::seed::Seed;
-use crate::swarm::{PeersFile, SwarmConfig};
+use crate::swarm::{PeersFile, ProfileRank, SwarmConfig};
 use crate::torrent::{Torrent, TorrentConfig};
 use crate::tracker::TrackerConfig;
 
@@ -150,11 +151,18 @@ impl Shared {
             );
             return Err(Error::new(ErrorKind::InUse, text));
         }
-        let pristine = self
-            .blocking(move || Pristine::open_published(Arc::new(image), &data))
+        let (pristine, profile) = self
+            .blocking(move || {
+                let profile = attached_text(&image);
+                Ok((Pristine::open_published(Arc::new(image), &data)?, profile))
+            })
             .await?;
         let own = self.own_tracker.lock().as_ref().map(|(url, _)| url.clone());
         let torrent = self.start_torrent(Arc::new(pristine), None, false, own);
+        if let Some(profile) = profile {
+            // For those that come by a magnet link.
+            torrent.swarm().offer_profile(profile, ProfileRank::InUse);
+        }
         Ok(Seed::new(Member::join(&self, torrent, Fill::None)))
     }
 
@@ -223,6 +231,7 @@ impl Shared {
                 upload: self.upload.clone(),
                 places: self.places.clone(),
                 discovery: self.options.discovery,
+                profile_exchange: self.options.profile_exchange,
                 seed: rand::random(),
                 // Of the highest level, so that every line that is logged at all bears the name.
                 span: tracing::error_span!("swarm", image = image.name()),
@@ -272,6 +281,17 @@ impl Shared {
             Ok(())
         })
         .await
+    }
+}
+
+/// The text of the profile in a .torrent file, if it is a profile of the image.
+fn attached_text(image: &Image) -> Option<Bytes> {
+    match image.profile() {
+        Ok(profile) => image.profile.clone().filter(|_| profile.is_some()),
+        Err(error) => {
+            tracing::warn!(%error, "the profile in the .torrent file is not given to peers");
+            None
+        }
     }
 }
 

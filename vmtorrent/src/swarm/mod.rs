@@ -20,6 +20,7 @@ mod path;
 mod peers;
 mod peers_file;
 mod places;
+mod profiles;
 mod receiver;
 mod serving;
 mod storing;
@@ -30,7 +31,7 @@ mod wire;
 pub(crate) use connection::{answer, greet};
 pub(crate) use counters::{PeerCounts, SwarmCounters};
 pub(crate) use door::{ACCEPT_PAUSE, Admission, Door};
-pub(crate) use engine::{Foretold, Traffic};
+pub(crate) use engine::{Foretold, ProfileRank, Traffic};
 pub(crate) use guides::Guided;
 pub(crate) use limiter::Limiter;
 pub(crate) use metadata::{MetadataJob, fetch_metadata};
@@ -66,6 +67,7 @@ use crate::log_limit::LogLimit;
 use crate::options::Fill;
 use crate::picker::PeerKey;
 use crate::pristine::Pristine;
+use crate::profile::Profile;
 
 /// What a swarm is started with.
 pub(crate) struct SwarmConfig {
@@ -81,6 +83,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) places: Arc<Places>,
     /// Whether anybody is dialled but whom the user named.
     pub(crate) discovery: bool,
+    /// Whether profiles are asked for and given.
+    pub(crate) profile_exchange: bool,
     /// Decides ties.
     pub(crate) seed: u64,
     /// Names the image in the log.
@@ -121,6 +125,8 @@ struct Inner {
     book: AddressBook,
     bans: Bans,
     waits: HashMap<PieceIndex, Vec<Arc<Wait>>>,
+    /// Who would like a profile.
+    seekers: Vec<oneshot::Sender<Arc<Profile>>>,
     /// Peers that leave unread what we send, to be left once the outputs at hand are carried out.
     stalled: Vec<PeerKey>,
     timer_due: Time,
@@ -178,6 +184,7 @@ impl Swarm {
                 download: config.download,
                 upload: config.upload,
                 peer_id,
+                profile_exchange: config.profile_exchange,
                 listen_port,
                 seed: config.seed,
             },
@@ -188,6 +195,7 @@ impl Swarm {
             book: AddressBook::new(config.seed.wrapping_add(1), !config.discovery),
             bans: Bans::default(),
             waits: HashMap::new(),
+            seekers: Vec::new(),
             stalled: Vec::new(),
             timer_due: now,
             tasks: Vec::new(),
@@ -328,6 +336,7 @@ impl Swarm {
         }
         inner.links.clear();
         inner.waits.clear();
+        inner.seekers.clear();
         self.to_store.clear();
         for task in inner.tasks.drain(..) {
             task.abort();
@@ -445,6 +454,7 @@ impl Swarm {
             Output::Store(piece, data) => self.store(inner, piece, data),
             Output::Ready(piece) => inner.ready(piece),
             Output::Completed => self.completed.notify_waiters(),
+            Output::Profile(key, text) => self.check_profile(key, text),
         }
     }
 }

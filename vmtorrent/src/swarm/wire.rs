@@ -38,6 +38,10 @@ const FAST_BIT: u8 = 0x04;
 /// The number under which peers send us messages of ut_metadata (BEP 9).
 pub(crate) const UT_METADATA: u8 = 1;
 
+/// The number under which peers send us messages of vmt_profile, which have the form of those of ut_metadata: see
+/// docs/protocol.md.
+pub(crate) const VMT_PROFILE: u8 = 2;
+
 /// A block request, as it stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WireRequest {
@@ -59,6 +63,10 @@ pub(crate) struct ExtendedHello {
     pub(crate) metadata_size: Option<u32>,
     /// The number under which it takes messages of ut_metadata; 0: no more.
     pub(crate) ut_metadata: Option<u8>,
+    /// The number under which it takes messages of vmt_profile; 0: no more.
+    pub(crate) vmt_profile: Option<u8>,
+    /// The length of the profile that it gives to whoever asks, as a text; never 0.
+    pub(crate) vmt_profile_size: Option<u32>,
 }
 
 /// A message between peers.
@@ -89,9 +97,10 @@ pub(crate) enum WireMessage {
     /// A piece that may be requested while choked (BEP 6).
     AllowedFast(u32),
     ExtendedHello(ExtendedHello),
-    /// A message of ut_metadata (BEP 9).
+    /// A message of ut_metadata (BEP 9) or of vmt_profile.
     Metadata {
-        /// The number that the receiver chose for the extension; [`UT_METADATA`] when we are the receiver.
+        /// The number that the receiver chose for the extension; [`UT_METADATA`] or [`VMT_PROFILE`] when we are the
+        /// receiver.
         extension: u8,
         message: MetadataMessage,
     },
@@ -216,12 +225,12 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
             });
         }
         (ID_EXTENDED, Some(0)) => return decode_hello(&whole[6..]),
-        (ID_EXTENDED, Some(&UT_METADATA)) => {
+        (ID_EXTENDED, Some(&extension @ (UT_METADATA | VMT_PROFILE))) => {
             let message = MetadataMessage::decode(&whole.slice(6..))
                 .map_err(|reason| WireError::Malformed { id, reason })?;
             return Ok(
                 message.map_or(WireMessage::Unknown(id), |message| WireMessage::Metadata {
-                    extension: UT_METADATA,
+                    extension,
                     message,
                 }),
             );
@@ -291,11 +300,17 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
             .map_err(|_| malformed(format!("the key {key} stands twice")))
     };
     let number = |key| Ok(entry(key)?.and_then(|n| n.as_integer()));
-    let ut_metadata = match entry("m")? {
-        Some(extensions) => extensions
-            .get("ut_metadata")
-            .map_err(|_| malformed("the extension ut_metadata stands twice".to_owned()))?,
-        None => None,
+    let extensions = entry("m")?;
+    let extension = |name| -> Result<Option<u8>, WireError> {
+        let Some(extensions) = &extensions else {
+            return Ok(None);
+        };
+        let number = extensions
+            .get(name)
+            .map_err(|_| malformed(format!("the extension {name} stands twice")))?;
+        Ok(number
+            .and_then(|n| n.as_integer())
+            .and_then(|n| u8::try_from(n).ok()))
     };
     Ok(WireMessage::ExtendedHello(ExtendedHello {
         client: entry("v")?
@@ -306,9 +321,11 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
             .and_then(|n| u16::try_from(n).ok())
             .filter(|p| *p != 0),
         metadata_size: number("metadata_size")?.and_then(|n| u32::try_from(n).ok()),
-        ut_metadata: ut_metadata
-            .and_then(|n| n.as_integer())
-            .and_then(|n| u8::try_from(n).ok()),
+        ut_metadata: extension("ut_metadata")?,
+        vmt_profile: extension("vmt_profile")?,
+        vmt_profile_size: number("vmt_profile_size")?
+            .and_then(|n| u32::try_from(n).ok())
+            .filter(|n| *n != 0),
     }))
 }
 
@@ -376,6 +393,9 @@ fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
             if let Some(number) = hello.ut_metadata {
                 m.string("ut_metadata").integer(number.into());
             }
+            if let Some(number) = hello.vmt_profile {
+                m.string("vmt_profile").integer(number.into());
+            }
         });
         if let Some(size) = hello.metadata_size {
             d.string("metadata_size").integer(size.into());
@@ -388,6 +408,9 @@ fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
         }
         if let Some(client) = &hello.client {
             d.string("v").string(client);
+        }
+        if let Some(size) = hello.vmt_profile_size {
+            d.string("vmt_profile_size").integer(size.into());
         }
     });
     out.put_u32(2 + body.len() as u32);
@@ -453,6 +476,8 @@ mod tests {
                 listen_port: Some(6881),
                 metadata_size: Some(70_000),
                 ut_metadata: Some(3),
+                vmt_profile: Some(4),
+                vmt_profile_size: Some(4096),
             }),
             WireMessage::Metadata {
                 extension: UT_METADATA,
@@ -469,6 +494,10 @@ mod tests {
             WireMessage::Metadata {
                 extension: UT_METADATA,
                 message: MetadataMessage::Reject { piece: 4 },
+            },
+            WireMessage::Metadata {
+                extension: VMT_PROFILE,
+                message: MetadataMessage::Request { piece: 4 },
             },
         ]
     }
@@ -556,7 +585,8 @@ mod tests {
     #[test]
     fn absurd_numbers_in_the_extended_handshake_are_ignored() {
         let body =
-            b"d1:md11:ut_metadatai256ee13:metadata_sizei-1e1:pi99999999999e4:reqqi-5e1:v3:abce";
+            b"d1:md11:ut_metadatai256e11:vmt_profilei-1ee13:metadata_sizei-1e1:pi99999999999e4:reqqi-5e1:v3:abc\
+              16:vmt_profile_sizei0ee";
         let mut buffer = BytesMut::new();
         buffer.put_u32(body.len() as u32 + 2);
         buffer.put_slice(&[ID_EXTENDED, 0]);

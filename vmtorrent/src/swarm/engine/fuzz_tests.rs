@@ -6,11 +6,14 @@ use proptest::sample::Index;
 
 use super::network::{image, piece_data};
 use super::*;
-use crate::swarm::metadata::MetadataMessage;
+use crate::profile::Profile;
+use crate::swarm::metadata::{METADATA_PIECE, MetadataMessage, piece_length};
 use crate::swarm::wire::{Decoder, encode};
 
 const PIECES: u32 = 11;
 const PIECE: u32 = 40_000;
+/// Parts of a profile that a peer may owe an answer for.
+const PROFILE_PARTS: usize = 4;
 
 /// What happens to an engine.
 #[derive(Clone, Debug)]
@@ -29,6 +32,11 @@ enum Event {
     Sent(bool),
     /// What it asked to be stored is stored, or the disk is full.
     Stored(bool),
+    /// What a peer gave as a profile is one, or not.
+    Checked(bool),
+    WantProfile,
+    /// There is a text of this length for others.
+    OfferProfile(u32),
 }
 
 fn request() -> impl Strategy<Value = WireRequest> {
@@ -84,18 +92,45 @@ fn message() -> impl Strategy<Value = WireMessage> {
         any::<Option<u16>>(),
         any::<Option<u32>>(),
         any::<Option<u8>>(),
+        any::<Option<u8>>(),
+        proptest::option::of(profile_size()),
     );
-    let hello = hello.prop_map(|(request_queue, port, metadata_size, ut_metadata)| {
+    let hello = hello.prop_map(
+        |(request_queue, port, metadata_size, ut_metadata, vmt_profile, vmt_profile_size)| {
+            WireMessage::ExtendedHello(ExtendedHello {
+                client: None,
+                request_queue,
+                listen_port: port.filter(|p| *p != 0),
+                metadata_size,
+                ut_metadata,
+                vmt_profile,
+                vmt_profile_size,
+            })
+        },
+    );
+    // What an honest peer says, and the parts that it then is asked for.
+    let offer = profile_size().prop_map(|size| {
         WireMessage::ExtendedHello(ExtendedHello {
-            client: None,
-            request_queue,
-            listen_port: port.filter(|p| *p != 0),
-            metadata_size,
-            ut_metadata,
+            vmt_profile: Some(7),
+            vmt_profile_size: Some(size),
+            ..ExtendedHello::default()
         })
     });
-    let metadata = (0..12_u32, any::<u32>()).prop_map(|(kind, piece)| WireMessage::Metadata {
-        extension: UT_METADATA,
+    let part = (0..6_u32, profile_size(), 0..3_u32).prop_map(|(piece, total_size, wrong)| {
+        let length = piece_length(total_size, piece) + wrong / 2;
+        let data = vec![b'p'; length.clamp(1, METADATA_PIECE) as usize].into();
+        WireMessage::Metadata {
+            extension: VMT_PROFILE,
+            message: MetadataMessage::Data {
+                piece,
+                total_size,
+                data,
+            },
+        }
+    });
+    let metadata = (0..12_u32, any::<u32>(), 1..3_u8);
+    let metadata = metadata.prop_map(|(kind, piece, extension)| WireMessage::Metadata {
+        extension,
         message: match kind {
             0 => MetadataMessage::Data {
                 piece,
@@ -120,6 +155,16 @@ fn message() -> impl Strategy<Value = WireMessage> {
         1 => number().prop_map(WireMessage::AllowedFast),
         1 => hello,
         2 => metadata,
+        1 => offer,
+        2 => part,
+    ]
+}
+
+/// The length of a profile's text, mostly of a few parts.
+fn profile_size() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        4 => (1..6_u32).prop_map(|n| n * 16_000),
+        1 => 1..u32::MAX,
     ]
 }
 
@@ -168,6 +213,9 @@ fn event() -> impl Strategy<Value = Event> {
         4 => prop_oneof![0..50_u32, 0..30_000_u32].prop_map(Event::Time),
         4 => any::<bool>().prop_map(Event::Sent),
         4 => proptest::bool::weighted(0.9).prop_map(Event::Stored),
+        1 => any::<bool>().prop_map(Event::Checked),
+        1 => Just(Event::WantProfile),
+        1 => (0..100_000_u32).prop_map(Event::OfferProfile),
     ]
 }
 
@@ -185,6 +233,7 @@ struct Rig {
     lines: Vec<Line>,
     to_send: Vec<(PeerKey, WireRequest)>,
     to_store: Vec<(PieceIndex, Bytes)>,
+    to_check: Vec<PeerKey>,
 }
 
 impl Rig {
@@ -203,16 +252,20 @@ impl Rig {
             upload: limiter(),
             listen_port: 1,
             peer_id: [0; 20],
+            profile_exchange: true,
             seed: 7,
         };
+        let mut engine = Engine::new(Time::default(), config);
+        engine.want_profile(Time::default());
         Self {
-            engine: Engine::new(Time::default(), config),
+            engine,
             image,
             decoder: Decoder::new(PIECES),
             now: Time::default(),
             lines: Vec::new(),
             to_send: Vec::new(),
             to_store: Vec::new(),
+            to_check: Vec::new(),
         }
     }
 
@@ -273,6 +326,16 @@ impl Rig {
                     }
                 }
             }
+            Event::Checked(good) => {
+                for key in std::mem::take(&mut self.to_check) {
+                    self.engine.profile_checked(now, key, good);
+                }
+            }
+            Event::WantProfile => self.engine.want_profile(now),
+            Event::OfferProfile(length) => {
+                let text = Bytes::from(vec![b'{'; length as usize]);
+                self.engine.offer_profile(now, text, ProfileRank::OwnRun);
+            }
         }
         self.collect();
     }
@@ -322,6 +385,10 @@ impl Rig {
                     assert_eq!(data.len(), length as usize);
                     self.to_store.push((piece, data));
                 }
+                Output::Profile(key, text) => {
+                    assert!(text.len() <= Profile::MAX_ATTACHED);
+                    self.to_check.push(key);
+                }
                 Output::Send(..) | Output::Ready(_) | Output::Completed | Output::Liar(_) => {}
             }
         }
@@ -340,6 +407,12 @@ impl Rig {
             let in_flight: usize = peer.outstanding.len() * 16_384;
             assert!(peer.path.in_flight() <= in_flight as u64);
         }
+        assert!(engine.profiles.held() <= Profile::MAX_ATTACHED);
+        assert!(engine.profiles.owed() <= PROFILE_PARTS * self.lines.len());
+        assert!(
+            self.to_check.len() <= 1,
+            "one profile is looked at at a time"
+        );
         let queued = self.to_send.len();
         // 64 small blocks or 16 whole ones for each connection that there is or was since the last were sent.
         assert!(queued <= 64 * engine.next_key.max(1), "{queued} blocks");

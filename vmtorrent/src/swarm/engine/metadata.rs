@@ -1,12 +1,12 @@
-//! The info dictionary for peers that have only a magnet link. Invariant: what is sent of it counts against the
-//! upload limit, and takes turns with blocks where that limit is felt.
+//! The info dictionary for peers that have only a magnet link, and the profile for those that have none. Invariant: what
+//! is sent of them counts against the upload limit, and takes turns with blocks where that limit is felt.
 
 use std::time::Duration;
 
 use super::{DisconnectReason, Engine};
 use crate::clock::Time;
 use crate::picker::PeerKey;
-use crate::swarm::metadata::{MetadataMessage, ServeNext};
+use crate::swarm::metadata::{MetadataMessage, MetadataServe, ServeNext};
 
 /// How long to wait for a block to go out before looking again.
 const TURN: Duration = Duration::from_millis(5);
@@ -25,28 +25,33 @@ impl Engine {
         }
     }
 
-    /// Sends what is due of the info dictionary.
+    /// Sends what is due of the info dictionary and of the profile.
     pub(super) fn pump_metadata(&mut self, now: Time) {
+        self.pump_served(now, |engine| &mut engine.metadata);
+        self.pump_served(now, |engine| &mut engine.profiles.serve);
+    }
+
+    fn pump_served(&mut self, now: Time, served: impl Fn(&mut Self) -> &mut MetadataServe) {
         loop {
-            match self.metadata.next(now) {
+            match served(self).next(now) {
                 ServeNext::Nothing => return,
                 ServeNext::At(time) => return self.wake(time),
                 ServeNext::Ready => {}
             }
             // Blocks that wait have their turn: one of them goes out between two messages.
             let uploaded = self.traffic.uploaded;
-            if self.uploads.is_ready() && !self.metadata.has_turn(uploaded) {
+            if self.uploads.is_ready() && !served(self).has_turn(uploaded) {
                 return self.wake(now + TURN);
             }
             let ready = self.upload.lock().ready(now);
             if let Err(wait) = ready {
                 return self.wake(now + wait);
             }
-            let Some((key, message, bytes)) = self.metadata.pop(now) else {
+            let Some((key, message, bytes)) = served(self).pop(now) else {
                 return;
             };
             self.upload.lock().charge(bytes);
-            self.metadata.took_turn(uploaded);
+            served(self).took_turn(uploaded);
             self.send(now, key, message);
         }
     }
@@ -86,6 +91,7 @@ mod tests {
             upload: limiter(upload),
             listen_port: 0,
             peer_id: [0; 20],
+            profile_exchange: true,
             seed: 1,
         };
         let mut engine = Engine::new(Time::default(), config);

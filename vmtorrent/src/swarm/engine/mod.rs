@@ -9,6 +9,7 @@ mod incoming;
 mod metadata;
 mod outcome;
 mod peer;
+mod profiles;
 mod requests;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,10 +25,12 @@ use self::guides::Guides;
 pub(crate) use self::guides::{Foretold, GuideKey};
 pub(crate) use self::peer::Abilities;
 use self::peer::Peer;
+pub(crate) use self::profiles::ProfileRank;
+use self::profiles::Profiles;
 use super::limiter::Limiter;
 use super::metadata::MetadataServe;
 use super::upload::UploadQueue;
-use super::wire::{ExtendedHello, UT_METADATA, WireMessage, WireRequest};
+use super::wire::{ExtendedHello, UT_METADATA, VMT_PROFILE, WireMessage, WireRequest};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::image::{BlockIndex, Image, PieceClass, PieceIndex};
@@ -51,6 +54,8 @@ pub(crate) enum Output {
     Ready(PieceIndex),
     /// Every piece is here.
     Completed,
+    /// A peer gave this text as a profile: call [`Engine::profile_checked`] when it was looked at.
+    Profile(PeerKey, Bytes),
 }
 
 /// Why we close a connection.
@@ -87,6 +92,7 @@ pub(crate) struct Engine {
     next_key: usize,
     uploads: UploadQueue,
     metadata: MetadataServe,
+    profiles: Profiles,
     /// What we tell others that we have: also zeros and duplicates.
     have: Bitfield,
     /// Pieces that peers were not told of yet, and when they are.
@@ -144,6 +150,8 @@ pub(crate) struct EngineConfig {
     pub(crate) listen_port: u16,
     /// Ours, which peers know us by.
     pub(crate) peer_id: [u8; 20],
+    /// Whether profiles are asked for and given.
+    pub(crate) profile_exchange: bool,
     /// Decides ties.
     pub(crate) seed: u64,
 }
@@ -174,6 +182,7 @@ impl Engine {
             upload,
             listen_port,
             peer_id,
+            profile_exchange,
             seed,
         } = config;
         let skipped = |p: PieceIndex| image.piece_class(p) != PieceClass::Unique;
@@ -191,6 +200,7 @@ impl Engine {
             next_key: 0,
             uploads: UploadQueue::default(),
             metadata: MetadataServe::new(image.info_bytes().clone()),
+            profiles: Profiles::new(now, profile_exchange),
             have,
             unannounced: Vec::new(),
             haves_due: None,
@@ -270,17 +280,25 @@ impl Engine {
             self.send(now, key, WireMessage::Bitfield(bits));
         }
         if abilities.extended {
-            let hello = ExtendedHello {
-                client: Some(concat!("libvmtorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
-                request_queue: Some(UploadQueue::MAX_REQUESTS as u32),
-                listen_port: Some(self.listen_port).filter(|p| *p != 0),
-                metadata_size: Some(self.metadata.size()),
-                ut_metadata: Some(UT_METADATA),
-            };
-            self.send(now, key, WireMessage::ExtendedHello(hello));
+            self.profiles.serve.tell(now, key);
+            self.send(now, key, WireMessage::ExtendedHello(self.hello()));
         }
         self.send(now, key, WireMessage::Unchoke);
         key
+    }
+
+    /// What we tell of ourselves (BEP 10).
+    fn hello(&self) -> ExtendedHello {
+        let mut hello = ExtendedHello {
+            client: Some(concat!("libvmtorrent ", env!("CARGO_PKG_VERSION")).to_owned()),
+            request_queue: Some(UploadQueue::MAX_REQUESTS as u32),
+            listen_port: Some(self.listen_port).filter(|p| *p != 0),
+            metadata_size: Some(self.metadata.size()),
+            ut_metadata: Some(UT_METADATA),
+            ..ExtendedHello::default()
+        };
+        self.profiles.announce(&mut hello);
+        hello
     }
 
     /// A connection was closed by the other side or failed.
@@ -294,6 +312,7 @@ impl Engine {
         self.uploads.remove(key);
         self.metadata.remove(key);
         self.schedule(now);
+        self.remove_from_profiles(now, key);
         self.pump_uploads(now);
     }
 
@@ -347,7 +366,12 @@ impl Engine {
                     peer.request_limit = (limit as usize).clamp(1, 2000);
                 }
                 self.metadata.hello(now, key, hello.ut_metadata);
+                self.on_profile_hello(now, key, &hello);
             }
+            WireMessage::Metadata {
+                extension: VMT_PROFILE,
+                message,
+            } => self.on_profile_message(now, key, &message),
             WireMessage::Metadata { message, .. } => self.on_metadata(now, key, message),
         }
     }
@@ -413,8 +437,10 @@ impl Engine {
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING;
             self.keep_house(now);
+            self.tend_profiles(now);
         }
         self.schedule(now);
+        self.pump_profile(now);
         self.pump_metadata(now);
         self.pump_uploads(now);
     }
@@ -512,6 +538,8 @@ mod guides_tests;
 mod hostile_tests;
 #[cfg(test)]
 mod network;
+#[cfg(test)]
+mod profiles_tests;
 #[cfg(test)]
 mod stage;
 #[cfg(test)]

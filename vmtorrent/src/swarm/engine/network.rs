@@ -43,6 +43,8 @@ pub(super) struct Node {
     pub(super) unreadable: Option<u32>,
     pub(super) disconnects: Vec<DisconnectReason>,
     pub(super) rejects_sent: usize,
+    /// Profiles that peers gave, and when; each is taken for a good one.
+    pub(super) profiles: Vec<(Time, Bytes)>,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,7 @@ impl Net {
                 upload: limiter(),
                 listen_port: 1,
                 peer_id: id_of(self.nodes.len()),
+                profile_exchange: true,
                 seed: self.nodes.len() as u64,
             },
         );
@@ -118,6 +121,7 @@ impl Net {
             unreadable: None,
             disconnects: Vec::new(),
             rejects_sent: 0,
+            profiles: Vec::new(),
         });
         self.nodes.len() - 1
     }
@@ -172,7 +176,11 @@ impl Net {
                 Output::Send(key, message) => {
                     let reject = matches!(message, WireMessage::Reject(_));
                     self.nodes[n].rejects_sent += usize::from(reject);
-                    self.transmit(n, key, message, 20);
+                    let bytes = match &message {
+                        WireMessage::Metadata { message, .. } => 60 + message.encode().1.len(),
+                        _ => 20,
+                    };
+                    self.transmit(n, key, message, bytes);
                 }
                 Output::SendBlock(_, _) if self.nodes[n].mute => {}
                 Output::SendBlock(key, r) if self.nodes[n].unreadable == Some(r.piece) => {
@@ -209,6 +217,11 @@ impl Net {
                 }
                 Output::Ready(piece) => {
                     self.nodes[n].ready.insert(piece.0, self.now);
+                }
+                Output::Profile(key, text) => {
+                    self.nodes[n].profiles.push((self.now, text));
+                    self.nodes[n].engine.profile_checked(self.now, key, true);
+                    self.collect(n);
                 }
                 Output::Completed | Output::Liar(_) => {}
             }

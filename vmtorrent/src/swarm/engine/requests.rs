@@ -359,7 +359,7 @@ impl Engine {
         self.storage_pause.is_some_and(|(until, _)| now < until)
     }
 
-    fn may_download(&mut self, now: Time) -> bool {
+    pub(super) fn may_download(&mut self, now: Time) -> bool {
         let ready = self.download.lock().ready(now);
         if let Err(wait) = ready {
             self.wake(now + wait);

@@ -101,6 +101,7 @@ impl Stage {
             upload: limiter(None),
             listen_port: 1,
             peer_id: [0; 20],
+            profile_exchange: true,
             seed: 1,
         };
         Self {
@@ -175,7 +176,10 @@ impl Stage {
                 }
                 Output::Send(_, WireMessage::Have(_)) => self.haves.push(self.now),
                 Output::Liar(_) => self.liars += 1,
-                Output::Send(..) | Output::SendBlock(..) | Output::Completed => {}
+                Output::Send(..)
+                | Output::SendBlock(..)
+                | Output::Completed
+                | Output::Profile(..) => {}
             }
         }
     }

@@ -200,17 +200,17 @@ impl MetadataFetch {
         };
         match message {
             WireMessage::Metadata {
+                extension: UT_METADATA,
                 message:
                     MetadataMessage::Data {
                         piece,
                         total_size,
                         data,
                     },
-                ..
             } => return self.on_data(now, key, piece, total_size, &data),
             WireMessage::Metadata {
+                extension: UT_METADATA,
                 message: MetadataMessage::Reject { piece },
-                ..
             } => return self.on_reject(now, key, piece),
             WireMessage::Piece { .. } => {
                 let reason = "a block that nobody asked for".to_owned();

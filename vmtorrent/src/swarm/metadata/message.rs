@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::METADATA_PIECE;
 use crate::bencode::{Encoder, Node};
 
-/// A message of ut_metadata (BEP 9).
+/// A message of ut_metadata (BEP 9), or of an extension whose messages have the same form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MetadataMessage {
     /// Asks for a piece of the info dictionary.
@@ -31,27 +31,27 @@ impl MetadataMessage {
     pub(crate) fn decode(payload: &Bytes) -> Result<Option<Self>, String> {
         let (head, rest) = Node::parse_prefix(payload).map_err(|e| e.to_string())?;
         if head.as_dictionary().is_none() {
-            return Err("ut_metadata: no dictionary".to_owned());
+            return Err("extension message: no dictionary".to_owned());
         }
         let number = |key: &str| -> Result<Option<i64>, String> {
             let node = head
                 .get(key)
-                .map_err(|_| format!("ut_metadata: the key {key} stands twice"))?;
+                .map_err(|_| format!("extension message: the key {key} stands twice"))?;
             Ok(node.and_then(|n| n.as_integer()))
         };
         let size = |key: &str| -> Result<u32, String> {
             number(key)?
                 .and_then(|n| u32::try_from(n).ok())
-                .ok_or_else(|| format!("ut_metadata: {key} is missing or absurd"))
+                .ok_or_else(|| format!("extension message: {key} is missing or absurd"))
         };
-        let kind = number("msg_type")?.ok_or("ut_metadata: msg_type is missing")?;
+        let kind = number("msg_type")?.ok_or("extension message: msg_type is missing")?;
         let message = match kind {
             REQUEST => Self::Request {
                 piece: size("piece")?,
             },
             DATA => {
                 if rest.is_empty() || rest.len() > METADATA_PIECE as usize {
-                    return Err(format!("ut_metadata: {} bytes of data", rest.len()));
+                    return Err(format!("extension message: {} bytes of data", rest.len()));
                 }
                 return Ok(Some(Self::Data {
                     piece: size("piece")?,
@@ -65,7 +65,7 @@ impl MetadataMessage {
             _ => return Ok(None),
         };
         if !rest.is_empty() {
-            return Err("ut_metadata: bytes follow a message without data".to_owned());
+            return Err("extension message: bytes follow a message without data".to_owned());
         }
         Ok(Some(message))
     }

@@ -4,7 +4,9 @@
 //! both are plain data that take `now`. [`fetch_metadata`] carries the first out on tokio before there is an
 //! [`Image`](crate::image::Image); the engine carries out the second.
 //!
-//! Invariant: nothing comes out but bytes whose SHA-1 is the info-hash.
+//! Profiles travel in the same form and are served by [`MetadataServe`] too; fetching them is the engine's.
+//!
+//! Invariant: of [`fetch_metadata`] nothing comes out but bytes whose SHA-1 is the info-hash.
 
 mod assembly;
 mod client;
@@ -18,15 +20,15 @@ pub(super) use message::MetadataMessage;
 pub(super) use serve::{MetadataServe, ServeNext};
 
 /// The unit in which the info dictionary is asked for, bytes (BEP 9). All pieces but the last have this length.
-const METADATA_PIECE: u32 = 16 << 10;
+pub(super) const METADATA_PIECE: u32 = 16 << 10;
 
 /// How many pieces an info dictionary of `size` bytes has.
-fn piece_count(size: u32) -> u32 {
+pub(super) fn piece_count(size: u32) -> u32 {
     size.div_ceil(METADATA_PIECE)
 }
 
 /// The length of a piece; 0 when there is no such piece.
-fn piece_length(size: u32, piece: u32) -> u32 {
+pub(super) fn piece_length(size: u32, piece: u32) -> u32 {
     let begin = u64::from(piece) * u64::from(METADATA_PIECE);
     u64::from(size)
         .saturating_sub(begin)

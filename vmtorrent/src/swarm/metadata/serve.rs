@@ -1,5 +1,5 @@
 //! Invariant: a peer's queue holds each piece at most once, and over any time t a peer is sent at most one whole
-//! copy and `RATE x t` bytes of the info dictionary.
+//! copy of each edition that it was told of and `RATE x t` bytes; all of it is of the edition that it was told of last.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,11 +11,14 @@ use crate::clock::Time;
 use crate::picker::PeerKey;
 use crate::swarm::wire::WireMessage;
 
-/// Who is sent which piece of the info dictionary next. Peers take turns, one piece each.
+/// Who is sent which piece of the info dictionary, or of the profile, next. Peers take turns, one piece each.
 #[derive(Debug)]
 pub(crate) struct MetadataServe {
-    info: Bytes,
-    /// Peers that said under which number they take ut_metadata.
+    /// What is served, the newest last. Only a profile has more than one edition.
+    editions: VecDeque<Bytes>,
+    /// The number of the newest edition.
+    newest: u64,
+    /// Peers that said under which number they take the extension, and those that were told of an edition.
     peers: BTreeMap<PeerKey, Asker>,
     /// Peers whose queue is not empty, in the order of their turns.
     turns: VecDeque<PeerKey>,
@@ -25,7 +28,10 @@ pub(crate) struct MetadataServe {
 
 #[derive(Debug)]
 struct Asker {
+    /// 0: it takes none.
     extension: u8,
+    /// The edition that it was told of.
+    edition: u64,
     queue: VecDeque<u32>,
     /// Bytes that it may be sent now; the last message may overdraw it.
     allowance: f64,
@@ -51,25 +57,73 @@ const LEAST_BURST: f64 = 64.0 * 1024.0;
 const OVERHEAD: u32 = 64;
 /// Requests for pieces that don't exist that are kept to be refused; further ones are dropped.
 const MAX_ABSURD: usize = 16;
+/// Editions that are kept for peers that were told of them and not of a newer one.
+const MAX_EDITIONS: usize = 3;
 
 impl MetadataServe {
-    /// Serves an info dictionary.
+    /// Serves an info dictionary, or a profile; of nothing, every piece is refused.
     pub(crate) fn new(info: Bytes) -> Self {
         Self {
-            info,
+            editions: [info].into(),
+            newest: 0,
             peers: BTreeMap::new(),
             turns: VecDeque::new(),
             blocks_before: None,
         }
     }
 
-    /// The length of the info dictionary, bytes.
+    /// The length of the newest edition, bytes.
     pub(crate) fn size(&self) -> u32 {
-        // A .torrent file has at most 64 MiB.
-        self.info.len() as u32
+        self.size_of(self.newest)
     }
 
-    /// A peer said under which number it takes ut_metadata; 0 means that it does no more.
+    /// The length of an edition, bytes; 0 when it is not kept any more.
+    fn size_of(&self, edition: u64) -> u32 {
+        // A .torrent file has at most 64 MiB.
+        self.edition(edition).map_or(0, |text| text.len() as u32)
+    }
+
+    fn edition(&self, edition: u64) -> Option<&Bytes> {
+        let age = usize::try_from(self.newest.checked_sub(edition)?).ok()?;
+        self.editions.iter().rev().nth(age)
+    }
+
+    /// Serves something else from now on to those who are [told](Self::tell) of it.
+    pub(crate) fn replace(&mut self, text: Bytes) {
+        self.editions.push_back(text);
+        self.newest += 1;
+        if self.editions.len() > MAX_EDITIONS {
+            self.editions.pop_front();
+        }
+    }
+
+    /// A peer is told of the newest edition: from here on it is sent only that.
+    pub(crate) fn tell(&mut self, now: Time, key: PeerKey) {
+        let (newest, burst) = (self.newest, self.burst());
+        let asker = self.asker(now, key);
+        if std::mem::replace(&mut asker.edition, newest) != newest {
+            asker.allowance = burst;
+        }
+    }
+
+    /// Whether a peer takes the extension and was not told of the newest edition.
+    pub(crate) fn is_behind(&self, key: PeerKey) -> bool {
+        let asker = self.peers.get(&key);
+        asker.is_some_and(|a| a.extension != 0 && a.edition < self.newest)
+    }
+
+    fn asker(&mut self, now: Time, key: PeerKey) -> &mut Asker {
+        let (allowance, edition) = (self.burst(), self.newest);
+        self.peers.entry(key).or_insert(Asker {
+            extension: 0,
+            edition,
+            queue: VecDeque::new(),
+            allowance,
+            updated: now,
+        })
+    }
+
+    /// A peer said under which number it takes the extension; 0 means that it does no more.
     pub(crate) fn hello(&mut self, now: Time, key: PeerKey, extension: Option<u8>) {
         match extension {
             None => {}
@@ -81,22 +135,14 @@ impl MetadataServe {
                 }
                 self.turns.retain(|k| *k != key);
             }
-            Some(extension) => {
-                let allowance = self.burst();
-                let asker = self.peers.entry(key).or_insert(Asker {
-                    extension,
-                    queue: VecDeque::new(),
-                    allowance,
-                    updated: now,
-                });
-                asker.extension = extension;
-            }
+            Some(extension) => self.asker(now, key).extension = extension,
         }
     }
 
     /// A peer asks for a piece. One that never said how it takes answers gets none.
     pub(crate) fn request(&mut self, key: PeerKey, piece: u32) {
-        let count = piece_count(self.size());
+        let told = self.peers.get(&key).map_or(0, |a| a.edition);
+        let count = piece_count(self.size_of(told));
         let Some(asker) = self.peers.get_mut(&key).filter(|a| a.extension != 0) else {
             return;
         };
@@ -144,8 +190,10 @@ impl MetadataServe {
         if self.next(now) != ServeNext::Ready {
             return None;
         }
-        let total_size = self.size();
         let key = self.turns.pop_front()?;
+        let told = self.peers.get(&key)?.edition;
+        let text = self.edition(told).cloned().unwrap_or_default();
+        let total_size = text.len() as u32;
         let asker = self.peers.get_mut(&key)?;
         let piece = asker.queue.pop_front()?;
         if !asker.queue.is_empty() {
@@ -158,7 +206,7 @@ impl MetadataServe {
                 MetadataMessage::Data {
                     piece,
                     total_size,
-                    data: self.info.slice(begin..begin + length as usize),
+                    data: text.slice(begin..begin + length as usize),
                 }
             }
         };
@@ -184,7 +232,7 @@ impl MetadataServe {
     /// One whole copy with its overhead.
     fn burst(&self) -> f64 {
         let overhead = f64::from(piece_count(self.size())) * f64::from(OVERHEAD);
-        (self.info.len() as f64 + overhead).max(LEAST_BURST)
+        (f64::from(self.size()) + overhead).max(LEAST_BURST)
     }
 }
 
@@ -269,6 +317,51 @@ mod tests {
             sent += drain(&mut serve, at(0)).len();
         }
         assert!(sent <= 11, "{sent} pieces");
+    }
+
+    #[test]
+    fn a_peer_is_sent_the_edition_that_it_was_told_of_as_long_as_that_is_kept() {
+        let text = |n: u8| Bytes::from(vec![n; METADATA_PIECE as usize + usize::from(n)]);
+        let mut serve = MetadataServe::new(Bytes::new());
+        let ask = |serve: &mut MetadataServe, key| {
+            serve.request(PeerKey(key), 1);
+            let sent = drain(serve, at(0));
+            match &sent[..] {
+                [
+                    (
+                        _,
+                        MetadataMessage::Data {
+                            data, total_size, ..
+                        },
+                    ),
+                ] => {
+                    assert_eq!(*total_size as usize, METADATA_PIECE as usize + data.len());
+                    Some(data.len())
+                }
+                [(_, MetadataMessage::Reject { piece: 1 })] => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        for key in 1..4 {
+            serve.tell(at(0), PeerKey(key));
+            serve.hello(at(0), PeerKey(key), Some(9));
+        }
+        assert_eq!(ask(&mut serve, 1), None, "there is nothing yet");
+        serve.replace(text(1));
+        assert!(serve.is_behind(PeerKey(1)));
+        assert_eq!(ask(&mut serve, 1), None, "it was told of nothing");
+        serve.tell(at(0), PeerKey(1));
+        assert!(!serve.is_behind(PeerKey(1)));
+        assert_eq!(ask(&mut serve, 1), Some(1));
+        serve.replace(text(2));
+        serve.tell(at(0), PeerKey(2));
+        assert_eq!((ask(&mut serve, 1), ask(&mut serve, 2)), (Some(1), Some(2)));
+        serve.replace(text(3));
+        serve.replace(text(4));
+        serve.hello(at(0), PeerKey(4), Some(1));
+        assert_eq!((ask(&mut serve, 1), ask(&mut serve, 2)), (None, Some(2)));
+        assert_eq!(ask(&mut serve, 4), Some(4));
+        assert_eq!(serve.editions.len(), MAX_EDITIONS);
     }
 
     #[test]
