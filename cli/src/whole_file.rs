@@ -18,7 +18,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
     written().map(drop).map_err(|e| failed(path, &e))
 }
 
-/// Fails where [`write`] would, as far as can be told before.
+/// Fails where [`write()`] would, as far as can be told before.
 pub fn check(path: &Path) -> Result<(), Failure> {
     if path.is_dir() {
         return Err(failed(path, &io::ErrorKind::IsADirectory.into()));

@@ -1,4 +1,8 @@
 //! Profiles: recorded, kept, published, and put to use.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that can't go on fails the test"
+)]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -126,7 +130,11 @@ fn a_run_is_recorded_while_it_lasts_and_a_killed_launch_leaves_it() {
         .start();
     read(&disk, &scene.image, &places);
     let done = launch.stop();
-    assert_eq!(bytes(&done, "expected_reads"), places.len() as u64, "{done}");
+    assert_eq!(
+        bytes(&done, "expected_reads"),
+        places.len() as u64,
+        "{done}"
+    );
     source.stop();
 }
 
