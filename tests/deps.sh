@@ -24,6 +24,8 @@ case ${1:-demo} in
 demo) ;;
 test)
     need ip iproute2
+    # libFuzzer is C++.
+    need c++ g++
     # rustup has stand-ins on the path even for what is not installed: only a run tells.
     cargo fmt --version >/dev/null 2>&1 || missing+=(rustfmt-web)
     cargo clippy --version >/dev/null 2>&1 || missing+=(rust-web-clippy)

@@ -71,8 +71,8 @@ impl Guide {
     /// Reads that the belief in a profile counts for before there were any.
     const BELIEF: f64 = 3.0;
     /// Below this share of right guesses nothing is fetched for the profile, from `GOOD` on all of it.
-    const USELESS: f64 = 0.15;
-    const GOOD: f64 = 0.5;
+    const USELESS: f64 = 0.35;
+    const GOOD: f64 = 0.6;
     /// How far ahead of the cursor pieces are fetched, guest time.
     const HORIZON: Duration = Duration::from_secs(60);
     /// What was due so long ago and was not read is taken for skipped.
