@@ -35,6 +35,10 @@ enum Event {
     /// What a peer gave as a profile is one, or not.
     Checked(bool),
     WantProfile,
+    /// A peer says that it has a profile of this length.
+    Offered(Index, u32),
+    /// Peers answer what they were asked of a profile, or refuse it: as many of the requests.
+    Parts(usize, bool),
     /// There is a text of this length for others.
     OfferProfile(u32),
 }
@@ -109,13 +113,7 @@ fn message() -> impl Strategy<Value = WireMessage> {
         },
     );
     // What an honest peer says, and the parts that it then is asked for.
-    let offer = profile_size().prop_map(|size| {
-        WireMessage::ExtendedHello(ExtendedHello {
-            vmt_profile: Some(7),
-            vmt_profile_size: Some(size),
-            ..ExtendedHello::default()
-        })
-    });
+    let offer = profile_size().prop_map(offer);
     let part = (0..6_u32, profile_size(), 0..3_u32).prop_map(|(piece, total_size, wrong)| {
         let length = piece_length(total_size, piece) + wrong / 2;
         let data = vec![b'p'; length.clamp(1, METADATA_PIECE) as usize].into();
@@ -158,6 +156,15 @@ fn message() -> impl Strategy<Value = WireMessage> {
         1 => offer,
         2 => part,
     ]
+}
+
+/// A hello that offers a profile.
+fn offer(size: u32) -> WireMessage {
+    WireMessage::ExtendedHello(ExtendedHello {
+        vmt_profile: Some(7),
+        vmt_profile_size: Some(size),
+        ..ExtendedHello::default()
+    })
 }
 
 /// The length of a profile's text, mostly of a few parts.
@@ -215,6 +222,8 @@ fn event() -> impl Strategy<Value = Event> {
         4 => proptest::bool::weighted(0.9).prop_map(Event::Stored),
         1 => any::<bool>().prop_map(Event::Checked),
         1 => Just(Event::WantProfile),
+        3 => (any::<Index>(), profile_size()).prop_map(|(peer, size)| Event::Offered(peer, size)),
+        3 => (0..8_usize, proptest::bool::weighted(0.8)).prop_map(|(n, well)| Event::Parts(n, well)),
         1 => (0..100_000_u32).prop_map(Event::OfferProfile),
     ]
 }
@@ -234,6 +243,8 @@ struct Rig {
     to_send: Vec<(PeerKey, WireRequest)>,
     to_store: Vec<(PieceIndex, Bytes)>,
     to_check: Vec<PeerKey>,
+    /// Parts of a profile that peers were asked for.
+    parts: Vec<(PeerKey, u32)>,
 }
 
 impl Rig {
@@ -266,6 +277,7 @@ impl Rig {
             to_send: Vec::new(),
             to_store: Vec::new(),
             to_check: Vec::new(),
+            parts: Vec::new(),
         }
     }
 
@@ -332,11 +344,43 @@ impl Rig {
                 }
             }
             Event::WantProfile => self.engine.want_profile(now),
+            Event::Offered(_, _) if self.lines.is_empty() => {}
+            Event::Offered(peer, size) => {
+                let key = self.lines[peer.index(self.lines.len())].key;
+                self.engine.received(now, key, offer(size));
+            }
+            Event::Parts(count, well) => {
+                for _ in 0..count.min(self.parts.len()) {
+                    let (key, piece) = self.parts.remove(0);
+                    self.answer(key, piece, well);
+                }
+            }
             Event::OfferProfile(length) => {
                 let text = Bytes::from(vec![b'{'; length as usize]);
                 self.engine.offer_profile(now, text, ProfileRank::OwnRun);
             }
         }
+        self.collect();
+    }
+
+    /// A peer answers a request for a part of a profile, as one that it has announced.
+    fn answer(&mut self, key: PeerKey, piece: u32, well: bool) {
+        let total_size = self.engine.profiles.fetching().unwrap_or(1);
+        let length = piece_length(total_size, piece).max(1);
+        let message = if well {
+            MetadataMessage::Data {
+                piece,
+                total_size,
+                data: vec![b'p'; length as usize].into(),
+            }
+        } else {
+            MetadataMessage::Reject { piece }
+        };
+        let message = WireMessage::Metadata {
+            extension: VMT_PROFILE,
+            message,
+        };
+        self.engine.received(self.now, key, message);
         self.collect();
     }
 
@@ -378,6 +422,13 @@ impl Rig {
                     let piece = PieceIndex(r.piece);
                     assert!(self.image.geometry().contains(piece), "{r:?}");
                 }
+                Output::Send(
+                    key,
+                    WireMessage::Metadata {
+                        message: MetadataMessage::Request { piece },
+                        ..
+                    },
+                ) => self.parts.push((key, piece)),
                 Output::SendBlock(key, request) => self.to_send.push((key, request)),
                 Output::Disconnect(key, _) => self.lines.retain(|l| l.key != key),
                 Output::Store(piece, data) => {

@@ -226,6 +226,15 @@ impl Profiles {
         }
     }
 
+    /// The length of the text that is coming in.
+    #[cfg(test)]
+    pub(super) fn fetching(&self) -> Option<u32> {
+        match &self.stage {
+            Stage::Fetching(fetch) => Some(fetch.size),
+            Stage::Idle | Stage::Checking(_) => None,
+        }
+    }
+
     /// Parts that any peer owes an answer for.
     #[cfg(test)]
     pub(super) fn owed(&self) -> usize {
