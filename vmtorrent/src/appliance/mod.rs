@@ -370,7 +370,8 @@ impl Appliance {
     ///
     /// # Errors
     /// When what the guest wrote could not be flushed: it is named, and the state directory still holds
-    /// all that an earlier flush had acknowledged.
+    /// all that an earlier flush had acknowledged. When the file that [`record`](ApplianceOptions::record) names could
+    /// not be written at the end.
     pub async fn shutdown(mut self) -> Result<Stats> {
         let mount = self.mount.lock().take();
         // What the guest wrote is flushed even if the mount can't be taken away.

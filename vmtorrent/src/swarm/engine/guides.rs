@@ -88,6 +88,11 @@ impl Engine {
         key
     }
 
+    /// Who there is to trade with may have changed.
+    pub(super) fn note_peers(&mut self) {
+        self.guides.stale = true;
+    }
+
     /// Whether any guest has a profile.
     pub(super) fn has_guides(&self) -> bool {
         !self.guides.guides.is_empty()
@@ -206,7 +211,7 @@ impl Engine {
     fn traders(&self) -> Vec<[u8; 20]> {
         self.peers
             .iter()
-            .filter(|(key, p)| p.is_interested && !self.picker.is_whole(**key))
+            .filter(|(key, p)| p.said_field && !self.picker.is_whole(**key))
             .map(|(_, p)| p.id)
             .take(MAX_TRADERS)
             .collect()

@@ -67,6 +67,7 @@ impl Engine {
         };
         if !std::mem::replace(&mut peer.said_field, true) {
             self.picker.set_field(key, field);
+            self.note_peers();
         } else {
             // The work is bounded by the pieces that are new and by the bytes that came.
             let Some(known) = self.picker.field(key) else {

@@ -309,6 +309,7 @@ impl Engine {
         self.download.lock().refund(peer.drop_all_requests());
         self.note_departure(key, peer.address);
         self.picker.remove_peer(key);
+        self.note_peers();
         self.uploads.remove(key);
         self.metadata.remove(key);
         self.schedule(now);
