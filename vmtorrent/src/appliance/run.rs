@@ -38,6 +38,8 @@ impl Run {
         profile: Option<&Profile>,
     ) -> Self {
         let image = pristine.image().clone();
+        // What is here before anything is fetched for it.
+        let recorder = Recorder::new(image.clone(), pristine.have_field());
         let guide = profile.and_then(|profile| Guide::new(profile, &image));
         let guided = OnceLock::new();
         if let Some(guide) = guide.and_then(|guide| swarm.guide(guide)) {
@@ -48,7 +50,7 @@ impl Run {
             began: clock.now(),
             clock,
             counters,
-            recorder: Recorder::new(image, pristine.have_field()),
+            recorder,
             guided,
             first_reads: Counter::default(),
             expected: Counter::default(),

@@ -454,11 +454,6 @@ impl Picker {
         self.window = window;
     }
 
-    /// Whether the window has something left that nobody was asked for.
-    pub fn has_window(&self) -> bool {
-        self.window.pieces.iter().any(|p| self.is_untouched(*p))
-    }
-
     /// Whether a piece is missing, and neither begun nor wanted.
     pub fn is_untouched(&self, piece: PieceIndex) -> bool {
         is_untouched(&self.states, &self.wants, piece)

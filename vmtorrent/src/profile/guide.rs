@@ -82,6 +82,8 @@ impl Guide {
     /// Pieces that are asked for out of order at least when there is somebody to trade with, for each of them (the
     /// window of the VMTorrent paper, CoNEXT 2012).
     const TRADED: usize = 20;
+    /// Pieces that are followed at most, the first ones: as many as the largest default image has.
+    const MAX_PIECES: usize = 131_072;
     /// Pieces of a window at most.
     const MAX_WINDOW: usize = 1024;
 
@@ -124,6 +126,7 @@ impl Guide {
         order.sort_unstable_by_key(|(time, piece)| (*piece, *time));
         order.dedup_by_key(|(_, piece)| *piece);
         order.sort_unstable();
+        order.truncate(Self::MAX_PIECES);
         let mut pieces = Bitfield::new(image.geometry().piece_count());
         for (_, piece) in &order {
             pieces.set(*piece, true);

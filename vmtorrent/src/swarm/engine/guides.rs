@@ -28,14 +28,17 @@ pub(crate) struct Foretold {
 pub(super) struct Guides {
     guides: BTreeMap<GuideKey, Guide>,
     next_key: u64,
-    /// When the window was made, if something has happened since that may change it.
+    /// Something has happened that may change the window.
     stale: bool,
+    /// When the window was made, and whether there was anything to put into it.
     made: Option<Time>,
+    found: bool,
     leaving: Leaving,
 }
 
 /// Most peers that the pieces of a window are shared out among.
 const MAX_TRADERS: usize = 63;
+
 /// Pieces that a guest waits for and that are left to another peer to bring.
 #[derive(Debug)]
 struct Leaving {
@@ -138,12 +141,13 @@ impl Engine {
 
     /// Makes the window anew when all of it was asked for; false when nothing more is foretold.
     pub(super) fn continue_window(&mut self, now: Time) -> bool {
-        // What was made at this very moment was all that there is.
-        if self.guides.guides.is_empty() || self.guides.made == Some(now) {
+        // What was made at this very moment was all that there is; and where nothing was found, nothing comes of looking
+        // again until something happens.
+        if self.guides.guides.is_empty() || self.guides.made == Some(now) || !self.guides.found {
             return false;
         }
         self.make_window(now);
-        self.picker.has_window()
+        self.guides.found
     }
 
     /// A guest waits for a piece that nobody was asked for. If all guests are expected to read it now, and another peer is
@@ -246,6 +250,7 @@ impl Engine {
             ours: (!traders.is_empty()).then(|| pieces.iter().map(ours).collect()),
             pieces,
         };
+        self.guides.found = !window.pieces.is_empty();
         self.picker.set_window(window);
         self.guides.made = Some(now);
         self.guides.stale = false;
