@@ -27,9 +27,6 @@ enum Slot {
     Here,
 }
 
-/// A piece is asked of at most this many peers at a time.
-const MOST_ASKED: u8 = 2;
-
 impl Assembly {
     pub(super) fn new(size: u32) -> Self {
         Self {
@@ -64,20 +61,20 @@ impl Assembly {
 
     /// A piece that nobody was asked for.
     pub(super) fn free(&self, skip: impl Fn(u32) -> bool) -> Option<u32> {
-        self.find(Slot::Free, skip)
+        self.find(|slot| slot == Slot::Free, skip)
     }
 
-    /// A piece that one peer was asked for.
-    pub(super) fn asked_once(&self, skip: impl Fn(u32) -> bool) -> Option<u32> {
-        self.find(Slot::Asked(1), skip)
+    /// A piece that somebody was asked for.
+    pub(super) fn asked(&self, skip: impl Fn(u32) -> bool) -> Option<u32> {
+        self.find(|slot| matches!(slot, Slot::Asked(_)), skip)
     }
 
-    fn find(&self, wanted: Slot, skip: impl Fn(u32) -> bool) -> Option<u32> {
+    fn find(&self, wanted: impl Fn(Slot) -> bool, skip: impl Fn(u32) -> bool) -> Option<u32> {
         if self.checking {
             return None;
         }
         let all = self.slots.iter().zip(0..);
-        let mut found = all.filter(|(slot, _)| **slot == wanted).map(|(_, n)| n);
+        let mut found = all.filter(|(slot, _)| wanted(**slot)).map(|(_, n)| n);
         found.find(|piece| !skip(*piece))
     }
 
@@ -85,7 +82,7 @@ impl Assembly {
     pub(super) fn ask(&mut self, piece: u32) {
         match self.slots.get_mut(piece as usize) {
             Some(slot @ Slot::Free) => *slot = Slot::Asked(1),
-            Some(Slot::Asked(n)) => *n = (*n + 1).min(MOST_ASKED),
+            Some(Slot::Asked(n)) => *n = n.saturating_add(1),
             Some(Slot::Here) | None => {}
         }
     }

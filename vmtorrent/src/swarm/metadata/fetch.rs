@@ -93,7 +93,7 @@ pub(super) const BUDGET: u64 = MAX_TORRENT_BYTES as u64;
 pub(super) const PIPELINE: usize = 8;
 /// How long a peer may take to say what it has, and to answer one of the requests that wait.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// The age of a request after which an idle peer is asked too.
+/// The age of a request after which an idle peer is asked too; twice as long for each further one.
 const SECOND_REQUEST: Duration = Duration::from_millis(500);
 /// How long a peer that refused is left alone; and after how many refusals in a row it has to go.
 const REJECT_PAUSE: Duration = Duration::from_secs(2);
@@ -415,20 +415,29 @@ impl MetadataFetch {
         if !self.has_room(group) {
             return None;
         }
-        let old: BTreeSet<u32> = self
-            .peers
-            .iter()
-            .filter(|(k, p)| **k != key && self.group(**k, p.offer) == Some(group))
-            .flat_map(|(_, p)| &p.outstanding)
-            .filter(|(_, sent)| now.since(**sent) >= SECOND_REQUEST)
-            .map(|(piece, _)| *piece)
-            .collect();
+        // How many others were asked for each piece, and when the last of them was.
+        let mut others: BTreeMap<u32, (u32, Time)> = BTreeMap::new();
+        for (other, p) in &self.peers {
+            if *other != key && self.group(*other, p.offer) == Some(group) {
+                for (piece, sent) in &p.outstanding {
+                    let (count, last) = others.entry(*piece).or_insert((0, *sent));
+                    *count += 1;
+                    *last = (*last).max(*sent);
+                }
+            }
+        }
+        let late = |piece: &u32| {
+            let patience = |count: u32| SECOND_REQUEST * (1 << (count - 1).min(6));
+            others
+                .get(piece)
+                .is_some_and(|(count, last)| now.since(*last) >= patience(*count))
+        };
         let peer = self.peers.get_mut(&key)?;
         let assembly = self.assemblies.get_mut(&group)?;
         let mine = |piece: u32| peer.outstanding.contains_key(&piece);
         let piece = assembly
             .free(mine)
-            .or_else(|| assembly.asked_once(|p| mine(p) || !old.contains(&p)))?;
+            .or_else(|| assembly.asked(|p| mine(p) || !late(&p)))?;
         assembly.ask(piece);
         peer.outstanding.insert(piece, now);
         Some((offer.extension, piece))

@@ -516,6 +516,18 @@ fn script() -> impl Strategy<Value = Script> {
     prop_oneof![4 => plain, 2 => spoils, 1 => wrong_size, 1 => hangs_up, 1 => rejects]
 }
 
+#[test]
+fn two_slow_peers_hold_up_no_third() {
+    let mut net = Net::new(81_921);
+    net.add(Script::Dribbles);
+    net.add(Script::Dribbles);
+    net.add(Script::Honest);
+    net.run(Duration::from_secs(45));
+    assert!(net.is_right());
+    let elapsed = net.elapsed();
+    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
