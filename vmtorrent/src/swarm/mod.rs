@@ -485,6 +485,8 @@ impl Inner {
     fn apply_fill(&mut self, now: Time) {
         let fill = if self.short { Fill::None } else { self.fill };
         self.engine.set_fill(now, fill);
+        // What is foretold would take the place of what reads need now.
+        self.engine.hold_guides(now, self.short);
     }
 
     fn ready(&mut self, piece: PieceIndex) {

@@ -33,6 +33,8 @@ pub(super) struct Guides {
     /// When the window was made, and whether there was anything to put into it.
     made: Option<Time>,
     found: bool,
+    /// Nothing is to be fetched that no read asks for.
+    held: bool,
     leaving: Leaving,
 }
 
@@ -94,6 +96,14 @@ impl Engine {
     /// Who there is to trade with may have changed.
     pub(super) fn note_peers(&mut self) {
         self.guides.stale = true;
+    }
+
+    /// From now on nothing is fetched for profiles, or it is again. The guests are followed all the same.
+    pub(crate) fn hold_guides(&mut self, now: Time, held: bool) {
+        if std::mem::replace(&mut self.guides.held, held) != held {
+            self.make_window(now);
+            self.schedule(now);
+        }
     }
 
     /// Whether any guest has a profile.
@@ -241,7 +251,10 @@ impl Engine {
                 )
             })
             .collect();
-        let pieces = merged(pieces);
+        let mut pieces = merged(pieces);
+        if self.guides.held {
+            pieces.clear();
+        }
         let ours = |piece: &PieceIndex| {
             let own = weight(*piece, &self.peer_id);
             traders.iter().all(|id| weight(*piece, id) <= own)

@@ -174,6 +174,23 @@ fn a_profile_of_something_else_costs_hardly_any_time_and_soon_no_traffic() {
 }
 
 #[test]
+fn nothing_is_fetched_for_a_profile_while_the_store_has_no_room() {
+    let mut net = Net::new(image(PIECES, PIECE), 1);
+    let seed = net.node(MBIT, true, Fill::None);
+    let node = net.node(MBIT, false, Fill::None);
+    net.nodes[node].engine.hold_guides(net.now, true);
+    let _guest = Guest::new(&mut net, node, &[], Some(&places(5, 100)));
+    net.link(node, seed);
+    net.run_for(1000);
+    assert_eq!(net.nodes[node].engine.traffic().fetched, [0; 4]);
+    net.nodes[node].engine.hold_guides(net.now, false);
+    net.collect(node);
+    net.run_for(1000);
+    let all = 100 * u64::from(PIECE);
+    assert_eq!(net.nodes[node].engine.traffic().fetched, [0, 0, all, 0]);
+}
+
+#[test]
 fn a_read_that_nobody_foretold_waits_behind_one_block_at_most() {
     // It is to read what a long profile does not know, while that is fetched.
     let foretold: Vec<u32> = (0..1900).collect();
