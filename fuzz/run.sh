@@ -1,5 +1,6 @@
 #!/bin/bash
 # Runs a fuzz target over its corpus and what comes of it. Use: fuzz/run.sh TARGET [SECONDS]
+# The same minute each time, so that it fails for a change only; FUZZ_SEED=0 takes another way each time.
 # What libFuzzer needs of the compiler are options of LLVM, so that a stable one does.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -12,5 +13,5 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="$passes --cfg fuzzing" CARGO_TARGET_DIR=$directory cargo build --release --locked --target "$host" --bin "$target"
 # What is found is kept beside the build; the corpus in the repository is only read.
 mkdir -p "$directory/found/$target"
-"$directory/$host/release/$target" -max_total_time="$seconds" -max_len=20000 -timeout=10 -rss_limit_mb=2048 \
+"$directory/$host/release/$target" -seed="${FUZZ_SEED:-1}" -max_total_time="$seconds" -max_len=20000 -timeout=10 -rss_limit_mb=2048 \
     -print_final_stats=1 -artifact_prefix="$directory/" "$directory/found/$target" "corpus/$target" 2>&1 | tail -20

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is read is bounded by the length of the text, and nothing in it is believed that can't be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,11 @@ impl Profile {
         }
         let info_hash = parse_hash(&text.info_hash)
             .ok_or_else(|| invalid(format!("names no info-hash: {:?}", text.info_hash)))?;
+        let mut paths = BTreeSet::new();
+        if let Some(twice) = text.files.iter().find(|f| !paths.insert(&f.path)) {
+            let name = twice.path.join("/");
+            return Err(invalid(format!("names the file {name:?} twice")));
+        }
         let files = text.files.into_iter().map(|f| file(f, text.runs));
         Ok(Self {
             info_hash,
@@ -350,6 +355,13 @@ mod tests {
                 t["files"][0]["accesses"][1] = first;
             },
             "twice",
+        );
+        refused(
+            |t| {
+                let first = t["files"][0].clone();
+                t["files"].as_array_mut().unwrap().push(first);
+            },
+            "\"disk.img\" twice",
         );
         let whole = profile().to_json();
         for end in [0, 1, whole.len() / 2, whole.len() - 1] {
