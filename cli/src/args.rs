@@ -94,7 +94,7 @@ pub struct PublishArgs {
     /// Name of the image [default: the last part of PATH]
     #[arg(long)]
     pub name: Option<String>,
-    /// Bytes of a piece [default: 64K up to 4 GiB of image, then doubling]
+    /// Bytes of a piece [default: 16K up to 2 GiB of image, then doubling]
     #[arg(long, value_name = "SIZE", value_parser = units::piece_size)]
     pub piece_size: Option<u32>,
     /// Tracker at which peers find each other; may be repeated

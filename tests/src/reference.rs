@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::Random;
 
-/// Bytes of a piece as `vmtorrent publish` chooses it for images up to 4 GiB.
+/// Bytes of a piece as the tests publish images, unless they say otherwise.
 pub const PIECE: usize = 64 * 1024;
 
 /// The content of a test image: known bytes with zero areas and repetitions, as real disks have them.
