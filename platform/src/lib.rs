@@ -13,6 +13,7 @@ mod file;
 #[cfg(unix)]
 pub mod fuse;
 mod memory;
+mod socket;
 #[cfg(unix)]
 mod tree;
 mod volume;
@@ -21,6 +22,7 @@ pub use block_file::BlockFile;
 pub use errno::Errno;
 pub use file::PositionedFile;
 pub use memory::MemoryBlockFile;
+pub use socket::set_receive_low_water;
 #[cfg(unix)]
 pub use tree::TreeVolume;
 pub use volume::{

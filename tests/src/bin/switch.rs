@@ -117,6 +117,8 @@ struct Switch {
     learned: HashMap<[u8; 6], usize>,
     /// Buffers to be used again.
     spare: Vec<Vec<u8>>,
+    /// Where the next frame is read: the longest that there is finds room.
+    reading: Vec<u8>,
 }
 
 impl Switch {
@@ -124,13 +126,12 @@ impl Switch {
     fn receive(&mut self, index: usize) {
         let port = &mut self.ports[index];
         for _ in 0..BATCH {
-            let mut frame = self.spare.pop().unwrap_or_default();
-            frame.resize(1 << 16, 0);
-            let Ok(length) = rustix::io::read(&port.tap, &mut frame) else {
-                self.spare.push(frame);
+            let Ok(length) = rustix::io::read(&port.tap, &mut self.reading) else {
                 return;
             };
-            frame.truncate(length);
+            let mut frame = self.spare.pop().unwrap_or_default();
+            frame.clear();
+            frame.extend_from_slice(&self.reading[..length]);
             let Some(source) = frame.get(6..12).and_then(|a| a.try_into().ok()) else {
                 self.spare.push(frame);
                 continue;
@@ -269,6 +270,7 @@ fn main() {
         ports: ports.collect(),
         learned: HashMap::new(),
         spare: Vec::new(),
+        reading: vec![0; 1 << 16],
     };
     println!("ready");
     io::stdout().flush().unwrap();

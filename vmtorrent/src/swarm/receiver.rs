@@ -1,13 +1,15 @@
 //! Invariant: a message that was begun is whole within [`MESSAGE_PATIENCE`], or the connection ends; a batch of
 //! messages is bounded; and a peer that says too much is read no faster than the [`Pace`], so that its words wait in
-//! its own buffers.
+//! its own buffers. The socket wakes us no sooner than when the message at hand can be whole.
 
 use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::Instant;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::{Instant, timeout_at};
+use vmtorrent_platform::set_receive_low_water;
 
 use super::wire::{Decoder, PIECE_MESSAGE_LENGTH, WireMessage};
 
@@ -17,22 +19,38 @@ const MESSAGE_PATIENCE: Duration = Duration::from_secs(30);
 /// Messages that are handed on at once: the engine's lock is held for that long.
 const BATCH: usize = 256;
 
+/// Where messages are read from.
+pub(super) trait Source: AsyncRead + Unpin {
+    /// Nothing can be done before so many bytes have come. A hint.
+    fn needs(&self, bytes: usize);
+}
+
+impl Source for OwnedReadHalf {
+    fn needs(&self, bytes: usize) {
+        // Where it does not work we are woken too often, no more.
+        let _ = set_receive_low_water(self.as_ref(), bytes);
+    }
+}
+
 /// Reads messages from a peer.
 pub(super) struct Receiver<R> {
     reader: R,
     decoder: Decoder,
     buffer: BytesMut,
+    /// What the source was told that is needed.
+    needed: usize,
     /// When the message began of which a part is in the buffer.
     begun: Option<Instant>,
     pace: Pace,
 }
 
-impl<R: AsyncRead + Unpin> Receiver<R> {
+impl<R: Source> Receiver<R> {
     pub(super) fn new(reader: R, decoder: Decoder) -> Self {
         Self {
             reader,
             decoder,
             buffer: BytesMut::with_capacity(8 * PIECE_MESSAGE_LENGTH),
+            needed: 1,
             begun: None,
             pace: Pace::new(Instant::now()),
         }
@@ -53,14 +71,27 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
             if messages.len() > had {
                 return Ok(true);
             }
-            if self.begun.is_some_and(|b| b.elapsed() > MESSAGE_PATIENCE) {
-                let text = "a message comes too slowly";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-            }
             if self.buffer.capacity() - self.buffer.len() < PIECE_MESSAGE_LENGTH {
                 self.buffer.reserve(8 * PIECE_MESSAGE_LENGTH);
             }
-            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+            // A longer message than a block is taken piece by piece: its sender is held to the window until we read.
+            let needed = Decoder::missing(&self.buffer).min(PIECE_MESSAGE_LENGTH);
+            if needed != self.needed {
+                self.needed = needed;
+                self.reader.needs(needed);
+            }
+            let read = self.reader.read_buf(&mut self.buffer);
+            let read = match self.begun {
+                None => read.await?,
+                Some(begun) => match timeout_at(begun + MESSAGE_PATIENCE, read).await {
+                    Ok(read) => read?,
+                    Err(_) => {
+                        let text = "a message comes too slowly";
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+                    }
+                },
+            };
+            if read == 0 {
                 return Ok(false);
             }
             self.begun.get_or_insert_with(Instant::now);
@@ -139,6 +170,12 @@ mod tests {
     use crate::swarm::wire::encode;
     use bytes::Bytes;
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    impl Source for DuplexStream {
+        fn needs(&self, bytes: usize) {
+            assert!((1..=PIECE_MESSAGE_LENGTH).contains(&bytes), "{bytes}");
+        }
+    }
 
     fn receiver() -> (DuplexStream, Receiver<DuplexStream>) {
         let (theirs, ours) = duplex(1 << 20);

@@ -205,6 +205,16 @@ impl Decoder {
         let whole = buffer.split_to(4 + length).freeze();
         decode_one(id, &whole).map(Some)
     }
+
+    /// Bytes that are missing of the message that `buffer` begins with, as far as can be told: at least one. To be asked
+    /// when nothing could be decoded.
+    pub(crate) fn missing(buffer: &[u8]) -> usize {
+        let Some(prefix) = buffer.first_chunk::<4>() else {
+            return 1;
+        };
+        let length = 4 + u32::from_be_bytes(*prefix) as usize;
+        length.saturating_sub(buffer.len()).max(1)
+    }
 }
 
 fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
