@@ -143,13 +143,7 @@ impl Appliance {
             span: span.clone(),
             log: Arc::default(),
         };
-        let recording = Recording::new(
-            run.clone(),
-            torrent.pristine().clone(),
-            options.record,
-            kept,
-            exchange,
-        );
+        let recording = Recording::new(run.clone(), options.record, kept, exchange);
         let recording = Arc::new(recording);
         let opened = recording.clone();
         let trace = options.trace;
