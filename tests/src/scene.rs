@@ -1,3 +1,5 @@
+//! Invariant: a guest reads the same places in the same order wherever it runs, and each is a piece of its own.
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
