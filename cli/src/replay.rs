@@ -17,14 +17,14 @@ use crate::units::Bytes;
 /// What a line of a trace has to be.
 const FORM: &str =
     "three numbers are expected, `think_us offset length`, for example `250 1048576 4096`";
-/// Bytes of a line at most; its numbers have 20 digits at most.
-const MAX_LINE: u64 = 1 << 10;
+/// Bytes of a line at most: a comment may name a file with a long path.
+const MAX_LINE: u64 = 64 << 10;
 /// Microseconds between two reads at most, so that no sum of them overflows: thirty years.
 const MAX_THINK: u64 = 1_000_000_000_000_000;
 /// Bytes of one read at most.
 const MAX_LENGTH: u64 = 16 << 20;
 /// Reads of a trace at most: 400 MB of memory.
-const MAX_READS: usize = 1 << 24;
+const MAX_READS: usize = 1 << 23;
 /// What O_DIRECT may want memory to be aligned to.
 const PAGE: usize = 4096;
 
@@ -315,6 +315,12 @@ mod tests {
             assert!(error.starts_with("line 3: "), "{line}: {error}");
             assert!(error.contains(expected), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn a_comment_may_be_as_long_as_the_path_of_a_file() {
+        let trace = format!("# file \"{}\"\n1 0 1\n", "directory/".repeat(400));
+        assert_eq!(parse(trace.as_bytes(), 1).unwrap().len(), 1);
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! Whatever bytes are given for a profile: it is refused, or it is one that can be written, read again, merged and used.
+//! A second line is another one, which it is merged with.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use vmtorrent::profile::Profile;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(profile) = Profile::from_json(data) else {
+    let mut lines = data.splitn(2, |byte| *byte == b'\n');
+    let mut next = || Profile::from_json(lines.next()?).ok();
+    let Some(profile) = next() else {
         return;
     };
+    let other = next();
     for (_, _, access) in profile.in_order() {
         assert!(access.runs() > 0 && access.runs() <= profile.runs());
         assert!(access.min() as f64 <= access.mean() && access.mean() <= access.max() as f64);
@@ -18,6 +22,6 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(again.block_count(), profile.block_count());
     let mut sum = again.clone();
     sum.merge(&profile).expect("they are of one image");
-    sum.merge_by_force(&again);
+    sum.merge_by_force(other.as_ref().unwrap_or(&again));
     Profile::from_json(&sum.to_json()).expect("what was merged can be read");
 });

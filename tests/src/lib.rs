@@ -21,6 +21,7 @@ mod random;
 mod reference;
 mod requirement;
 mod rpc;
+mod scene;
 mod scrape;
 pub mod scripted_peer;
 mod small_disk;
@@ -34,6 +35,7 @@ pub use network::{Network, Node};
 pub use random::Random;
 pub use reference::{PIECE, Reference, assert_same, first_difference};
 pub use requirement::{fuse, require};
+pub use scene::{Scene, number};
 pub use scrape::{Family, Labels, Scrape, http, scrape};
 
 /// What is logged of ours where a test that fails shows it.

@@ -4,102 +4,18 @@
     reason = "a helper that can't go on fails the test"
 )]
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
-use vmtorrent_tests::{Daemon, Host, Random, fuse, publish, seed};
+use vmtorrent_tests::{Daemon, Scene, fuse, number};
 
-const BLOCK: u64 = 16 << 10;
-const BLOCKS: u64 = (32 << 20) / BLOCK;
+const BLOCK: u64 = Scene::BLOCK;
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Places at which a guest reads, in this order, none twice.
-fn places() -> Vec<u64> {
-    (0..200).map(|n| (n * 389 + 7) % BLOCKS).collect()
-}
-
-fn read(host: &Host, image: &[u8], places: &[u64]) {
-    let file = File::open(host.mount().join("disk.img")).unwrap();
-    let mut buffer = vec![0; BLOCK as usize];
-    for place in places {
-        let offset = place * BLOCK;
-        file.read_exact_at(&mut buffer, offset).unwrap();
-        let right = &image[offset as usize..][..buffer.len()];
-        assert!(buffer == right, "wrong bytes at block {place}");
-    }
-}
-
-fn bytes(event: &Value, key: &str) -> u64 {
-    event[key]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no {key} in {event}"))
-}
 
 fn wait_profile_bytes(launch: &Daemon, wanted: impl Fn(u64) -> bool) {
     launch.wait_for("blocks that a profile foretold", PATIENCE, |event| {
         event["profile_bytes"].as_u64().is_some_and(&wanted)
     });
-}
-
-/// An image without zeros and duplicates, and its .torrent file.
-struct Scene {
-    dir: tempfile::TempDir,
-    image: Vec<u8>,
-    torrent: PathBuf,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let image = Random::new(9).bytes((BLOCKS * BLOCK) as usize);
-        std::fs::write(dir.path().join("disk.img"), &image).unwrap();
-        let torrent = dir.path().join("disk.torrent");
-        publish(
-            &dir.path().join("disk.img"),
-            &torrent,
-            &["--piece-size", "16K"],
-        );
-        Self {
-            dir,
-            image,
-            torrent,
-        }
-    }
-
-    fn host(&self, name: &str) -> Host {
-        Host::new(self.dir.path(), name)
-    }
-
-    /// The same image, with what a launch read of it in the .torrent file.
-    fn publish_with_profile(&self) -> PathBuf {
-        let source = seed(&self.torrent, self.dir.path(), &[]);
-        let recorded = self.dir.path().join("run.json");
-        let host = self.host("recorder");
-        let launch = host
-            .launch(&self.torrent)
-            .peer(&source.listen())
-            .fill("none")
-            .option("--record", &recorded)
-            .start();
-        read(&host, &self.image, &places());
-        launch.stop();
-        source.stop();
-        let torrent = self.dir.path().join("with-profile.torrent");
-        publish(
-            &self.dir.path().join("disk.img"),
-            &torrent,
-            &[
-                "--piece-size",
-                "16K",
-                "--profile",
-                recorded.to_str().unwrap(),
-            ],
-        );
-        torrent
-    }
 }
 
 #[test]
@@ -108,8 +24,8 @@ fn a_launch_by_magnet_link_gets_the_profile_of_the_seed_unless_either_is_told_no
         return;
     }
     let scene = Scene::new();
-    let torrent = scene.publish_with_profile();
-    let places = places();
+    let torrent = scene.publish_with(&scene.record());
+    let places = Scene::places();
     let foretold = places.len() as u64 * BLOCK;
     const OFF: &str = "--no-profile-exchange";
     for (name, at_seed, at_launch) in [
@@ -118,7 +34,7 @@ fn a_launch_by_magnet_link_gets_the_profile_of_the_seed_unless_either_is_told_no
         ("not-the-launch", None, Some(OFF)),
     ] {
         let options: Vec<&str> = at_seed.into_iter().collect();
-        let source = seed(&torrent, scene.dir.path(), &options);
+        let source = scene.seed(&torrent, &options);
         let link = source.wait_event("ready")["magnet"]
             .as_str()
             .unwrap()
@@ -134,17 +50,17 @@ fn a_launch_by_magnet_link_gets_the_profile_of_the_seed_unless_either_is_told_no
             // Nobody reads anything yet.
             wait_profile_bytes(&launch, |bytes| bytes == foretold);
         }
-        read(&host, &scene.image, &places);
+        scene.read(&host, &places);
         let done = launch.stop();
         let (profile, expected) = if exchanged {
             (foretold, places.len() as u64)
         } else {
             (0, 0)
         };
-        assert_eq!(bytes(&done, "profile_bytes"), profile, "{name}: {done}");
-        assert_eq!(bytes(&done, "expected_reads"), expected, "{name}: {done}");
+        assert_eq!(number(&done, "profile_bytes"), profile, "{name}: {done}");
+        assert_eq!(number(&done, "expected_reads"), expected, "{name}: {done}");
         if exchanged {
-            assert_eq!(bytes(&done, "stalls"), 0, "{name}: {done}");
+            assert_eq!(number(&done, "stalls"), 0, "{name}: {done}");
         }
         source.stop();
     }
@@ -156,17 +72,17 @@ fn a_launch_whose_guest_runs_already_gets_what_another_guest_read_and_does_not_f
         return;
     }
     let scene = Scene::new();
-    let source = seed(&scene.torrent, scene.dir.path(), &[]);
-    let places = places();
+    let source = scene.seed(scene.torrent(), &[]);
+    let places = Scene::places();
     let ahead = scene.host("ahead");
     let first = ahead
-        .launch(&scene.torrent)
+        .launch(scene.torrent())
         .peer(&source.listen())
         .fill("none")
         .start();
     let behind = scene.host("behind");
     let second = behind
-        .launch(&scene.torrent)
+        .launch(scene.torrent())
         .peer(&source.listen())
         .peer(&first.listen())
         .fill("none")
@@ -176,18 +92,18 @@ fn a_launch_whose_guest_runs_already_gets_what_another_guest_read_and_does_not_f
         event["peers"].as_u64() == Some(2)
     });
     let (begun, rest) = places.split_at(30);
-    read(&behind, &scene.image, begun);
-    read(&ahead, &scene.image, &places);
+    scene.read(&behind, begun);
+    scene.read(&ahead, &places);
     wait_profile_bytes(&second, |bytes| bytes > 0);
     let most = (places.len() - begun.len()) as u64 * BLOCK;
     // Whatever read-ahead guessed right is fetched by it.
     second.wait_for("all that was foretold", PATIENCE, |event| {
         event["fetched_bytes"].as_u64() >= Some(places.len() as u64 * BLOCK)
     });
-    read(&behind, &scene.image, rest);
+    scene.read(&behind, rest);
     let done = second.stop();
-    assert!(bytes(&done, "profile_bytes") <= most, "{done}");
-    assert_eq!(bytes(&done, "expected_reads"), rest.len() as u64, "{done}");
-    assert_eq!(bytes(&first.stop(), "profile_bytes"), 0);
+    assert!(number(&done, "profile_bytes") <= most, "{done}");
+    assert_eq!(number(&done, "expected_reads"), rest.len() as u64, "{done}");
+    assert_eq!(number(&first.stop(), "profile_bytes"), 0);
     source.stop();
 }

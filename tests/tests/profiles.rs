@@ -4,34 +4,14 @@
     reason = "a helper that can't go on fails the test"
 )]
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vmtorrent_tests::{Host, Random, assert_same, command, fuse, publish, seed};
+use vmtorrent_tests::{Scene, assert_same, command, fuse, number};
 
-const BLOCK: u64 = 16 << 10;
-const BLOCKS: u64 = (32 << 20) / BLOCK;
-
-/// Places at which a guest reads, in this order, none twice.
-fn places() -> Vec<u64> {
-    (0..200).map(|n| (n * 389 + 7) % BLOCKS).collect()
-}
-
-/// Reads blocks one after the other with a little time in between, as a guest does.
-fn read(disk: &Path, image: &[u8], places: &[u64]) {
-    let file = File::open(disk).unwrap();
-    let mut buffer = vec![0; BLOCK as usize];
-    for place in places {
-        let offset = place * BLOCK;
-        file.read_exact_at(&mut buffer, offset).unwrap();
-        let right = &image[offset as usize..][..buffer.len()];
-        assert!(buffer == right, "wrong bytes at block {place}");
-    }
-}
+const BLOCK: u64 = Scene::BLOCK;
 
 fn profile(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -41,44 +21,6 @@ fn profile(path: &Path) -> Value {
 fn blocks(profile: &Value) -> Vec<u64> {
     let accesses = profile["files"][0]["accesses"].as_array().unwrap();
     accesses.iter().map(|a| a[0].as_u64().unwrap()).collect()
-}
-
-fn bytes(event: &Value, key: &str) -> u64 {
-    event[key]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no {key} in {event}"))
-}
-
-/// An image without zeros and duplicates, its .torrent file and a seed.
-struct Scene {
-    dir: tempfile::TempDir,
-    image: Vec<u8>,
-    torrent: std::path::PathBuf,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut random = Random::new(4);
-        let image = random.bytes((BLOCKS * BLOCK) as usize);
-        let original = dir.path().join("disk.img");
-        std::fs::write(&original, &image).unwrap();
-        let torrent = dir.path().join("disk.torrent");
-        publish(&original, &torrent, &["--piece-size", "16K"]);
-        Self {
-            dir,
-            image,
-            torrent,
-        }
-    }
-
-    fn original(&self) -> std::path::PathBuf {
-        self.dir.path().join("disk.img")
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.dir.path().join(name)
-    }
 }
 
 fn run(arguments: &[&str]) -> Output {
@@ -99,22 +41,21 @@ fn a_run_is_recorded_while_it_lasts_and_a_killed_launch_leaves_it() {
         return;
     }
     let scene = Scene::new();
-    let source = seed(&scene.torrent, scene.dir.path(), &[]);
-    let host = Host::new(scene.dir.path(), "host");
+    let source = scene.seed(scene.torrent(), &[]);
+    let host = scene.host("host");
     let recorded = scene.path("run.json");
     let launch = host
-        .launch(&scene.torrent)
+        .launch(scene.torrent())
         .peer(&source.listen())
         .fill("none")
         .option("--record", &recorded)
         .start();
     // It is there at once, so that a place where it can't be is found out at once.
     assert_eq!(blocks(&profile(&recorded)), [0_u64; 0]);
-    let disk = host.mount().join("disk.img");
-    let places = places();
-    read(&disk, &scene.image, &places);
+    let places = Scene::places();
+    scene.read(&host, &places);
     // Read again, which is no news, and not by the block.
-    read(&disk, &scene.image, &places[..50]);
+    scene.read(&host, &places[..50]);
     wait_until("all was recorded", || {
         blocks(&profile(&recorded)).len() == places.len()
     });
@@ -124,14 +65,14 @@ fn a_run_is_recorded_while_it_lasts_and_a_killed_launch_leaves_it() {
     assert_eq!(run["runs"], 1);
     // The cache keeps it too, and the next launch expects all of it.
     let launch = host
-        .launch(&scene.torrent)
+        .launch(scene.torrent())
         .peer(&source.listen())
         .fill("none")
         .start();
-    read(&disk, &scene.image, &places);
+    scene.read(&host, &places);
     let done = launch.stop();
     assert_eq!(
-        bytes(&done, "expected_reads"),
+        number(&done, "expected_reads"),
         places.len() as u64,
         "{done}"
     );
@@ -144,34 +85,21 @@ fn what_a_profile_foretells_is_there_before_it_is_read_and_nothing_else_is_fetch
         return;
     }
     let scene = Scene::new();
-    let source = seed(&scene.torrent, scene.dir.path(), &[]);
-    let recorded = scene.path("run.json");
-    let first = Host::new(scene.dir.path(), "first");
-    let launch = first
-        .launch(&scene.torrent)
-        .peer(&source.listen())
-        .fill("none")
-        .option("--record", &recorded)
-        .start();
-    let places = places();
-    read(&first.mount().join("disk.img"), &scene.image, &places);
-    launch.stop();
-
+    let recorded = scene.record();
+    let source = scene.seed(scene.torrent(), &[]);
+    let places = Scene::places();
     let foretold = places.len() as u64 * BLOCK;
     // Once named, once put into the .torrent file by its publisher.
-    let with_it = scene.path("with-it.torrent");
+    let with_it = scene.publish_with(&recorded);
     let at = recorded.to_str().unwrap();
-    publish(
-        &scene.original(),
-        &with_it,
-        &["--piece-size", "16K", "--profile", at],
-    );
     for (name, torrent, options) in [
-        ("named", &scene.torrent, vec!["--profile", at]),
+        ("named", scene.torrent(), vec!["--profile", at]),
         ("published", &with_it, vec![]),
     ] {
-        let host = Host::new(scene.dir.path(), name);
+        let host = scene.host(name);
+        let again = scene.path("again.json");
         let mut launch = host.launch(torrent).peer(&source.listen()).fill("none");
+        launch = launch.option("--record", &again);
         for pair in options.chunks(2) {
             launch = launch.option(pair[0], pair[1]);
         }
@@ -180,17 +108,24 @@ fn what_a_profile_foretells_is_there_before_it_is_read_and_nothing_else_is_fetch
         launch.wait_for("the profile's blocks", Duration::from_secs(30), |event| {
             event["profile_bytes"].as_u64() == Some(foretold)
         });
-        let disk = host.mount().join("disk.img");
-        read(&disk, &scene.image, &places);
+        scene.read(&host, &places);
         let done = launch.stop();
-        assert_eq!(bytes(&done, "fetched_bytes"), foretold, "{name}: {done}");
-        assert_eq!(bytes(&done, "stalls"), 0, "{name}: {done}");
-        assert_eq!(bytes(&done, "first_reads"), places.len() as u64, "{name}");
+        assert_eq!(number(&done, "fetched_bytes"), foretold, "{name}: {done}");
+        assert_eq!(number(&done, "stalls"), 0, "{name}: {done}");
+        assert_eq!(number(&done, "first_reads"), places.len() as u64, "{name}");
         assert_eq!(
-            bytes(&done, "expected_reads"),
+            number(&done, "expected_reads"),
             places.len() as u64,
             "{name}"
         );
+        // What was there before it was read is noted as well as what was waited for, with what it holds.
+        let run = profile(&again);
+        assert_eq!(blocks(&run), places, "{name}");
+        for access in run["files"][0]["accesses"].as_array().unwrap() {
+            let from = (access[0].as_u64().unwrap() * BLOCK) as usize;
+            let content = &scene.image()[from..from + BLOCK as usize];
+            assert_eq!(access[6], crc32c::crc32c(content), "{name}: {access}");
+        }
     }
     source.stop();
 }
@@ -201,11 +136,11 @@ fn a_host_keeps_what_its_launches_read_unless_it_is_told_not_to() {
         return;
     }
     let scene = Scene::new();
-    let source = seed(&scene.torrent, scene.dir.path(), &[]);
-    let host = Host::new(scene.dir.path(), "host");
-    let places = places();
+    let source = scene.seed(scene.torrent(), &[]);
+    let host = scene.host("host");
+    let places = Scene::places();
     let launch = |auto: &str| {
-        let launch = host.launch(&scene.torrent).peer(&source.listen());
+        let launch = host.launch(scene.torrent()).peer(&source.listen());
         launch.fill("none").option("--auto-profile", auto).start()
     };
     let kept = host.cache().join("profiles");
@@ -218,7 +153,6 @@ fn a_host_keeps_what_its_launches_read_unless_it_is_told_not_to() {
             }
         }
     };
-    let disk = host.mount().join("disk.img");
     for (auto, foretold) in [
         ("off", 0),
         ("on", 0),
@@ -231,12 +165,35 @@ fn a_host_keeps_what_its_launches_read_unless_it_is_told_not_to() {
                 event["profile_bytes"].as_u64() == Some(foretold * BLOCK)
             });
         }
-        read(&disk, &scene.image, &places);
+        scene.read(&host, &places);
         let done = launch.stop();
-        assert_eq!(bytes(&done, "expected_reads"), foretold, "{auto}: {done}");
+        assert_eq!(number(&done, "expected_reads"), foretold, "{auto}: {done}");
         forget();
     }
     source.stop();
+}
+
+#[test]
+fn what_a_file_holds_stays_when_the_launch_that_was_to_record_there_fails() {
+    let scene = Scene::new();
+    let recorded = scene.path("run.json");
+    std::fs::write(&recorded, "an earlier run").unwrap();
+    let mut launch = scene
+        .host("host")
+        .launch(scene.torrent())
+        .option("--record", &recorded)
+        // It finds that out last.
+        .option("--trace", "/dev/full")
+        .spawn();
+    let ended = launch.wait_exit(Duration::from_secs(30));
+    assert_eq!(ended.code(), Some(1), "{}", launch.stderr());
+    assert_eq!(std::fs::read(&recorded).unwrap(), b"an earlier run");
+    let beside = std::fs::read_dir(recorded.parent().unwrap()).unwrap();
+    let names: Vec<_> = beside.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(
+        !names.iter().any(|name| name == "run.json.new"),
+        "{names:?}"
+    );
 }
 
 #[test]
@@ -274,7 +231,7 @@ fn a_profile_that_is_none_is_refused_by_name_before_anything_is_begun() {
         let cache = scene.path("cache");
         let ended = run(&[
             "launch",
-            scene.torrent.to_str().unwrap(),
+            scene.torrent().to_str().unwrap(),
             "--state",
             state.to_str().unwrap(),
             "--cache",
@@ -287,7 +244,9 @@ fn a_profile_that_is_none_is_refused_by_name_before_anything_is_begun() {
         ]);
         let message = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(1), "{message}");
-        assert!(message.contains(why), "{why}: {message}");
+        for part in [why, bad.to_str().unwrap(), "record"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
     }
 }
 
@@ -297,13 +256,13 @@ fn a_profile_of_something_else_never_shows_a_wrong_byte() {
         return;
     }
     let scene = Scene::new();
-    let source = seed(&scene.torrent, scene.dir.path(), &[]);
+    let source = scene.seed(scene.torrent(), &[]);
     // Of the same place and length, with times and counts of nothing.
     let mut accesses = Vec::new();
-    for block in (0..BLOCKS).rev() {
+    for block in (0..Scene::BLOCKS).rev() {
         accesses.push(serde_json::json!([
             block,
-            1,
+            2,
             1e12,
             0.0,
             1,
@@ -313,21 +272,20 @@ fn a_profile_of_something_else_never_shows_a_wrong_byte() {
     }
     let lies = serde_json::json!({
         "format": "vmtorrent profile", "version": 1, "info_hash": "00".repeat(20), "name": "disk.img",
-        "runs": 1, "block_bytes": BLOCK,
-        "files": [{"path": ["disk.img"], "length": BLOCKS * BLOCK, "accesses": accesses}],
+        "runs": 2, "block_bytes": BLOCK,
+        "files": [{"path": ["disk.img"], "length": Scene::BLOCKS * BLOCK, "accesses": accesses}],
     });
     let path = scene.path("lies.json");
     std::fs::write(&path, lies.to_string()).unwrap();
-    let host = Host::new(scene.dir.path(), "host");
+    let host = scene.host("host");
     let launch = host
-        .launch(&scene.torrent)
+        .launch(scene.torrent())
         .peer(&source.listen())
         .fill("none")
         .option("--profile", &path)
         .start();
-    let disk = host.mount().join("disk.img");
-    read(&disk, &scene.image, &places());
-    assert_same(&disk, &scene.image, "with a profile of lies");
+    scene.read(&host, &Scene::places());
+    assert_same(&Scene::disk(&host), scene.image(), "with a profile of lies");
     launch.stop();
     source.stop();
 }

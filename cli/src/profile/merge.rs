@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use vmtorrent::profile::{Mismatch, Profile};
 
-use super::{MergeArgs, load};
+use super::MergeArgs;
 use crate::chart::{Plain, grouped};
 use crate::failure::Failure;
 use crate::output::{LiveLine, Output};
@@ -16,10 +16,10 @@ pub fn run(args: &MergeArgs, line: LiveLine) -> Result<ExitCode, Failure> {
         .profiles
         .split_first()
         .ok_or_else(|| Failure::new("no profile to merge: name at least one"))?;
-    let mut sum = load(first)?;
+    let mut sum = Profile::load(first)?;
     let mut reports = Vec::new();
     for path in others {
-        let other = load(path)?;
+        let other = Profile::load(path)?;
         if args.force && other.info_hash() != sum.info_hash() {
             let found = sum.merge_by_force(&other);
             reports.push(report(&path.display().to_string(), &other, &found));

@@ -6,12 +6,11 @@ mod merge;
 mod plot;
 mod show;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueHint;
-use vmtorrent::ErrorKind;
-use vmtorrent::profile::{BLOCK, Profile, ProfileFile};
+use vmtorrent::profile::{BLOCK, ProfileFile};
 
 use crate::failure::Failure;
 use crate::output::LiveLine;
@@ -75,16 +74,6 @@ pub fn run(command: ProfileCommand, line: LiveLine) -> Result<ExitCode, Failure>
         ProfileCommand::Show(args) => show::run(&args),
         ProfileCommand::Plot(args) => plot::run(&args, line),
     }
-}
-
-/// Reads a profile.
-fn load(path: &Path) -> Result<Profile, Failure> {
-    Profile::load(path).map_err(|error| match error.kind() {
-        ErrorKind::InvalidInput => Failure::new(format!(
-            "{error}; take another copy of it, or record it again with `vmtorrent launch --record`"
-        )),
-        _ => error.into(),
-    })
 }
 
 /// Bytes of a block: the last one of a file may be shorter.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use vmtorrent::profile::{BLOCK, Profile, ProfileFile};
 
-use super::{PlotArgs, bytes_of, load, path_text};
+use super::{PlotArgs, bytes_of, path_text};
 use crate::chart::{
     Anchor, Axis, COLOURS, Escaped, FRAME_STYLE, Frame, Raster, Runs, grouped, shortened,
 };
@@ -35,7 +35,7 @@ const MOST_RECTS: usize = 24_000;
 
 /// Draws a profile.
 pub fn run(args: &PlotArgs, line: LiveLine) -> Result<ExitCode, Failure> {
-    let profile = load(&args.profile)?;
+    let profile = Profile::load(&args.profile)?;
     whole_file::write(&args.output, picture(&profile).as_bytes())?;
     Output::new(false, false, line).say(format_args!(
         "{}: {} blocks of {} runs; open it in a browser",

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use serde::Serialize;
 use vmtorrent::profile::{Access, BLOCK, Profile, ProfileFile};
 
-use super::{ShowArgs, block_bytes, bytes_of, load, path_text};
+use super::{ShowArgs, block_bytes, bytes_of, path_text};
 use crate::chart::{Plain, grouped, micros, percent};
 use crate::failure::Failure;
 use crate::units::Bytes;
 
 /// Tells what a profile holds.
 pub fn run(args: &ShowArgs) -> Result<ExitCode, Failure> {
-    let summary = Summary::of(&load(&args.profile)?);
+    let summary = Summary::of(&Profile::load(&args.profile)?);
     let mut stdout = io::stdout().lock();
     let written = if args.json {
         serde_json::to_writer(&mut stdout, &summary)

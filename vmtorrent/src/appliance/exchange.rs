@@ -6,10 +6,14 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::run::Run;
 use crate::profile::{LEAST_BLOCKS, Profile};
+use crate::session::Shared;
 use crate::swarm::{ProfileRank, Swarm};
+use crate::torrent::Torrent;
 
 /// What a machine gives to peers that ask for a profile.
 pub(crate) struct Exchange {
@@ -35,7 +39,30 @@ enum Source {
 const TRIAL: u64 = 64;
 
 impl Exchange {
-    pub(super) fn new(swarm: &Arc<Swarm>) -> Self {
+    /// Gives the profile in use to peers; without one asks them for theirs, as long as the task lives.
+    pub(super) fn start(
+        session: &Shared,
+        torrent: &Torrent,
+        run: &Arc<Run>,
+        profile: Option<Profile>,
+    ) -> (Arc<Self>, AbortOnDropHandle<()>) {
+        let runtime = session.handle();
+        let exchange = Arc::new(Self::new(torrent.swarm()));
+        let task = match profile {
+            Some(profile) => {
+                let exchange = exchange.clone();
+                runtime.spawn_blocking(move || exchange.give(&profile))
+            }
+            None => {
+                let (weak, run) = (Arc::downgrade(&exchange), Arc::downgrade(run));
+                let seek = Self::seek(weak, run, runtime.clone());
+                runtime.spawn(seek.instrument(torrent.span().clone()))
+            }
+        };
+        (exchange, AbortOnDropHandle::new(task))
+    }
+
+    fn new(swarm: &Arc<Swarm>) -> Self {
         Self {
             swarm: Arc::downgrade(swarm),
             source: Mutex::new(Source::Run),
@@ -43,13 +70,13 @@ impl Exchange {
     }
 
     /// Gives the profile that the guest is run with. Takes the time to write it as a text.
-    pub(super) fn give(&self, profile: &Profile) {
+    fn give(&self, profile: &Profile) {
         *self.source.lock() = Source::Given;
         self.offer(profile, ProfileRank::InUse);
     }
 
     /// The guest follows a profile of a peer from now on.
-    pub(super) fn follows(&self, profile: Arc<Profile>, run: &Run) {
+    fn follows(&self, profile: Arc<Profile>, run: &Run) {
         let before = run.hits();
         *self.source.lock() = Source::Peer { profile, before };
     }
@@ -82,7 +109,7 @@ impl Exchange {
     }
 
     /// Waits until a peer gives a profile, and has the guest follow it.
-    pub(super) async fn seek(exchange: Weak<Self>, run: Weak<Run>, runtime: Handle) {
+    async fn seek(exchange: Weak<Self>, run: Weak<Run>, runtime: Handle) {
         let sought = {
             let Some(swarm) = exchange.upgrade().and_then(|e| e.swarm.upgrade()) else {
                 return;

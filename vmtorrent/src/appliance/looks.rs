@@ -35,8 +35,11 @@ impl Appliance {
     /// # Errors
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when the session was shut down.
     pub async fn profile(&self) -> Result<Profile> {
-        let (run, pristine) = (self.run.clone(), self.torrent.pristine().clone());
-        let profile = move || run.profile(&pristine);
+        let run = self.run.clone();
+        let profile = move || {
+            run.look();
+            run.profile()
+        };
         let made = self.session.handle().spawn_blocking(profile).await;
         made.map_err(ended)
     }

@@ -107,7 +107,7 @@ impl Appliance {
         ));
         let (exchange, exchanging) = match session.exchanges_profiles() {
             true => {
-                let (exchange, task) = exchange_profiles(&session, &torrent, &run, profile);
+                let (exchange, task) = Exchange::start(&session, &torrent, &run, profile);
                 (Some(exchange), Some(task))
             }
             false => (None, None),
@@ -143,13 +143,7 @@ impl Appliance {
             span: span.clone(),
             log: Arc::default(),
         };
-        let recording = Recording::new(
-            run.clone(),
-            torrent.pristine().clone(),
-            options.record,
-            kept,
-            exchange,
-        );
+        let recording = Recording::new(run.clone(), options.record, kept, exchange);
         let recording = Arc::new(recording);
         let opened = recording.clone();
         let trace = options.trace;
@@ -445,29 +439,6 @@ impl Appliance {
             .run(async move { work.await.map_err(|e| failed(operation, e)) })
             .await
     }
-}
-
-/// Gives the profile in use to peers; without one asks them for theirs, as long as the task lives.
-fn exchange_profiles(
-    session: &Shared,
-    torrent: &Torrent,
-    run: &Arc<Run>,
-    profile: Option<Profile>,
-) -> (Arc<Exchange>, AbortOnDropHandle<()>) {
-    let runtime = session.handle();
-    let exchange = Arc::new(Exchange::new(torrent.swarm()));
-    let task = match profile {
-        Some(profile) => {
-            let exchange = exchange.clone();
-            runtime.spawn_blocking(move || exchange.give(&profile))
-        }
-        None => {
-            let (weak, run) = (Arc::downgrade(&exchange), Arc::downgrade(run));
-            let seek = Exchange::seek(weak, run, runtime.clone());
-            runtime.spawn(seek.instrument(torrent.span().clone()))
-        }
-    };
-    (exchange, AbortOnDropHandle::new(task))
 }
 
 /// Hands an image's events to one of its appliances.

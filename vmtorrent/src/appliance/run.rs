@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::counters::Counters;
 use crate::clock::{SystemClock, Time};
 use crate::metrics::Counter;
-use crate::pristine::Pristine;
-use crate::profile::{Guide, Profile, Recorder, RunLog, RunTime, Stall};
+use crate::pristine::{PieceState, Pristine};
+use crate::profile::{Guide, Known, Profile, Recorder, RunLog, RunTime, Stall};
 use crate::swarm::{Foretold, Guided, Swarm};
 
 /// A run that is under way.
@@ -19,6 +19,7 @@ pub(crate) struct Run {
     began: Time,
     clock: SystemClock,
     counters: Arc<Counters>,
+    pristine: Arc<Pristine>,
     recorder: Recorder,
     /// What its profile foretells; it may come later than the guest.
     guided: OnceLock<Guided>,
@@ -33,7 +34,7 @@ impl Run {
     pub(crate) fn begin(
         clock: SystemClock,
         counters: Arc<Counters>,
-        pristine: &Pristine,
+        pristine: &Arc<Pristine>,
         swarm: &Arc<Swarm>,
         profile: Option<&Profile>,
     ) -> Self {
@@ -50,6 +51,7 @@ impl Run {
             began: clock.now(),
             clock,
             counters,
+            pristine: pristine.clone(),
             recorder,
             guided,
             first_reads: Counter::default(),
@@ -75,7 +77,9 @@ impl Run {
             None => Foretold::default(),
         };
         self.trusted.store(trusted, Ordering::Relaxed);
-        self.recorder.note(file, &blocks, &expected, time, missed);
+        // A read may have found one part of what it asked for, and wait for another.
+        let missing = |piece| missed && self.pristine.state(piece) == PieceState::Missing;
+        self.recorder.note(file, &blocks, &expected, time, missing);
         let hits = expected.iter().filter(|e| **e).count();
         self.first_reads.add(blocks.len() as u64);
         self.expected.add(hits as u64);
@@ -120,14 +124,14 @@ impl Run {
         log
     }
 
-    /// Blocks that were noted so far.
-    pub(crate) fn noted(&self) -> usize {
-        self.recorder.count()
+    /// Looks at the bytes of what was noted, and gives how much is known now. Waits for the disk.
+    pub(crate) fn look(&self) -> Known {
+        self.recorder.look(&self.pristine)
     }
 
-    /// What was noted so far, as a profile of one run. Waits for the disk.
-    pub(crate) fn profile(&self, pristine: &Pristine) -> Profile {
-        self.recorder.profile(pristine)
+    /// What was noted so far, as a profile of one run; of its bytes it tells what [`look`](Self::look) found.
+    pub(crate) fn profile(&self) -> Profile {
+        self.recorder.profile()
     }
 }
 

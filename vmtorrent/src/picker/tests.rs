@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 
+use super::pick::MAX_OPEN_BYTES;
 use super::*;
 
 const PIECES: u32 = 12;

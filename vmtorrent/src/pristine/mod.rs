@@ -26,6 +26,7 @@ mod held;
 mod home;
 mod layout;
 mod piece_states;
+mod published;
 mod read;
 mod recency;
 mod room;
@@ -34,6 +35,7 @@ mod shortage;
 mod tests;
 #[cfg(test)]
 mod tests_room;
+mod verify;
 
 pub(crate) use budget::DiskBudget;
 pub(crate) use piece_states::PieceState;
@@ -62,9 +64,6 @@ use crate::file_pool::FilePool;
 use crate::image::{Image, PieceIndex};
 use crate::metrics::Counter;
 use crate::{Bitfield, Error, ErrorKind, Result, durable};
-
-/// Bytes that are hashed at a time.
-const HASH_STEP: usize = 256 * 1024;
 
 /// The verified pieces of one image on the local disk.
 pub(crate) struct Pristine {
@@ -169,32 +168,6 @@ impl Pristine {
         pristine.place = Some(place);
         pristine.limit(budget);
         Ok(Opened { pristine, leader })
-    }
-
-    /// Opens published files for seeding: `data_dir` holds the image's file or directory under its name.
-    /// Nothing is ever written there.
-    ///
-    /// # Errors
-    /// `NotFound` or `InvalidInput` when a file is absent or has another length than the image's.
-    pub(crate) fn open_published(image: Arc<Image>, data_dir: &Path) -> Result<Self> {
-        let directory = if image.is_single_file() {
-            data_dir.to_path_buf()
-        } else {
-            data_dir.join(image.name())
-        };
-        let files = FileSet::new(&FilePool::of_process(), &image, &directory, false);
-        for (index, file) in image.files().iter().enumerate() {
-            if !file.padding {
-                check_published(files.path(index), file.length, image.name(), data_dir)?;
-            }
-        }
-        let mut states = PieceStates::new(&image);
-        for piece in image.geometry().pieces() {
-            if image.canonical(piece) == piece && states.get(piece) == PieceState::Missing {
-                states.set(piece, PieceState::Unverified);
-            }
-        }
-        Ok(Self::assemble(image, files, states, None, Home::Published))
     }
 
     fn assemble(
@@ -316,66 +289,6 @@ impl Pristine {
         missing.sort_unstable();
         missing.dedup();
         missing
-    }
-
-    /// Hashes a piece on the disk and says whether it is right; one that is not becomes missing. Blocks.
-    ///
-    /// Calls for one piece at the same time hash it once.
-    ///
-    /// # Errors
-    /// `InvalidInput` when there is no such piece; else what the disk reports: the piece's state is then unchanged.
-    pub(crate) fn verify(&self, piece: PieceIndex) -> Result<bool> {
-        let piece = self.canonical(piece)?;
-        let _claim = self.claims.take(piece);
-        match self.state(piece) {
-            PieceState::Verified => return Ok(true),
-            PieceState::Missing => return Ok(false),
-            PieceState::Unverified => {}
-        }
-        let found = match self.hash_on_disk(piece) {
-            Err(error) if read::is_damage(&error) => {
-                tracing::warn!(image = self.image.name(), %piece, %error, "a piece can't be read");
-                None
-            }
-            found => found?,
-        };
-        let right = found == Some(*self.image.piece_hash(piece));
-        if right {
-            self.states.write().set(piece, PieceState::Verified);
-        } else {
-            // The swarm, which is told of it, warns.
-            tracing::debug!(image = self.image.name(), %piece, "a piece on disk is damaged");
-            self.set_missing(piece);
-            self.damaged.increment();
-        }
-        Ok(right)
-    }
-
-    /// The hash of a piece as it is on the disk; `None` when the file ends too early.
-    fn hash_on_disk(&self, piece: PieceIndex) -> Result<Option<[u8; 20]>> {
-        let length = self.image.geometry().piece_length(piece) as usize;
-        let mut buffer = vec![0; length.min(HASH_STEP)];
-        let mut hasher = Sha1::new();
-        for span in self.layout.piece_spans(piece) {
-            let mut done = 0;
-            while done < span.length {
-                let step = &mut buffer[..(span.length - done).min(HASH_STEP)];
-                match span.file {
-                    Some(file) => {
-                        let read = self
-                            .files
-                            .read_some(file, span.offset + done as u64, step)?;
-                        if read < step.len() {
-                            return Ok(None);
-                        }
-                    }
-                    None => step.fill(0),
-                }
-                hasher.update(&*step);
-                done += step.len();
-            }
-        }
-        Ok(Some(hasher.finalize().into()))
     }
 
     /// Takes a piece that came from the swarm: checks its hash, writes it and notes that it is there. Blocks.
@@ -543,34 +456,4 @@ impl Pristine {
         }
         Ok(self.image.canonical(piece))
     }
-}
-
-fn check_published(path: &Path, length: u64, name: &str, data_dir: &Path) -> Result<()> {
-    let path_text = path.display();
-    let data_dir = data_dir.display();
-    let metadata = fs::metadata(path).map_err(|e| {
-        Error::io(
-            format!(
-                "looking at the published file {path_text} (expected: {length} bytes); --data must name the \
-                 directory that holds {name}, not {name} itself (it names {data_dir})"
-            ),
-            e,
-        )
-    })?;
-    let found = metadata.len();
-    if !metadata.is_file() || found != length {
-        let found = if metadata.is_file() {
-            format!("has {found} bytes")
-        } else {
-            "is not a file".to_owned()
-        };
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            format!(
-                "the published file {path_text} {found}, the .torrent file says {length} bytes: restore it, or \
-                 publish again and use the new .torrent file"
-            ),
-        ));
-    }
-    Ok(())
 }

@@ -3,6 +3,9 @@
 //! Invariant: what is read is bounded by the length of the text, and nothing in it is believed that can't be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,13 @@ struct Text {
     #[serde(default)]
     columns: Vec<String>,
     files: Vec<FileText>,
+}
+
+/// What tells another version apart, whatever else stands in it.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    version: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,22 +123,17 @@ impl Profile {
     /// `InvalidInput` when it is none, or can't be true; the message names the place.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         if text.len() as u64 > MAX_LENGTH {
-            return Err(invalid(format!("is larger than {} MiB", MAX_LENGTH >> 20)));
+            return Err(too_large());
         }
         let text: Text = serde_json::from_slice(text).map_err(|error| {
-            Error::with_source(ErrorKind::InvalidInput, "this is no whole profile", error)
+            // Of another version nothing needs to be as here.
+            let head = serde_json::from_slice::<Head>(text).ok();
+            let other = head.and_then(|head| check_head(&head.format, head.version).err());
+            let none =
+                || Error::with_source(ErrorKind::InvalidInput, "this is no whole profile", error);
+            other.unwrap_or_else(none)
         })?;
-        if text.format != FORMAT {
-            return Err(invalid(format!(
-                "begins with another format than {FORMAT:?}"
-            )));
-        }
-        if text.version != VERSION {
-            return Err(invalid(format!(
-                "has version {}, and only {VERSION} is known here: record it again, or use a newer vmtorrent",
-                text.version
-            )));
-        }
+        check_head(&text.format, text.version.into())?;
         if text.block_bytes != BLOCK {
             return Err(invalid(format!(
                 "has blocks of {} bytes, not {BLOCK}",
@@ -158,42 +163,83 @@ impl Profile {
     pub fn load(path: &Path) -> Result<Self> {
         let at = path.display();
         let failed = |e| Error::io(format!("cannot read the profile {at}"), e);
-        let length = std::fs::metadata(path).map_err(failed)?.len();
-        if length > MAX_LENGTH {
-            let most = MAX_LENGTH >> 20;
-            return Err(invalid(format!("{at} is larger than {most} MiB")));
-        }
-        let text = std::fs::read(path).map_err(failed)?;
+        let mut text = Vec::new();
+        // Its length says nothing of a device, or of a file that grows.
+        File::open(path)
+            .and_then(|file| file.take(MAX_LENGTH + 1).read_to_end(&mut text))
+            .map_err(failed)?;
         Self::from_json(&text).map_err(|e| {
+            let remedy =
+                "take another copy of it, or record it again with `vmtorrent launch --record`";
             Error::with_source(
                 ErrorKind::InvalidInput,
-                format!("cannot use the profile {at}"),
+                format!("cannot use the profile {at} ({remedy})"),
                 e,
             )
         })
     }
 
-    /// Writes a file in one step: at no time is there half a profile at `path`.
+    /// Writes a file in one step: at no time is there half a profile at `path`. What is read last is left out when it
+    /// would have more than the 64 MiB that [`load`](Self::load) takes.
     ///
     /// # Errors
     /// Those of the file system, naming the path.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let failed = |e| {
-            let at = path.display();
-            Error::io(
-                format!("cannot write the profile {at}; check its directory"),
-                e,
-            )
-        };
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let Some(name) = path.file_name() else {
-            return Err(failed(std::io::ErrorKind::InvalidInput.into()));
-        };
-        durable::replace_file(directory, name, &self.to_json()).map_err(failed)
+        self.save_within(path, MAX_LENGTH as usize)
     }
+
+    fn save_within(&self, path: &Path, most: usize) -> Result<()> {
+        let (directory, name) = place(path)?;
+        let text = self.to_json_within(most);
+        durable::replace_file(directory, name, &text).map_err(|e| not_written(path, e))
+    }
+
+    /// Fails where [`save`](Self::save) would, as far as can be told before; what `path` holds stays.
+    ///
+    /// # Errors
+    /// Those of the file system, naming the path.
+    pub(crate) fn check_place(path: &Path) -> Result<()> {
+        let (directory, name) = place(path)?;
+        durable::check_place(directory, name).map_err(|e| not_written(path, e))
+    }
+}
+
+/// The directory and the name of a file.
+fn place(path: &Path) -> Result<(&Path, &OsStr)> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match path.file_name() {
+        Some(name) => Ok((directory, name)),
+        None => Err(not_written(path, std::io::ErrorKind::InvalidInput.into())),
+    }
+}
+
+fn not_written(path: &Path, error: std::io::Error) -> Error {
+    let at = path.display();
+    Error::io(
+        format!("cannot write the profile {at}; check its directory"),
+        error,
+    )
+}
+
+fn check_head(format: &str, version: u64) -> Result<()> {
+    if format != FORMAT {
+        return Err(invalid(format!(
+            "begins with another format than {FORMAT:?}"
+        )));
+    }
+    if version != u64::from(VERSION) {
+        return Err(invalid(format!(
+            "has version {version}, and only {VERSION} is known here: record it again, or use a newer vmtorrent"
+        )));
+    }
+    Ok(())
+}
+
+fn too_large() -> Error {
+    invalid(format!("is larger than {} MiB", MAX_LENGTH >> 20))
 }
 
 /// Forty hexadecimal digits.
@@ -319,6 +365,38 @@ mod tests {
             assert_eq!(kept, (first..1000).collect::<Vec<_>>());
         }
         assert!(whole.to_json_within(100).is_empty());
+        // What is written can be read again.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.json");
+        whole.save_within(&path, length / 2).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() <= length as u64 / 2);
+        assert!(Profile::load(&path).unwrap().block_count() > 300);
+    }
+
+    #[test]
+    fn what_has_no_end_or_is_too_large_is_refused_without_reading_it_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.json");
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(MAX_LENGTH + 1)
+            .unwrap();
+        let mut paths = vec![path];
+        if cfg!(unix) {
+            paths.push("/dev/zero".into());
+        }
+        for path in paths {
+            let error = Profile::load(&path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let message = error.to_string();
+            for part in [
+                path.to_str().unwrap(),
+                "larger than 64 MiB",
+                "record it again",
+            ] {
+                assert!(message.contains(part), "{message}");
+            }
+        }
     }
 
     fn refused(change: impl Fn(&mut Value), why: &str) {
@@ -332,6 +410,15 @@ mod tests {
     #[test]
     fn what_cannot_be_true_is_refused_with_its_place() {
         refused(|t| t["version"] = json!(2), "version 2");
+        // In which nothing else is as here.
+        refused(
+            |t| *t = json!({"format": FORMAT, "version": 2, "runs": []}),
+            "version 2",
+        );
+        refused(
+            |t| *t = json!({"format": FORMAT, "version": 1, "runs": []}),
+            "no whole profile",
+        );
         refused(|t| t["format"] = json!("x"), "another format");
         refused(|t| t["block_bytes"] = json!(4096), "blocks of 4096");
         refused(|t| t["info_hash"] = json!("zz"), "no info-hash");

@@ -56,11 +56,21 @@ impl KeptProfiles {
             return Ok(());
         }
         let directory = &self.directory;
+        let path = directory.join(&self.name);
+        let newer = self.runs().into_iter().filter(|other| *other > path);
+        if newer.count() >= MAX_RUNS {
+            // Of many machines that run at a time, the last ones are kept.
+            return Ok(());
+        }
         durable::create_directories(directory)
             .map_err(|e| Error::io(format!("making the directory {}", directory.display()), e))?;
-        run.save(&directory.join(&self.name))?;
+        run.save(&path)?;
         let runs = self.runs();
-        for old in runs.iter().rev().skip(MAX_RUNS) {
+        let Some(oldest) = runs.iter().rev().nth(MAX_RUNS - 1) else {
+            return Ok(());
+        };
+        // With what launches that were killed left half written.
+        for old in self.entries().iter().filter(|path| *path < oldest) {
             // Another process may have been faster.
             let _ = std::fs::remove_file(old);
         }
@@ -69,12 +79,18 @@ impl KeptProfiles {
 
     /// The files of the runs, oldest first.
     fn runs(&self) -> Vec<PathBuf> {
+        let mut paths = self.entries();
+        paths.retain(|path| path.extension().is_some_and(|e| e == "json"));
+        paths
+    }
+
+    /// All that lies beside them too, in the order of names.
+    fn entries(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.directory);
         let mut paths: Vec<PathBuf> = entries
             .into_iter()
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|e| e == "json"))
             .collect();
         paths.sort();
         paths
@@ -105,7 +121,14 @@ mod tests {
         for now in 1..=12 {
             kept(now).write(&run).unwrap();
             kept(now).write(&run).unwrap();
+            // It was killed while it wrote, as it is not often.
+            let half = kept(now).directory.join(format!("{}.new", kept(now).name));
+            std::fs::write(half, "{").unwrap();
         }
+        let left = std::fs::read_dir(kept(0).directory).unwrap().count();
+        assert!(left <= 2 * MAX_RUNS, "{left} files");
+        kept(2).write(&run).unwrap();
+        assert!(!kept(2).directory.join(kept(2).name).exists());
         assert_eq!(kept(0).read(&image).unwrap().runs(), MAX_RUNS as u32);
         std::fs::write(kept(0).directory.join("0.json"), "{").unwrap();
         assert_eq!(kept(0).read(&image).unwrap().runs(), MAX_RUNS as u32);

@@ -14,7 +14,7 @@ pub use access::Access;
 pub(crate) use guide::{Conditions, Guide};
 pub(crate) use kept::{KeptProfiles, LEAST_BLOCKS};
 pub use model::{Mismatch, Profile, ProfileFile};
-pub(crate) use recorder::{Recorder, RunTime};
+pub(crate) use recorder::{Known, Recorder, RunTime};
 pub use run_log::{FirstRead, RunLog, Stall};
 
 /// Bytes of what is noted at once: the blocks of BitTorrent, whatever the image's pieces are, so that a profile survives

@@ -1,6 +1,6 @@
 //! Invariant: no block lies behind the end of its file, and none was read in more runs than there were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Access, BLOCK};
 use crate::image::{Image, InfoHash};
@@ -175,7 +175,7 @@ impl Profile {
     /// Adds what fits of the runs of a profile, also of another image: an older version of this one, for instance.
     pub fn merge_by_force(&mut self, other: &Profile) -> Mismatch {
         let mut found = Mismatch::default();
-        let paths: Vec<_> = self.files.iter().map(|f| f.path.clone()).collect();
+        let paths: HashSet<_> = self.files.iter().map(|f| f.path.clone()).collect();
         for file in other.files.iter().filter(|f| !paths.contains(&f.path)) {
             found.elsewhere += file.blocks.len() as u64;
         }
@@ -198,8 +198,13 @@ impl Profile {
 
     fn add(&mut self, other: &Profile, mut fits: impl FnMut(Option<&Access>, &Access) -> bool) {
         self.runs = self.runs.saturating_add(other.runs);
+        // There may be as many files as a text has room for.
+        let places = self.files.iter().enumerate();
+        let places: HashMap<Vec<String>, usize> =
+            places.map(|(n, file)| (file.path.clone(), n)).collect();
         for theirs in &other.files {
-            let Some(ours) = self.files.iter_mut().find(|f| f.path == theirs.path) else {
+            let place = places.get(&theirs.path);
+            let Some(ours) = place.and_then(|n| self.files.get_mut(*n)) else {
                 continue;
             };
             let end = ours.block_end();
@@ -301,5 +306,24 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(sum.files()[0].blocks()[&0].mean(), 200.0);
         assert_eq!(sum.files()[0].blocks()[&3].runs(), 1);
+    }
+
+    #[test]
+    fn as_many_files_as_a_text_may_name_are_merged_in_no_time() {
+        let mut many = profile(1, &[]);
+        let file = many.files[0].clone();
+        many.files = (0..20_000)
+            .map(|n| ProfileFile {
+                path: vec!["directory".to_owned(), format!("file {n:05}")],
+                ..file.clone()
+            })
+            .collect();
+        let began = std::time::Instant::now();
+        let other = many.clone();
+        many.merge(&other).unwrap();
+        assert_eq!(many.merge_by_force(&other), Mismatch::default());
+        let took = began.elapsed();
+        assert!(took.as_secs() < 2, "{took:?}");
+        assert_eq!(many.runs(), 3);
     }
 }

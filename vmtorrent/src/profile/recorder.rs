@@ -21,6 +21,15 @@ pub(crate) struct RunTime {
     pub(crate) guest: u64,
 }
 
+/// How much is known of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Blocks that were noted.
+    pub(crate) blocks: usize,
+    /// Those of them whose bytes were looked at.
+    pub(crate) contents: usize,
+}
+
 /// Notes the first read of each block of an image that reaches the pristine copy, whether it was there or not.
 ///
 /// Blocks of zeros are left out: they are never fetched.
@@ -39,7 +48,7 @@ struct Log {
     truncated: bool,
 }
 
-/// Most blocks that are noted of a run: 16 GiB of distinct reads, 32 MiB of memory.
+/// Most blocks that are noted of a run: 16 GiB of distinct reads, 40 MiB of memory.
 const MAX_READS: usize = 1 << 20;
 
 impl Recorder {
@@ -74,14 +83,15 @@ impl Recorder {
             .collect()
     }
 
-    /// Notes what [`first_blocks`](Self::first_blocks) gave; `expected` tells for each whether a profile foretold it.
+    /// Notes what [`first_blocks`](Self::first_blocks) gave; `expected` tells for each whether a profile foretold it,
+    /// `missing` which pieces it has to wait for.
     pub(crate) fn note(
         &self,
         file: usize,
         blocks: &[u32],
         expected: &[bool],
         time: RunTime,
-        missed: bool,
+        missing: impl Fn(PieceIndex) -> bool,
     ) {
         let mut log = self.log.lock();
         for (n, &block) in blocks.iter().enumerate() {
@@ -89,8 +99,9 @@ impl Recorder {
                 log.truncated = true;
                 return;
             }
-            let mut needed = 0;
+            let (mut needed, mut missed) = (0, false);
             for piece in self.pieces(file, block) {
+                missed |= missing(piece);
                 if log.counted.set(piece, true) {
                     needed += self.image.geometry().piece_length(piece);
                 }
@@ -101,7 +112,7 @@ impl Recorder {
                 at: time.at,
                 guest_time: time.guest,
                 needed,
-                missed: missed && needed > 0,
+                missed,
                 expected: expected.get(n).copied().unwrap_or(false),
             });
             log.contents.push(None);
@@ -111,11 +122,6 @@ impl Recorder {
     /// The pieces that hold a block and that are not zeros; in place of a duplicate the one that it is fetched as.
     fn pieces(&self, file: usize, block: u32) -> impl Iterator<Item = PieceIndex> + '_ {
         pieces_of(&self.image, file, block)
-    }
-
-    /// Blocks that were noted so far.
-    pub(crate) fn count(&self) -> usize {
-        self.log.lock().reads.len()
     }
 
     /// What was noted so far, with the stalls that the caller knows.
@@ -131,24 +137,38 @@ impl Recorder {
         }
     }
 
-    /// What was noted so far, as a profile of one run. Waits for the disk.
-    pub(crate) fn profile(&self, pristine: &Pristine) -> Profile {
-        let (reads, mut contents) = {
+    /// Looks at the bytes of blocks that were not here when it was last done. Gives how many blocks were noted so far, and
+    /// of how many of them the bytes are known. Waits for the disk.
+    pub(crate) fn look(&self, pristine: &Pristine) -> Known {
+        let unknown: Vec<(usize, FirstRead)> = {
+            let log = self.log.lock();
+            let all = log.reads.iter().zip(&log.contents).enumerate();
+            all.filter(|(_, (_, content))| content.is_none())
+                .map(|(n, (read, _))| (n, *read))
+                .collect()
+        };
+        let mut buffer = vec![0; BLOCK as usize];
+        let found: Vec<(usize, u32)> = unknown
+            .into_iter()
+            .filter_map(|(n, read)| Some((n, self.content(pristine, &read, &mut buffer)?)))
+            .collect();
+        let mut log = self.log.lock();
+        for (n, content) in found {
+            log.contents[n] = Some(content);
+        }
+        Known {
+            blocks: log.reads.len(),
+            contents: log.contents.iter().flatten().count(),
+        }
+    }
+
+    /// What was noted so far, as a profile of one run, with what is known of the bytes since they were last
+    /// [looked at](Self::look).
+    pub(crate) fn profile(&self) -> Profile {
+        let (reads, contents) = {
             let log = self.log.lock();
             (log.reads.clone(), log.contents.clone())
         };
-        let mut buffer = vec![0; BLOCK as usize];
-        for (read, content) in reads.iter().zip(&mut contents) {
-            if content.is_none() {
-                *content = self.content(pristine, read, &mut buffer);
-            }
-        }
-        {
-            let mut log = self.log.lock();
-            for (kept, content) in log.contents.iter_mut().zip(&contents) {
-                *kept = kept.or(*content);
-            }
-        }
         let mut profile = Profile::new(&self.image);
         profile.runs = 1;
         // The image's files with padding, which a profile leaves out.
@@ -244,6 +264,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pristine::Stored;
     use crate::test_image::image_of;
 
     const PIECE: u32 = 64 << 10;
@@ -266,7 +287,9 @@ mod tests {
 
     fn read(recorder: &Recorder, range: Range<u64>, at: u64) -> Vec<u32> {
         let blocks = recorder.first_blocks(0, &range);
-        recorder.note(0, &blocks, &[], RunTime { at, guest: at / 2 }, true);
+        // The second piece is here, and the first one comes at 15.
+        let missing = |piece: PieceIndex| piece.0 == 2 || (piece.0 == 0 && at < 15);
+        recorder.note(0, &blocks, &[], RunTime { at, guest: at / 2 }, missing);
         blocks
     }
 
@@ -287,12 +310,37 @@ mod tests {
             .collect();
         let expected = [
             (0, 5, PIECE, true),
-            (1, 5, 0, false),
+            // It needs nothing that the one before does not, and waits as long.
+            (1, 5, 0, true),
             (2, 10, 0, false),
             (4, 15, 0, false),
             (16, 25, 0, false),
         ];
         assert_eq!(noted, expected);
+    }
+
+    #[test]
+    fn what_a_block_holds_is_noted_once_it_is_here_also_if_nothing_is_read_any_more() {
+        let content: Vec<u8> = (0..2 * PIECE).map(|n| (n / 512) as u8 | 1).collect();
+        let image = Arc::new(image_of(&content, PIECE));
+        let cache = tempfile::tempdir().unwrap();
+        let opened = Pristine::open_cache(image.clone(), cache.path(), None, None).unwrap();
+        let pristine = opened.pristine;
+        let recorder = Recorder::new(image, pristine.have_field());
+        read(&recorder, 0..BLOCK, 10);
+        read(&recorder, u64::from(PIECE)..u64::from(PIECE) + BLOCK, 20);
+        let known = |contents| Known {
+            blocks: 2,
+            contents,
+        };
+        assert_eq!(recorder.look(&pristine), known(0));
+        let noted = |block| recorder.profile().files()[0].blocks()[&block].content();
+        assert_eq!((noted(0), noted(4)), (None, None));
+        let second = &content[PIECE as usize..];
+        assert_eq!(pristine.store(PieceIndex(1), second).unwrap(), Stored::New);
+        assert_eq!(recorder.look(&pristine), known(1));
+        let right = crc32c::crc32c(&second[..BLOCK as usize]);
+        assert_eq!((noted(0), noted(4)), (None, Some(right)));
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Shared {
     pub(super) async fn launch(
         self: Arc<Self>,
         image: Image,
-        options: ApplianceOptions,
+        mut options: ApplianceOptions,
     ) -> Result<Appliance> {
         let image = Arc::new(image);
         let state = self.open_state(&image, &options).await?;
@@ -37,7 +37,7 @@ impl Shared {
         for peer in options.peers.iter().chain(image.peers()) {
             member.torrent().swarm().add_address(*peer, true);
         }
-        let (profile, kept) = self.choose_profile(&image, &options).await?;
+        let (profile, kept) = self.choose_profile(&image, &mut options).await?;
         let parts = ApplianceParts {
             session: self,
             member,
@@ -53,7 +53,7 @@ impl Shared {
     async fn choose_profile(
         self: &Arc<Self>,
         image: &Arc<Image>,
-        options: &ApplianceOptions,
+        options: &mut ApplianceOptions,
     ) -> Result<(Option<Profile>, Option<KeptProfiles>)> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -61,11 +61,19 @@ impl Shared {
         let kept = options
             .auto_profile
             .then(|| KeptProfiles::new(&self.cache, image.info_hash(), now.as_micros()));
-        if let Some(profile) = &options.profile {
-            return Ok((Some(Profile::for_image(image, profile)?), kept));
-        }
-        let image = image.clone();
+        let (image, named) = (image.clone(), options.profile.take());
         self.blocking(move || {
+            if let Some(named) = named {
+                if named.info_hash() != image.info_hash() {
+                    tracing::warn!(
+                        name = named.name(),
+                        info_hash = %named.info_hash(),
+                        image = image.name(),
+                        "the profile is of another image with the same files: it helps as far as they hold the same"
+                    );
+                }
+                return Ok((Some(Profile::for_image(&image, &named)?), kept));
+            }
             let attached = image.profile().unwrap_or_else(|error| {
                 tracing::warn!(%error, "the profile in the .torrent file is left out");
                 None

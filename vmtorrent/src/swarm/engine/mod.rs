@@ -5,6 +5,7 @@
 
 mod evidence;
 mod guides;
+mod housekeeping;
 mod incoming;
 mod metadata;
 mod outcome;
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use self::evidence::Evidence;
 use self::guides::Guides;
 pub(crate) use self::guides::{Foretold, GuideKey};
+use self::housekeeping::SNUB;
 pub(crate) use self::peer::Abilities;
 use self::peer::Peer;
 pub(crate) use self::profiles::ProfileRank;
@@ -33,7 +35,7 @@ use super::upload::UploadQueue;
 use super::wire::{ExtendedHello, UT_METADATA, VMT_PROFILE, WireMessage, WireRequest};
 use crate::Bitfield;
 use crate::clock::Time;
-use crate::image::{BlockIndex, Image, PieceClass, PieceIndex};
+use crate::image::{Image, PieceClass, PieceIndex};
 use crate::options::Fill;
 use crate::picker::{Band, PeerKey, Picker};
 
@@ -157,12 +159,6 @@ pub(crate) struct EngineConfig {
 }
 
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-const SILENCE: Duration = Duration::from_secs(180);
-const SNUB: Duration = Duration::from_secs(20);
-/// How long a block is waited for of a peer that delivers others meanwhile: its line may be thin.
-const LOST: Duration = Duration::from_secs(60);
-const UNANSWERED: Duration = Duration::from_secs(60);
 /// With [`Fill::Idle`], how long after the last demand the background rests.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
 /// While so many bytes wait for the disk, or so many pieces if that is more, only demand goes on: the network may be
@@ -444,50 +440,6 @@ impl Engine {
         self.pump_profile(now);
         self.pump_metadata(now);
         self.pump_uploads(now);
-    }
-
-    fn keep_house(&mut self, now: Time) {
-        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
-        for key in keys {
-            let Some(peer) = self.peers.get_mut(&key) else {
-                continue;
-            };
-            let waiting = peer.unanswered_since.map(|since| now.since(since));
-            if waiting.is_some_and(|w| w > UNANSWERED) || now.since(peer.last_received) > SILENCE {
-                self.disconnect(now, key, DisconnectReason::Silent);
-                continue;
-            }
-            let silent = waiting.is_some_and(|w| w > SNUB);
-            if silent {
-                peer.snubbed = true;
-                self.picker.unconfine_all(key);
-            }
-            // What was asked for long ago is given up: soon when nothing comes at all, later when only this did not.
-            let patience = if silent { SNUB } else { LOST };
-            let late: Vec<BlockIndex> = peer
-                .outstanding
-                .iter()
-                .filter(|(_, o)| now.since(o.mark.sent()) > patience)
-                .map(|(block, _)| *block)
-                .collect();
-            let unanswered_since = peer.unanswered_since;
-            self.forget_old_answers(now, key);
-            for block in late {
-                self.cancel(now, key, block);
-                self.picker.give_up(key, block);
-            }
-            if let Some(peer) = self.peers.get_mut(&key) {
-                // Taking back what it did not answer does not make up for it.
-                peer.unanswered_since = unanswered_since;
-            }
-            let quiet = self
-                .peers
-                .get(&key)
-                .is_some_and(|p| now.since(p.last_sent) > KEEP_ALIVE);
-            if quiet {
-                self.send(now, key, WireMessage::KeepAlive);
-            }
-        }
     }
 
     fn pump_uploads(&mut self, now: Time) {

@@ -1,8 +1,8 @@
 //! Profiles from peer to peer: a launch that has none asks for one, and whoever has one gives it (docs/protocol.md).
 //!
-//! Invariant: one peer at a time is asked, for at most [`PIPELINE`] parts, and for one while a read waits; what is kept of
-//! its answers is at most the length that it named, [`Profile::MAX_ATTACHED`] at the most. Nothing that comes is believed
-//! here: the driver looks at it.
+//! Invariant: one peer at a time is asked, for at most [`PIPELINE`] parts, for no more than one beyond what its line holds,
+//! and for one while a read waits; what is kept of its answers is at most the length that it named,
+//! [`Profile::MAX_ATTACHED`] at the most. Nothing that comes is believed here: the driver looks at it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::profile::Profile;
 use crate::swarm::metadata::{
     METADATA_PIECE, MetadataMessage, MetadataServe, piece_count, piece_length,
 };
+use crate::swarm::path::PathEstimator;
 use crate::swarm::wire::{ExtendedHello, VMT_PROFILE, WireMessage};
 
 /// How good the profile is that we give to others; a worse one never takes the place of a better one.
@@ -434,12 +435,10 @@ impl Engine {
             return;
         }
         self.profiles.begin(now);
-        if self.profiles.source().is_none() {
+        let Some(source) = self.profiles.source() else {
             return;
-        }
-        // What a read waits for was asked for before, and what it will wait for next finds one part at most before it.
-        let reads = self.picker.has_free(Band::Demand) || self.picker.is_under_way(Band::Demand);
-        let most = if reads { 1 } else { PIPELINE };
+        };
+        let most = self.parts_at_once(source);
         while self.may_download(now) {
             let Some((key, request, bytes)) = self.profiles.next_request(now, most) else {
                 return;
@@ -447,6 +446,17 @@ impl Engine {
             self.download.lock().charge(bytes);
             self.send(now, key, request);
         }
+    }
+
+    /// Parts that a peer may be asked for at a time: what a read waits for next finds one of them at most before it, beside
+    /// what fills the line anyway.
+    fn parts_at_once(&self, peer: PeerKey) -> usize {
+        if self.picker.has_free(Band::Demand) || self.picker.is_under_way(Band::Demand) {
+            return 1;
+        }
+        let room = |path: &PathEstimator| path.pipe().saturating_sub(path.in_flight());
+        let room = self.peers.get(&peer).map_or(0, |peer| room(&peer.path));
+        (1 + room / u64::from(METADATA_PIECE)).min(PIPELINE as u64) as usize
     }
 
     /// A second has passed.

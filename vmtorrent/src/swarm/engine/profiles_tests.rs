@@ -188,9 +188,9 @@ fn a_launch_without_a_profile_gets_that_of_a_seed_and_gives_it_to_nobody_by_itse
         panic!("{} profiles", net.nodes[launch].profiles.len());
     };
     assert!(*got == text);
-    // Hellos cross, then 21 parts, 4 in a round trip, and 27 ms of the line.
+    // Hellos cross, then 21 parts, two in a round trip: nothing is known of the line.
     let took = at.since(now);
-    assert!(took < Duration::from_millis(200), "{took:?}");
+    assert!(took < Duration::from_millis(300), "{took:?}");
     let traffic = net.nodes[launch].engine.traffic();
     assert_eq!((traffic.fetched, traffic.wasted), ([0; 4], 0));
     assert_eq!(net.nodes[launch].engine.profiles.serve.size(), 0);
@@ -201,7 +201,7 @@ fn a_launch_without_a_profile_gets_that_of_a_seed_and_gives_it_to_nobody_by_itse
 }
 
 #[test]
-fn a_read_never_waits_behind_more_than_one_part() {
+fn a_read_never_waits_behind_more_than_one_part_not_even_the_first_one() {
     let mut net = Net::new(image(64, 16 << 10), 20);
     let seed = net.node(10.0, true, Fill::None);
     let launch = net.node(100.0, false, Fill::None);
@@ -221,8 +221,7 @@ fn a_read_never_waits_behind_more_than_one_part() {
     // What was asked for before the guest began to read.
     net.run_for(100);
     let mut held = net.nodes[launch].engine.profiles.held();
-    net.timed_demand(launch, 1);
-    for piece in 2..20 {
+    for piece in 1..20 {
         let waits = net.timed_demand(launch, piece);
         assert!(waits < 20.0 + 2.5 * block, "{waits} ms");
     }

@@ -2,6 +2,7 @@
 
 use super::network::{Net, image};
 use super::*;
+use crate::image::BlockIndex;
 
 const PIECE: u32 = 64 << 10;
 

@@ -1,0 +1,100 @@
+//! The next block for a peer. Invariant: what is picked counts as asked, and its piece as begun.
+
+use rand::RngExt;
+
+use super::{Band, PeerKey, Picker, Window, is_untouched};
+use crate::image::{BlockIndex, PieceIndex};
+
+/// A block that was picked for a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// What to ask for.
+    pub block: BlockIndex,
+    /// Why.
+    pub band: Band,
+}
+
+/// Bytes of pieces that are begun, from which on no more are begun in the background while others can be gone on with.
+pub(super) const MAX_OPEN_BYTES: u64 = 64 << 20;
+
+impl Picker {
+    /// The next block for `peer`, of the most urgent band that is at most as low as `lowest`. The
+    /// block counts as asked.
+    pub fn pick(&mut self, peer: PeerKey, lowest: Band) -> Option<Pick> {
+        for band in Band::ALL.into_iter().filter(|b| *b <= lowest) {
+            let piece = if band == Band::Background {
+                self.pick_background(peer)?
+            } else {
+                let askable = self.fields.askable(peer)?;
+                let mut queue = self.wants.queue(band).iter().copied();
+                let begun = queue.find(|p| askable.contains(*p));
+                let found = match begun {
+                    None if band == Band::Profile => self.pick_foretold(peer),
+                    _ => begun,
+                };
+                match found {
+                    Some(piece) => piece,
+                    None => continue,
+                }
+            };
+            let first = self.open_piece(piece)?.first_free()?;
+            let block = BlockIndex {
+                piece,
+                block: first,
+            };
+            return self.ask(peer, block).then_some(Pick { block, band });
+        }
+        None
+    }
+
+    /// A piece that the profile foretells and that nobody was asked for.
+    fn pick_foretold(&mut self, peer: PeerKey) -> Option<PieceIndex> {
+        let askable = self.fields.askable(peer)?;
+        let untouched = |piece| is_untouched(&self.states, &self.wants, piece);
+        let whole = self.is_whole(peer);
+        let rng = &mut self.rng;
+        let piece = self.window.take(
+            whole,
+            |piece| askable.contains(piece) && untouched(piece),
+            |piece| self.rarity.availability(piece),
+            |n| rng.random_range(0..n),
+        )?;
+        self.rarity.remove(piece);
+        self.wants.want(piece, Band::Profile);
+        Some(piece)
+    }
+
+    /// Says what the profile has fetched next, as far as it is missing and nobody was asked for it. Replaces what was
+    /// said before.
+    pub fn set_window(&mut self, window: Window) {
+        self.window = window;
+    }
+
+    /// A piece for background filling: the one that this peer has begun, else the rarest that nobody
+    /// has begun, and only when there is none, one that another peer has begun. So a fast peer is not
+    /// spent on what slow peers are fetching anyway, and peers that start together stay different.
+    ///
+    /// Begun pieces are in memory: when they are [`MAX_OPEN_BYTES`] already, all help with those first.
+    fn pick_background(&mut self, peer: PeerKey) -> Option<PieceIndex> {
+        let askable = self.fields.askable(peer)?;
+        let queue = self.wants.queue(Band::Background);
+        let mut others = None;
+        for &piece in queue.iter().filter(|p| askable.contains(**p)) {
+            match self.open.get(&piece).and_then(|p| p.owner) {
+                Some(owner) if owner != peer => others = others.or(Some(piece)),
+                _ => return Some(piece),
+            }
+        }
+        let open = self.open.len() as u64 * u64::from(self.geometry.nominal_piece_length());
+        if others.is_some() && self.open.len() > 1 && open >= MAX_OPEN_BYTES {
+            return others;
+        }
+        let rng = &mut self.rng;
+        let Some(piece) = self.rarity.rarest(&askable, |n| rng.random_range(0..n)) else {
+            return others;
+        };
+        self.rarity.remove(piece);
+        self.wants.want(piece, Band::Background);
+        Some(piece)
+    }
+}

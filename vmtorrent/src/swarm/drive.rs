@@ -1,0 +1,115 @@
+//! The way into the engine, and what comes out of it. Invariant: the engine is entered under one lock, and its outputs are
+//! carried out in their order under the same lock.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use super::connection::Outgoing;
+use super::engine::{DisconnectReason, Engine, Output};
+use super::{Inner, SEED_REST, Swarm};
+use crate::clock::Time;
+
+impl Swarm {
+    pub(super) fn drive(&self, event: impl FnOnce(&mut Engine, Time)) {
+        self.drive_inner(|inner, now| event(&mut inner.engine, now));
+    }
+
+    /// Enters the engine and carries out what comes of it.
+    pub(super) fn drive_inner(&self, event: impl FnOnce(&mut Inner, Time)) {
+        // For what the engine says in it.
+        let _named = self.span.enter();
+        let now = self.clock.now();
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
+        event(&mut inner, now);
+        loop {
+            for output in inner.engine.take_outputs() {
+                self.carry_out(&mut inner, now, output);
+            }
+            let Some(key) = inner.stalled.pop() else {
+                break;
+            };
+            tracing::debug!(
+                peer = key.0,
+                "the peer does not read what it is sent; closing the connection"
+            );
+            inner.leave(now, key);
+        }
+        let due = inner.engine.next_timeout(now);
+        if due < inner.timer_due {
+            inner.timer_due = due;
+            drop(inner);
+            self.news.notify_one();
+        }
+    }
+
+    fn carry_out(&self, inner: &mut Inner, now: Time, output: Output) {
+        match output {
+            Output::Send(key, message) => inner.send(key, Outgoing::Message(message)),
+            Output::SendBlock(key, request) => inner.send(key, Outgoing::Block(request)),
+            Output::Disconnect(key, reason) => {
+                if let Some(link) = inner.links.remove(&key) {
+                    if let Some(task) = &link.task {
+                        task.abort();
+                    }
+                    inner.left_alone = inner.links.is_empty();
+                    if reason == DisconnectReason::BadData {
+                        inner.bans.lied(now, link.remote.ip());
+                    }
+                    inner.book.gone(now, link.peer_id);
+                    match (link.address(), reason) {
+                        (Some(address), DisconnectReason::BadData) => {
+                            inner.book.lied(now, address);
+                        }
+                        (Some(address), DisconnectReason::BothSeeds) => {
+                            inner.book.rest(now, address, SEED_REST);
+                        }
+                        (Some(address), _) => inner.book.lost(now, address),
+                        (None, _) => {}
+                    }
+                }
+            }
+            Output::Liar(address) => {
+                inner.bans.lied(now, address.ip());
+                // If it was we who dialled.
+                inner.book.lied(now, address);
+            }
+            Output::Store(piece, data) => self.store(inner, piece, data),
+            Output::Ready(piece) => inner.ready(piece),
+            Output::Completed => self.completed.notify_waiters(),
+            Output::Profile(key, text) => self.check_profile(key, text),
+        }
+    }
+}
+
+/// Calls the engine when something is due, and dials.
+pub(super) async fn keep_time(swarm: Weak<Swarm>) {
+    /// How often the address book is looked at even if nothing is known to be due.
+    const LOOK: Duration = Duration::from_secs(5);
+    loop {
+        let Some(strong) = swarm.upgrade() else {
+            return;
+        };
+        strong.dial_due();
+        strong.drive(Engine::tick);
+        let now = strong.clock.now();
+        let due = {
+            let mut inner = strong.inner.lock();
+            let due = inner.engine.next_timeout(now).min(now + LOOK);
+            inner.timer_due = due;
+            // The end of a dial or of a connection is news by itself.
+            let whom = inner.may_dial(&strong, now);
+            let dial = whom.and_then(|only_named| inner.book.next_due(only_named));
+            dial.map_or(due, |d| d.min(due))
+                .max(now + Duration::from_micros(500))
+        };
+        let at = strong.clock.instant(due);
+        tokio::select! {
+            () = tokio::time::sleep_until(at.into()) => {}
+            () = strong.news.notified() => {}
+        }
+        drop(strong);
+    }
+}
