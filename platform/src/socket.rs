@@ -64,6 +64,8 @@ mod tests {
         ours.readable().await.unwrap();
         let mut buffer = [0; 20_000];
         assert_eq!(ours.try_read(&mut buffer).unwrap(), 10_000);
+        // Only then is it forgotten that the socket was ready.
+        assert!(ours.try_read(&mut buffer).is_err());
         // What has come counts at once when less is enough from now on.
         theirs.write_all(&[2; 100]).unwrap();
         let early = tokio::time::timeout(Duration::from_millis(100), ours.readable());
@@ -71,6 +73,7 @@ mod tests {
         set_receive_low_water(&ours, 1).unwrap();
         ours.readable().await.unwrap();
         assert_eq!(ours.try_read(&mut buffer).unwrap(), 100);
+        assert!(ours.try_read(&mut buffer).is_err());
         // The end is told whatever waits.
         set_receive_low_water(&ours, 10_000).unwrap();
         theirs.write_all(&[3; 5]).unwrap();
