@@ -34,12 +34,12 @@ mod test_image;
 mod torrent;
 pub mod tracker;
 
-pub use appliance::Appliance;
+pub use appliance::{Appliance, FileExtent, FileExtentKind};
 #[doc(hidden)]
 pub use bitfield::Bitfield;
 pub use error::{Error, ErrorKind, Result};
 pub use events::Event;
-pub use export::{ExportOptions, export};
+pub use export::{ExportOptions, export, export_in};
 pub use launch::launch;
 pub use options::{ApplianceOptions, Fill, Options, SessionOptions, State};
 pub use seed::Seed;
