@@ -58,6 +58,14 @@ dependencies() {
     cargo deny --log-level error check bans licenses sources
 }
 
+# The C ABI: its header is what its sources say, and its tests pass.
+c_abi() {
+    if [ "$(cbindgen --version 2>/dev/null)" != "cbindgen 0.29.4" ]; then
+        cargo install --quiet --locked --debug --root "$tools" cbindgen@0.29.4 || return
+    fi
+    ffi/header.sh check && tests -p vmtorrent-ffi --features test-hooks
+}
+
 demo() {
     cargo build --release -p vmtorrent-cli && tests/demo/demo.py --binary "$target/release/vmtorrent"
 }
@@ -74,6 +82,7 @@ test)
     stage documentation documentation
     stage dependencies dependencies
     stage "tests of the crates" tests "${floors[@]}"
+    stage "C ABI" c_abi
     stage "examples in the documentation" cargo test --doc --workspace
     stage "dev binaries" cargo build -p vmtorrent-cli -p vmtorrent-librqbit-peer
     if [ "$(id -u)" = 0 ]; then

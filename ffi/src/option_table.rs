@@ -267,7 +267,11 @@ fn seconds(value: &str) -> Result<Option<Duration>, &'static str> {
 }
 
 fn some(value: &str) -> Result<&str, &'static str> {
-    if value.is_empty() { Err(TEXT) } else { Ok(value) }
+    if value.is_empty() {
+        Err(TEXT)
+    } else {
+        Ok(value)
+    }
 }
 
 fn path(value: &str) -> Result<PathBuf, &'static str> {

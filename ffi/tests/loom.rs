@@ -1,5 +1,5 @@
-//! The hand-overs of a shutdown, in every order of the threads' steps: who uses an appliance against who takes it away, who
-//! completes a call against who ends the thread that tells of it.
+//! The hand-overs of a shutdown, in every order of the threads' steps: who uses an appliance against who takes it
+//! away, who completes a call against who ends the thread that tells of it.
 #![expect(
     clippy::unwrap_used,
     reason = "a helper that can't go on fails the test"
@@ -47,7 +47,10 @@ fn patient() -> Duration {
 
 #[test]
 fn nobody_is_inside_when_the_value_is_taken_and_nobody_comes_in_behind() {
-    loom::model(|| {
+    // All orders of three threads would take a minute; mistakes show with few switches.
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
         let gate = Arc::new(Gate::new(Value::new(1)));
         let users: Vec<_> = (0..2)
             .map(|number| {

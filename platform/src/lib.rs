@@ -13,6 +13,7 @@ mod file;
 #[cfg(unix)]
 pub mod fuse;
 mod memory;
+mod signals;
 #[cfg(unix)]
 mod tree;
 mod volume;
@@ -21,6 +22,7 @@ pub use block_file::BlockFile;
 pub use errno::Errno;
 pub use file::PositionedFile;
 pub use memory::MemoryBlockFile;
+pub use signals::leave_signals_to_others;
 #[cfg(unix)]
 pub use tree::TreeVolume;
 pub use volume::{

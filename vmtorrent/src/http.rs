@@ -1,13 +1,9 @@
 //! Invariant: no answer is read beyond its caller's limit, and no request outlives its time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::StatusCode;
-use rustls::RootCertStore;
-use rustls::client::ClientConfig;
-use rustls_platform_verifier::BuilderVerifierExt;
 use url::Url;
 
 use crate::{Error, ErrorKind, Result};
@@ -30,37 +26,19 @@ pub(crate) struct Answer {
 impl HttpClient {
     /// A client that trusts the certificates that this system trusts.
     ///
-    /// It brings its own cryptography: nothing is registered for the whole process.
+    /// It brings its own cryptography: nothing is registered for the whole process. Without the feature `tls` there is
+    /// http alone.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when the system has no means for TLS.
     pub fn new() -> Result<Self> {
-        let unavailable = |e: Box<dyn std::error::Error + Send + Sync>| {
-            Error::with_source(
-                ErrorKind::Unavailable,
-                "cannot set up the HTTP client; check the system's TLS libraries",
-                e,
-            )
-        };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = || {
-            ClientConfig::builder_with_provider(provider.clone())
-                .with_safe_default_protocol_versions()
-        };
-        let tls = match builder().and_then(|b| b.with_platform_verifier()) {
-            Ok(config) => config.with_no_client_auth(),
-            // A minimal system may have no certificates at all. Plain http must work there.
-            Err(e) => {
-                tracing::warn!("https will fail, install the ca-certificates package: {e}");
-                builder()
-                    .map_err(|e| unavailable(e.into()))?
-                    .with_root_certificates(RootCertStore::empty())
-                    .with_no_client_auth()
-            }
-        };
+        #[cfg(feature = "tls")]
+        let tls = tls()?;
         let common = || {
-            reqwest::Client::builder()
-                .tls_backend_preconfigured(tls.clone())
+            let builder = reqwest::Client::builder();
+            #[cfg(feature = "tls")]
+            let builder = builder.tls_backend_preconfigured(tls.clone());
+            builder
                 .user_agent(concat!("vmtorrent/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(Duration::from_secs(10))
                 .redirect(reqwest::redirect::Policy::limited(5))
@@ -87,6 +65,37 @@ impl HttpClient {
         timeout: Duration,
     ) -> Result<Answer> {
         get(&self.direct, url, limit, timeout).await
+    }
+}
+
+fn unavailable(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::with_source(
+        ErrorKind::Unavailable,
+        "cannot set up the HTTP client; check the system's TLS libraries",
+        error,
+    )
+}
+
+/// How servers are believed.
+#[cfg(feature = "tls")]
+fn tls() -> Result<rustls::client::ClientConfig> {
+    use rustls_platform_verifier::BuilderVerifierExt;
+
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let builder = || {
+        rustls::client::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+    };
+    match builder().and_then(|b| b.with_platform_verifier()) {
+        Ok(config) => Ok(config.with_no_client_auth()),
+        // A minimal system may have no certificates at all. Plain http must work there.
+        Err(e) => {
+            tracing::warn!("https will fail, install the ca-certificates package: {e}");
+            Ok(builder()
+                .map_err(|e| unavailable(e.into()))?
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth())
+        }
     }
 }
 
