@@ -31,6 +31,10 @@ mod gate;
 mod guard;
 mod image;
 mod io;
+#[cfg_attr(
+    not(feature = "log"),
+    expect(dead_code, reason = "the handler is kept, and never called")
+)]
 mod log;
 #[cfg(feature = "log")]
 mod log_layer;

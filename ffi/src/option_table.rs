@@ -3,6 +3,11 @@
 //! Invariant: a value is taken exactly as it was meant, or refused with an example of a good one; each key says what it
 //! does, its unit and its default.
 
+#![expect(
+    clippy::unit_arg,
+    reason = "a key that only stores its value is one expression"
+)]
+
 use std::ffi::CStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,13 +1,14 @@
 //! The hand-overs of a shutdown, in every order of the threads' steps: who uses an appliance against who takes it
 //! away, who completes a call against who ends the thread that tells of it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that can't go on fails the test"
-)]
 #![allow(
     dead_code,
     unsafe_code,
     reason = "the modules under test are taken in as they are"
+)]
+#![expect(
+    clippy::unsafe_removed_from_name,
+    clippy::arc_with_non_send_sync,
+    reason = "loom's threads ask for neither"
 )]
 
 /// In place of the library's module of this name.
