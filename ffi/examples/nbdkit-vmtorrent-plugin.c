@@ -224,8 +224,13 @@ static void vmtorrent_log(void *user, int32_t level, const char *target, const c
 }
 
 static void vmtorrent_event(void *user, const vmt_event *event) {
+    int32_t kind = vmt_event_kind(event);
+
     (void)user;
-    nbdkit_debug("%s", vmt_event_message(event));
+    if (kind == VMT_EVENT_READ_TIMED_OUT || kind == VMT_EVENT_STORAGE_FAILED)
+        nbdkit_error("%s", vmt_event_message(event));
+    else
+        nbdkit_debug("%s", vmt_event_message(event));
 }
 
 static void vmtorrent_load(void) {
