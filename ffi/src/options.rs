@@ -190,7 +190,7 @@ mod tests {
             max_connections,
             metadata_timeout,
             max_disk,
-        } = s.session;
+        } = s.session.clone();
         assert_eq!(listen.port(), 7);
         assert_eq!(cache.unwrap().to_str(), Some("/c"));
         assert_eq!((download_limit, upload_limit), (Some(1), Some(2)));
