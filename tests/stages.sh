@@ -61,11 +61,18 @@ dependencies() {
     cargo deny --log-level error check bans licenses sources
 }
 
+# What the library does without the features that may be left out.
+without_features() {
+    cargo clippy -p vmtorrent-ffi --no-default-features -- -D warnings &&
+        cargo test --quiet -p vmtorrent-platform -p vmtorrent --no-default-features --lib without_
+}
+
 # Installs the C library as a distribution would, for tests/tests/c_api.rs.
 c_library() {
     if ! cargo cinstall --version >/dev/null 2>&1; then
-        # The last one that Rust 1.90 builds; no registry has a build of it.
-        cargo install --quiet --locked --debug --root "$tools" cargo-c@0.10.19 || return
+        # The last one that Rust 1.90 builds; no registry has a build of it. It takes four minutes, the first time.
+        CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root "$tools" --bin cargo-cinstall \
+            cargo-c@0.10.19 || return
     fi
     rm -rf "$prefix"
     cargo cinstall --quiet --locked --debug -p vmtorrent-ffi --prefix "$prefix" --libdir "$prefix/lib"
@@ -88,6 +95,7 @@ test)
     stage dependencies dependencies
     stage "tests of the crates" tests "${floors[@]}"
     stage "examples in the documentation" cargo test --doc --workspace
+    stage "without features" without_features
     stage "dev binaries" cargo build -p vmtorrent-cli -p vmtorrent-ffi -p vmtorrent-librqbit-peer
     stage "C library, installed" c_library
     if [ "$(id -u)" = 0 ]; then
