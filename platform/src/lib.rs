@@ -10,7 +10,10 @@
 mod block_file;
 mod errno;
 mod file;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "fuse"))]
+pub mod fuse;
+#[cfg(all(unix, not(feature = "fuse")))]
+#[path = "no_fuse.rs"]
 pub mod fuse;
 mod memory;
 mod signals;
