@@ -10,9 +10,13 @@
 mod block_file;
 mod errno;
 mod file;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "fuse"))]
+pub mod fuse;
+#[cfg(all(unix, not(feature = "fuse")))]
+#[path = "no_fuse.rs"]
 pub mod fuse;
 mod memory;
+mod signals;
 mod socket;
 #[cfg(unix)]
 mod tree;
@@ -22,6 +26,7 @@ pub use block_file::BlockFile;
 pub use errno::Errno;
 pub use file::PositionedFile;
 pub use memory::MemoryBlockFile;
+pub use signals::leave_signals_to_others;
 pub use socket::set_receive_low_water;
 #[cfg(unix)]
 pub use tree::TreeVolume;

@@ -50,6 +50,20 @@ impl Default for ExportOptions {
 /// [`ErrorKind::NotFound`] when `state` is no state directory, [`ErrorKind::InUse`] when its appliance runs or
 /// `output` exists, [`ErrorKind::TimedOut`] when missing data does not come.
 pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Result<u64> {
+    export_in(state, output, options, |_| {}).await
+}
+
+/// As [`export`]; `started` gets the session that it needs, for who wants to know when its threads have ended, also
+/// when the export is given up half way.
+///
+/// # Errors
+/// Those of [`export`].
+pub async fn export_in(
+    state: &Path,
+    output: &Path,
+    options: ExportOptions,
+    started: impl FnOnce(&Session),
+) -> Result<u64> {
     if output.exists() {
         let text = format!(
             "{} exists: remove it, or choose another name",
@@ -71,6 +85,7 @@ pub async fn export(state: &Path, output: &Path, options: ExportOptions) -> Resu
         ..SessionOptions::default()
     })
     .await?;
+    started(&session);
     let appliance = session
         .launch(
             image,

@@ -34,14 +34,16 @@ mod test_image;
 mod torrent;
 pub mod tracker;
 
-pub use appliance::Appliance;
+pub use appliance::{Appliance, FileExtent, FileExtentKind};
 #[doc(hidden)]
 pub use bitfield::Bitfield;
 pub use error::{Error, ErrorKind, Result};
 pub use events::Event;
-pub use export::{ExportOptions, export};
+pub use export::{ExportOptions, export, export_in};
 pub use launch::launch;
 pub use options::{ApplianceOptions, Fill, Options, SessionOptions, State};
 pub use seed::Seed;
 pub use session::Session;
 pub use stats::Stats;
+#[doc(hidden)]
+pub use vmtorrent_platform::leave_signals_to_others;

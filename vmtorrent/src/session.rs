@@ -11,7 +11,9 @@ pub(crate) use self::member::Member;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
@@ -87,15 +89,54 @@ pub(crate) struct Shared {
 
 /// A runtime that can be dropped from anywhere, also from inside another runtime.
 struct OwnRuntime {
-    runtime: Option<Runtime>,
+    runtime: Mutex<Option<Runtime>>,
     handle: Handle,
+    /// Threads that run.
+    threads: Arc<AtomicUsize>,
+}
+
+impl OwnRuntime {
+    fn start() -> std::io::Result<Self> {
+        let threads = Arc::new(AtomicUsize::new(0));
+        let (started, stopped) = (threads.clone(), threads.clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .thread_name("vmtorrent")
+            .on_thread_start(move || {
+                vmtorrent_platform::leave_signals_to_others();
+                started.fetch_add(1, Ordering::AcqRel);
+            })
+            .on_thread_stop(move || {
+                stopped.fetch_sub(1, Ordering::AcqRel);
+            })
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+            threads,
+        })
+    }
+
+    /// Ends the threads, and waits so long for them. False when some were left.
+    fn end(&self, timeout: Duration) -> bool {
+        let runtime = self.runtime.lock().take();
+        if let Some(runtime) = runtime {
+            // In a task of another runtime nobody may wait.
+            if timeout.is_zero() || Handle::try_current().is_ok() {
+                runtime.shutdown_background();
+            } else {
+                runtime.shutdown_timeout(timeout);
+            }
+        }
+        self.threads.load(Ordering::Acquire) == 0
+    }
 }
 
 impl Drop for OwnRuntime {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.end(Duration::ZERO);
     }
 }
 
@@ -115,19 +156,9 @@ impl Session {
                 .map_err(|e| Error::io(format!("finding the cache {}", path.display()), e))?,
             None => directories::cache()?,
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .max_blocking_threads(MAX_BLOCKING_THREADS)
-            .thread_name("vmtorrent")
-            .enable_all()
-            .build()
-            .map_err(|e| Error::io("starting the session's threads", e))?;
-        let handle = runtime.handle().clone();
-        // From here on an early return is safe: a bare runtime must not be dropped in async code.
-        let runtime = OwnRuntime {
-            runtime: Some(runtime),
-            handle: handle.clone(),
-        };
+        let runtime = OwnRuntime::start();
+        let runtime = runtime.map_err(|e| Error::io("starting the session's threads", e))?;
+        let handle = runtime.handle.clone();
         let listener = {
             let _entered = handle.enter();
             listen(options.listen)?
@@ -260,6 +291,20 @@ impl Session {
             Ok(())
         })
         .await
+    }
+
+    /// The runtime of the session, for work that belongs to it. Its tasks end with the session's threads.
+    pub fn runtime(&self) -> &Handle {
+        &self.shared.runtime.handle
+    }
+
+    /// Ends the session's threads, and waits until they are gone, for `timeout` at most: for a program that is about to
+    /// unload this library, or wants to be sure. Else they end by themselves with the last user of the session.
+    /// False when some were left, or when it was called in a task of a runtime, where it does not wait.
+    ///
+    /// Comes after [`shutdown`](Self::shutdown): what still runs in the session is broken off.
+    pub fn join_threads(&self, timeout: Duration) -> bool {
+        self.shared.runtime.end(timeout)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -14,7 +14,7 @@ use super::error::{MountError, MountErrorKind};
 use super::filesystem::VolumeFilesystem;
 use super::mount_point;
 use super::tasks::Tasks;
-use crate::Volume;
+use crate::{Volume, leave_signals_to_others};
 
 /// How long someone who is just closing the last file is waited for.
 const CLOSING: Duration = Duration::from_millis(250);
@@ -80,6 +80,7 @@ struct Parts {
     device: Device,
     tasks: Tasks,
     ended: Receiver<io::Result<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Mounts a volume on an empty directory.
@@ -131,6 +132,7 @@ fn mount_by(
     let started = thread::Builder::new()
         .name("vmtorrent-fuse".to_owned())
         .spawn(move || {
+            leave_signals_to_others();
             let result = session.run();
             if let Err(error) = &result {
                 tracing::error!(%error, "the FUSE session ended with an error");
@@ -138,17 +140,22 @@ fn mount_by(
             // Nobody listens any more when the unmounting was given up on.
             let _ = sender.send(result);
         });
+    let (thread, failed) = match started {
+        Ok(thread) => (Some(thread), None),
+        Err(error) => (None, Some(error)),
+    };
     let mount = Mount {
         path,
         parts: Some(Parts {
             device,
             tasks,
             ended,
+            thread,
         }),
     };
-    match started {
-        Ok(_) => Ok(mount),
-        Err(error) => {
+    match failed {
+        None => Ok(mount),
+        Some(error) => {
             let context = "no thread could be started for FUSE: raise the limit of processes";
             Err(MountError::new(MountErrorKind::Other, context).because(error))
         }
@@ -186,14 +193,23 @@ impl Mount {
         let started = thread::Builder::new()
             .name("vmtorrent-unmount".to_owned())
             .spawn(move || {
+                leave_signals_to_others();
                 let _ = sender.send(parts.end());
             });
-        if let Err(error) = started {
-            tasks.shut();
-            let context = format!("no thread could be started to unmount {shown}");
-            return Err(MountError::new(MountErrorKind::Other, context).because(error));
+        let thread = match started {
+            Ok(thread) => thread,
+            Err(error) => {
+                tasks.shut();
+                let context = format!("no thread could be started to unmount {shown}");
+                return Err(MountError::new(MountErrorKind::Other, context).because(error));
+            }
+        };
+        let received = done.recv_timeout(UNMOUNTING);
+        if !matches!(received, Err(RecvTimeoutError::Timeout)) {
+            // So that no thread is left: the library may be unloaded.
+            let _ = thread.join();
         }
-        let result = match done.recv_timeout(UNMOUNTING) {
+        let result = match received {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
                 tasks.shut();
@@ -220,23 +236,34 @@ impl Drop for Mount {
 }
 
 impl Parts {
-    fn end(self) -> io::Result<()> {
+    fn end(mut self) -> io::Result<()> {
         // With the session over before we end it, someone else has taken the mount away, or its connection
         // was ended and the dead mount is left.
         if self.ended.try_recv().is_ok() && !self.device.is_dead() {
-            self.tasks.shut();
+            self.tasks.end();
+            self.join();
             return Ok(());
         }
         if self.unmount_unused()? == Unmounted::Busy {
             self.device.detach()?;
         }
-        self.tasks.shut();
+        self.tasks.end();
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(ENDING) {
             tracing::warn!(
                 "files are still open in a detached mount: its threads stay until they are closed"
             );
+        } else {
+            self.join();
         }
         Ok(())
+    }
+
+    /// Waits for the session's thread, which has said that it ends.
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // Its panic was told as the end.
+            let _ = thread.join();
+        }
     }
 
     /// Unmounts if nobody uses it, at last after those who wait for missing data were sent away.

@@ -31,6 +31,12 @@ impl Tasks {
         self.shut.send_replace(true);
     }
 
+    /// As [`shut`](Self::shut); what looks after those who wait has ended too when this returns.
+    pub fn end(&self) {
+        self.shut();
+        self.waiters.end();
+    }
+
     /// Runs `work`, then `reply` with its result. A panic in `work` drops the reply, which answers `EIO`.
     pub fn spawn<T: Send + 'static>(
         &self,

@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// How often those who wait are looked at.
@@ -24,6 +24,7 @@ pub(super) struct Waiters {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
+    ended: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +33,9 @@ struct State {
     last: u64,
     /// Whether a thread looks after them.
     watched: bool,
+    watcher: Option<JoinHandle<()>>,
+    /// Nobody is looked after any more.
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -75,13 +79,31 @@ impl Waiters {
 
     /// Sees to it that a thread looks after those who wait.
     fn watch(&self, state: &mut State) {
-        if state.watched || !cfg!(target_os = "linux") {
+        if state.watched || state.ended || !cfg!(target_os = "linux") {
             return;
         }
+        // It has said that it ends, and needs the lock no more.
+        join(state.watcher.take());
         let shared = Arc::clone(&self.shared);
         let watcher = thread::Builder::new().name("vmtorrent-waits".to_owned());
         // Without a thread nothing is worse than without this module.
-        state.watched = watcher.spawn(move || shared.look_after()).is_ok();
+        state.watcher = watcher
+            .spawn(move || {
+                crate::leave_signals_to_others();
+                shared.look_after();
+            })
+            .ok();
+        state.watched = state.watcher.is_some();
+    }
+
+    /// Looks after nobody any more: its thread has ended when this returns.
+    pub fn end(&self) {
+        let mut state = self.shared.state.lock();
+        state.ended = true;
+        let watcher = state.watcher.take();
+        drop(state);
+        self.shared.ended.notify_all();
+        join(watcher);
     }
 }
 
@@ -90,8 +112,10 @@ impl Shared {
     fn look_after(&self) {
         let mut state = self.state.lock();
         loop {
-            MutexGuard::unlocked(&mut state, || thread::sleep(PERIOD));
-            if state.waiting.is_empty() {
+            if !state.ended {
+                self.ended.wait_for(&mut state, PERIOD);
+            }
+            if state.waiting.is_empty() || state.ended {
                 state.watched = false;
                 return;
             }
@@ -132,6 +156,13 @@ impl Drop for Waiting {
             .lock()
             .waiting
             .remove(&self.number);
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread {
+        // It has nothing to say.
+        let _ = thread.join();
     }
 }
 

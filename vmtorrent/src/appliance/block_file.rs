@@ -11,7 +11,7 @@ use vmtorrent_platform::{BlockFile, Errno, SeekTarget, VolumeFuture, ZeroMode};
 use super::disk::Disk;
 use crate::error::{Error, Result};
 use crate::image::{PieceClass, PieceIndex};
-use crate::overlay::{Extent, ExtentKind, WriteOutcome};
+use crate::overlay::{ExtentKind, Extents, WriteOutcome};
 
 /// Bytes that a seek looks at first.
 const SEEK_WINDOW: u64 = 16 << 20;
@@ -49,7 +49,7 @@ impl BlockFile for Disk {
             .read_present(offset, buffer)
             .map_err(|e| self.to_errno("read", &e))?;
         if let Some((trace, at)) = arrived {
-            let of_image = |found: &(Vec<Extent>, _)| {
+            let of_image = |found: &(Extents, _)| {
                 let (extents, _) = found;
                 extents.iter().any(|e| e.kind == ExtentKind::Base)
             };

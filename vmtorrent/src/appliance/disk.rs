@@ -24,7 +24,7 @@ use crate::events::Event;
 use crate::image::{Image, ImageFile, PieceClass, PieceIndex};
 use crate::log_limit::LogLimit;
 use crate::overlay::{
-    Extent, ExtentKind, Fill as BaseFill, LazyOverlay, StateDirectory, WriteOutcome,
+    ExtentKind, Extents, Fill as BaseFill, LazyOverlay, StateDirectory, WriteOutcome,
 };
 use crate::picker::Readahead;
 use crate::pristine::{Pristine, ReadOutcome, TryRead};
@@ -116,7 +116,7 @@ impl Disk {
 
     /// Where the bytes of a range of the file are, as far as it lies inside the file, and how many they are. Both are
     /// of one moment, in case the file is cut meanwhile.
-    fn extents(&self, offset: u64, length: usize) -> (Vec<Extent>, usize) {
+    fn extents(&self, offset: u64, length: usize) -> (Extents, usize) {
         let range = offset..offset.saturating_add(length as u64);
         let extents = self.overlay().extents(range);
         let end = extents.last().map_or(offset, |extent| extent.range.end);
@@ -129,7 +129,7 @@ impl Disk {
         &self,
         offset: u64,
         buffer: &mut [u8],
-    ) -> Result<Option<(Vec<Extent>, usize)>> {
+    ) -> Result<Option<(Extents, usize)>> {
         let (extents, length) = self.extents(offset, buffer.len());
         for extent in &extents {
             let part = part_of(buffer, offset, &extent.range);
@@ -231,7 +231,7 @@ impl Disk {
     }
 
     /// The parts of a range of the file that show the pristine copy.
-    fn bases_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
+    pub(super) fn bases_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let extents = self.overlay().extents(range).into_iter();
         extents
             .filter(|e| e.kind == ExtentKind::Base)
@@ -240,7 +240,7 @@ impl Disk {
     }
 
     /// The pieces of these ranges of the file that are not here, each once.
-    fn missing_in(&self, ranges: &[Range<u64>]) -> Vec<PieceIndex> {
+    pub(super) fn missing_in(&self, ranges: &[Range<u64>]) -> Vec<PieceIndex> {
         let mut missing: Vec<PieceIndex> = Vec::new();
         for range in ranges {
             missing.extend(self.config.pristine.missing_in(self.in_image(range)));

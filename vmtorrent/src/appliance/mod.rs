@@ -5,8 +5,10 @@
 
 mod block_file;
 mod counters;
+mod direct;
 mod disk;
 mod exchange;
+mod extents;
 mod guest_error;
 mod looks;
 mod recording;
@@ -27,6 +29,7 @@ use vmtorrent_platform::{BlockFile, TreeVolume, ZeroMode};
 pub(crate) use self::counters::{Counters, GuestFigures, OPERATIONS, WaitFigures};
 use self::disk::{Disk, DiskShared};
 use self::exchange::Exchange;
+pub use self::extents::{FileExtent, FileExtentKind};
 use self::recording::Recording;
 use self::run::Run;
 use self::trace::Trace;
@@ -420,10 +423,7 @@ impl Appliance {
     }
 
     fn disk(&self, file: usize) -> Result<Arc<Disk>> {
-        self.disks.get(file).cloned().ok_or_else(|| {
-            let text = format!("no file {file}: the image has {}", self.disks.len());
-            Error::new(ErrorKind::InvalidInput, text)
-        })
+        self.disk_of(file).cloned()
     }
 
     pub(crate) fn block_file(&self, file: usize) -> Result<Arc<dyn BlockFile>> {

@@ -20,11 +20,12 @@ const BATCH: u32 = 4 << 20;
 
 /// The SHA-1 of every piece of the files, which lie one behind the other; uses all cores.
 ///
-/// `progress` is called on this thread with the bytes done and the bytes in all.
+/// `progress` is called on this thread with the bytes done and the bytes in all. When it gives false, the hashing is given
+/// up, and the hashes are worth nothing.
 pub(super) fn hash_pieces(
     files: &[TreeFile],
     geometry: &Geometry,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Vec<[u8; 20]>> {
     let offsets: Vec<u64> = files
         .iter()
@@ -74,7 +75,10 @@ pub(super) fn hash_pieces(
             let (piece, hash) = result.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
             hashes[piece.as_usize()] = hash;
             done += u64::from(geometry.piece_length(piece));
-            progress(done, total);
+            if !progress(done, total) {
+                stop.store(true, Ordering::Relaxed);
+                break;
+            }
         }
         Ok::<(), crate::Error>(())
     })?;

@@ -14,7 +14,9 @@ mod tree;
 pub use geometry::{BLOCK_LENGTH, BlockIndex, Geometry, PieceIndex};
 pub use magnet::{Magnet, PeerAddress};
 pub(crate) use metainfo::{MAX_PIECES, MAX_TORRENT_BYTES};
-pub use publish::{PublishOptions, Published, default_piece_size, publish, publish_with_progress};
+pub use publish::{
+    PublishOptions, Published, default_piece_size, publish, publish_unless, publish_with_progress,
+};
 pub use source::Source;
 
 use std::fmt;

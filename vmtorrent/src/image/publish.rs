@@ -1,6 +1,8 @@
 //! Invariant: the same files and options give the same bytes, on every machine and at every time.
 
+use std::convert::Infallible;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -138,6 +140,32 @@ pub fn publish_with_progress(
     options: &PublishOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Published> {
+    let never = |done, total| -> ControlFlow<Infallible> {
+        progress(done, total);
+        ControlFlow::Continue(())
+    };
+    match publish_until(path, options, never)? {
+        ControlFlow::Continue(published) => Ok(published),
+    }
+}
+
+/// Like [`publish_with_progress`], but `progress` may give it up: `None` then.
+///
+/// # Errors
+/// Those of [`publish`].
+pub fn publish_unless(
+    path: &Path,
+    options: &PublishOptions,
+    progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Option<Published>> {
+    Ok(publish_until(path, options, progress)?.continue_value())
+}
+
+fn publish_until<B>(
+    path: &Path,
+    options: &PublishOptions,
+    mut progress: impl FnMut(u64, u64) -> ControlFlow<B>,
+) -> Result<ControlFlow<B, Published>> {
     let trackers = check_urls("tracker", &options.trackers, &["http", "https", "udp"])?;
     let web_seeds = check_urls("web seed", &options.web_seeds, &["http", "https"])?;
     let name = match &options.name {
@@ -180,7 +208,14 @@ pub fn publish_with_progress(
             path.display()
         ))
     })?;
-    let hashes = hasher::hash_pieces(&files, &geometry, &mut progress)?;
+    let mut given_up = None;
+    let hashes = hasher::hash_pieces(&files, &geometry, &mut |done, total| {
+        given_up = progress(done, total).break_value();
+        given_up.is_none()
+    })?;
+    if let Some(given_up) = given_up {
+        return Ok(ControlFlow::Break(given_up));
+    }
 
     let info = info(
         &files,
@@ -201,7 +236,7 @@ pub fn publish_with_progress(
             e.context()
         ))
     })?;
-    Ok(Published { torrent, image })
+    Ok(ControlFlow::Continue(Published { torrent, image }))
 }
 
 fn invalid(message: String) -> Error {

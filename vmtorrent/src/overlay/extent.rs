@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 /// Where the bytes of an [`Extent`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExtentKind {
@@ -22,8 +24,11 @@ pub(crate) struct Extent {
     pub(crate) kind: ExtentKind,
 }
 
+/// Some extents. Those of a small read, which are one or two, take no allocation.
+pub(crate) type Extents = SmallVec<[Extent; 4]>;
+
 /// Adds a run behind the others, as part of the last one if that is of the same kind.
-pub(super) fn push_extent(extents: &mut Vec<Extent>, range: Range<u64>, kind: ExtentKind) {
+pub(super) fn push_extent(extents: &mut Extents, range: Range<u64>, kind: ExtentKind) {
     if range.is_empty() {
         return;
     }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use vmtorrent_platform::ZeroMode;
 
 use super::extent::push_extent;
-use super::{Extent, ExtentKind, Fill, Overlay, WriteOutcome};
+use super::{ExtentKind, Extents, Fill, Overlay, WriteOutcome};
 use crate::{Error, Result};
 
 /// An [`Overlay`] that is made by the first change.
@@ -78,11 +78,11 @@ impl LazyOverlay {
     }
 
     /// As [`Overlay::extents`].
-    pub(crate) fn extents(&self, range: Range<u64>) -> Vec<Extent> {
+    pub(crate) fn extents(&self, range: Range<u64>) -> Extents {
         if let Some(made) = self.made.get() {
             return made.extents(range);
         }
-        let mut extents = Vec::new();
+        let mut extents = Extents::new();
         let bytes = range.start..range.end.min(self.base_length);
         push_extent(&mut extents, bytes, ExtentKind::Base);
         extents
@@ -154,6 +154,7 @@ impl LazyOverlay {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Extent;
     use super::*;
 
     #[test]
@@ -175,7 +176,7 @@ mod tests {
             range: 0..10_000,
             kind: ExtentKind::Base,
         };
-        assert_eq!(lazy.extents(0..u64::MAX), [whole]);
+        assert_eq!(lazy.extents(0..u64::MAX).as_slice(), [whole]);
         assert_eq!((lazy.len(), lazy.data_blocks()), (10_000, 0));
         assert!(lazy.extents(10_000..20_000).is_empty());
         lazy.flush().unwrap();

@@ -60,7 +60,9 @@ mod tests_power;
 mod write;
 
 pub(crate) use block_map::{MAX_LENGTH, OVERLAY_BLOCK};
-pub(crate) use extent::{Extent, ExtentKind};
+#[cfg(test)]
+pub(crate) use extent::Extent;
+pub(crate) use extent::{ExtentKind, Extents};
 pub(crate) use fill::{Fill, WriteOutcome};
 pub(crate) use lazy::LazyOverlay;
 pub(crate) use state_dir::StateDirectory;
@@ -281,9 +283,9 @@ impl Overlay {
     }
 
     /// Where the bytes of `range` are, as far as it lies inside the file.
-    pub(crate) fn extents(&self, range: Range<u64>) -> Vec<Extent> {
+    pub(crate) fn extents(&self, range: Range<u64>) -> Extents {
         let state = self.state.read();
-        let mut extents = Vec::new();
+        let mut extents = Extents::new();
         for (part, kind) in state.parts(range) {
             push_extent(&mut extents, part, kind);
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use vmtorrent_platform::Errno;
 
 use super::{PieceState, Pristine};
@@ -171,10 +172,10 @@ impl Pristine {
 
     /// Where the bytes of `range` are kept. Neighbours that lie together make one run. `None` when a piece in memory
     /// is just going.
-    fn runs(&self, range: &Range<u64>) -> Option<Vec<Run>> {
+    fn runs(&self, range: &Range<u64>) -> Option<SmallVec<[Run; 4]>> {
         let geometry = self.image.geometry();
         let some_held = self.held_pieces.load(Ordering::SeqCst) > 0;
-        let mut runs: Vec<Run> = Vec::new();
+        let mut runs = SmallVec::<[Run; 4]>::new();
         for piece in geometry.pieces_in(range.clone()).map(PieceIndex) {
             let bytes = geometry.piece_range(piece);
             let start = bytes.start.max(range.start);

@@ -1,0 +1,64 @@
+//! Calls for those who hold a VMM's buffer in their hands.
+//!
+//! Invariant: nothing here waits for the swarm or the disk; what is present is copied once, without allocation.
+
+use std::sync::Arc;
+
+use vmtorrent_platform::BlockFile;
+
+use super::disk::Disk;
+use super::{Appliance, failed};
+use crate::error::{Error, ErrorKind, Result};
+
+impl Appliance {
+    /// Fills `buffer` from `offset` of a file if all of it is at hand, and gives the number of bytes: fewer than
+    /// asked only at the end of the file. `None`: something is missing or has to come from the disk, and what
+    /// `buffer` holds is undefined; use [`read_at`](Self::read_at).
+    ///
+    /// # Errors
+    /// As for [`read_at`](Self::read_at).
+    pub fn try_read_at(
+        &self,
+        file: usize,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<usize>> {
+        let read = self.disk_of(file)?.try_read(offset, buffer);
+        read.map_err(|e| failed("read", e))
+    }
+
+    /// Writes all of `data` at `offset` if that needs nothing that is missing and little time. `None`: nothing was
+    /// written; use [`write_at`](Self::write_at).
+    ///
+    /// # Errors
+    /// As for [`write_at`](Self::write_at).
+    pub fn try_write_at(&self, file: usize, offset: u64, data: &[u8]) -> Result<Option<()>> {
+        let written = self.disk_of(file)?.try_write(offset, data);
+        written.map_err(|e| failed("write", e))
+    }
+
+    /// Has the missing pieces of a range fetched soon: behind what reads wait for, before what is fetched in the
+    /// background. Gives the bytes of these pieces.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when there is no such file.
+    pub fn prefetch(&self, file: usize, offset: u64, length: u64) -> Result<u64> {
+        let disk = self.disk_of(file)?;
+        let range = offset..offset.saturating_add(length);
+        let missing = disk.missing_in(&disk.bases_in(range));
+        if missing.is_empty() {
+            return Ok(0);
+        }
+        self.torrent.swarm().read_ahead(&missing);
+        let geometry = self.torrent.image().geometry();
+        let lengths = missing.iter().map(|p| u64::from(geometry.piece_length(*p)));
+        Ok(lengths.sum())
+    }
+
+    pub(super) fn disk_of(&self, file: usize) -> Result<&Arc<Disk>> {
+        self.disks.get(file).ok_or_else(|| {
+            let text = format!("no file {file}: the image has {}", self.disks.len());
+            Error::new(ErrorKind::InvalidInput, text)
+        })
+    }
+}
