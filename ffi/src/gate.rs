@@ -37,7 +37,7 @@ impl<T> Gate<T> {
 
     /// Lets one in, unless the gate is closed.
     pub(crate) fn enter(&self) -> Option<Inside<'_, T>> {
-        self.count_in().then_some(Inside { gate: self })
+        self.count_in().then(|| Inside { gate: self })
     }
 
     /// As [`enter`](Self::enter), for who stays longer than this call.
