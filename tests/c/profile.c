@@ -44,9 +44,9 @@ int main(void) {
 
     /* Another image: the first pieces are the same, the others are not. */
     SAME(mkdir(at("other"), 0700), 0);
-    uint8_t *content = test_content(s.length, 3);
+    uint8_t *content = test_content(s.length + PIECE, 3);
     memcpy(content, s.content, 2 * PIECE);
-    test_write_file(at("other/disk.img"), content, s.length);
+    test_write_file(at("other/disk.img"), content, s.length + PIECE);
     vmt_image *other = test_publish(at("other/disk.img"), NULL);
     vmt_seed *seed = NULL;
     OK(vmt_session_seed(s.source, other, at("other"), &seed, ERR));
@@ -70,14 +70,17 @@ int main(void) {
     SAME(mismatch.same + mismatch.different + mismatch.unknown + mismatch.elsewhere, blocks);
     SAME(vmt_profile_blocks(foreign), blocks);
 
-    /* That of another image is of no use for a launch. */
+    /* That of another image serves neither a launch nor a .torrent file. */
     OK(vmt_options_set_profile(options, foreign, ERR));
-    FAILS_AS(VMT_E_INVALID, EINVAL, "", vmt_session_launch(s.session, s.image, options, NULL, &appliance, ERR));
+    FAILS_AS(VMT_E_INVALID, EINVAL, "another image", vmt_session_launch(s.session, s.image, options, NULL, &appliance, ERR));
+    vmt_image *published = NULL;
+    FAILS_AS(VMT_E_INVALID, EINVAL, "another image", vmt_publish(at("data/disk.img"), options, test_no_progress, NULL, &published, ERR));
+    CHECK(published == NULL);
     OK(vmt_options_set_profile(options, NULL, ERR));
 
     /* In a .torrent file. The options hold a copy. */
     OK(vmt_options_set_profile(options, run, ERR));
-    vmt_image *published = test_publish(at("data/disk.img"), options);
+    published = test_publish(at("data/disk.img"), options);
     SAME_TEXT(vmt_image_info_hash(published), vmt_image_info_hash(s.image));
     vmt_profile *inside = NULL;
     OK(vmt_image_profile(published, &inside, ERR));

@@ -22,7 +22,10 @@ if [ "${1:-}" = --one ]; then
     output=$SCRATCH/$name.output
     begin=$(date +%s%N)
     # shellcheck disable=SC2086
-    if ! ${CC:-gcc} $FLAGS -o "$program" "$source" "$SCRATCH/support.o" $LINK >"$output" 2>&1; then
+    parts="$SCRATCH/support.o $LINK"
+    ! grep -q '^/\* standalone: ' "$source" || parts=-ldl
+    # shellcheck disable=SC2086
+    if ! ${CC:-gcc} $FLAGS -o "$program" "$source" $parts >"$output" 2>&1; then
         status=build
     else
         # shellcheck disable=SC2086
