@@ -5,7 +5,7 @@
 #include "test.h"
 
 int main(void) {
-    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) != 0)
         test_skip("hiding /dev/fuse needs root");
     /* In this process alone there is no /dev/fuse. */
     if (mount("none", "/dev", "tmpfs", 0, "size=64k") != 0)

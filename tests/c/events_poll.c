@@ -13,7 +13,7 @@ static int readable(const vmt_events *events, int milliseconds) {
 
 int main(void) {
     stage s;
-    stage_open(&s, 0, "read-timeout", "0.2", NULL);
+    stage_open(&s, 0, NULL);
     vmt_events *events = NULL, *second = NULL;
     vmt_event *event = NULL;
     OK(vmt_events_open(s.appliance, &events, ERR));

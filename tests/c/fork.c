@@ -126,11 +126,29 @@ static void own_session(stage *s, vmt_events *events, vmt_cancel *cancel) {
     vmt_session_free(session);
 }
 
+/* By another process, as a VMM would. */
+static void use_mount(void) {
+    int disk = open(at("mount/disk.img"), O_RDWR | O_CLOEXEC);
+    CHECK(disk >= 0);
+    char buffer[100];
+    size_t length;
+    uint8_t *content = test_read_file(at("data/disk.img"), &length);
+    SAME(pread(disk, buffer, 100, 9 * PIECE), 100);
+    CHECK(memcmp(buffer, content + 9 * PIECE, 100) == 0);
+    SAME(pwrite(disk, "x", 1, 0), 1);
+    close(disk);
+}
+
 int main(void) {
+    helper reader;
+    bool fuse = access("/dev/fuse", R_OK | W_OK) == 0;
+    if (fuse)
+        helper_start(&reader, use_mount);
+    else
+        reader.process = -1;
     stage s;
     stage_open_seed(&s, 0);
     vmt_options *options = stage_options(&s);
-    bool fuse = access("/dev/fuse", R_OK | W_OK) == 0;
     if (fuse) {
         SAME(mkdir(at("mount"), 0700), 0);
         OK(vmt_options_set(options, "mount", at("mount"), ERR));
@@ -149,13 +167,8 @@ int main(void) {
     /* The parent goes on. */
     stage_check(&s, 4 * PIECE, 3 * PIECE);
     if (fuse) {
-        int disk = open(at("mount/disk.img"), O_RDWR | O_CLOEXEC);
-        CHECK(disk >= 0);
-        char buffer[100];
-        SAME(pread(disk, buffer, 100, 9 * PIECE), 100);
-        CHECK(memcmp(buffer, s.content + 9 * PIECE, 100) == 0);
-        SAME(pwrite(disk, "x", 1, 0), 1);
-        close(disk);
+        helper_run(&reader);
+        READS(s.appliance, "x", 1, 0);
     }
     vmt_event *event = NULL;
     FAILS(VMT_E_AGAIN, vmt_events_next(events, &event, ERR));

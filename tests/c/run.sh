@@ -56,7 +56,12 @@ if [ "${1:-}" = --one ]; then
     skipped) echo "$line  $(grep -m 1 '^skipped: ' "$output" | cut -d' ' -f2-)" ;;
     failed)
         [ "$status" != 124 ] || status="124: not done within $LIMIT s"
-        printf '%s  (status %s)\n%s\n' "$line" "$status" "$(tail -n 60 "$output" | sed 's/^/    /')"
+        # What the test says comes first; a checker says much more when a test did not come to its end.
+        said=$(grep -v -E '^==[0-9]+==' "$output" | head -n "${LINES_OF_FAILURE:-60}" | sed 's/^/    /')
+        checked=$(grep -E '^==[0-9]+==' "$output" | head -n "${LINES_OF_FAILURE:-60}" | sed 's/^/    /')
+        echo "$line  (status $status)"
+        [ -z "$said" ] || echo "$said"
+        [ -z "$checked" ] || echo "$checked"
         ;;
     esac
     echo $result >"$SCRATCH/$name.result"

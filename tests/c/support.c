@@ -1,7 +1,9 @@
 #include <dirent.h>
 #include <ftw.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 #include "test.h"
 
@@ -348,6 +350,41 @@ vmt_status test_told_wait(const char *file, int line, told *told) {
 }
 
 void told_again(told *told) { told->calls = told->frees = 0; }
+
+void helper_start(helper *helper, void (*run)(void)) {
+    int go[2], result[2];
+    SAME(pipe2(go, O_CLOEXEC), 0);
+    SAME(pipe2(result, O_CLOEXEC), 0);
+    /* It is there before the child asks for it. */
+    at(".");
+    fflush(NULL);
+    helper->process = fork();
+    CHECK(helper->process >= 0);
+    helper->go = go[1];
+    helper->result = result[0];
+    if (helper->process != 0) {
+        close(go[0]);
+        close(result[1]);
+        return;
+    }
+    close(go[1]);
+    char byte;
+    if (read(go[0], &byte, 1) == 1) {
+        run();
+        SAME(write(result[1], "x", 1), 1);
+    }
+    /* What the parent has is not to be looked for here. */
+    kill(getpid(), SIGKILL);
+}
+
+void helper_run(helper *helper) {
+    char byte;
+    SAME(write(helper->go, "x", 1), 1);
+    SAME(read(helper->result, &byte, 1), 1);
+    close(helper->go);
+    close(helper->result);
+    SAME(waitpid(helper->process, NULL, 0), helper->process);
+}
 
 int test_silent_peer(char *address) {
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

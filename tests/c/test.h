@@ -150,6 +150,18 @@ vmt_status test_told_wait(const char *file, int line, told *told);
 /* Makes it ready for another call. */
 void told_again(told *told);
 
+/* Another process that does something when it is told to. It is for what waits for a mount of this process: valgrind lets nothing of
+ * a process run while a system call of it waits that usually does not, such as close. */
+typedef struct {
+    int go, result;
+    int process;
+} helper;
+
+/* Before the first thread is started. */
+void helper_start(helper *helper, void (*run)(void));
+/* Tells it, and waits; fails when it did. */
+void helper_run(helper *helper);
+
 /* A socket on 127.0.0.1 that takes connections and says nothing. Its address has room for 32 bytes. */
 int test_silent_peer(char *address);
 
