@@ -23,7 +23,7 @@ demo:
 
 bench:
 	tests/deps.sh bench
-	$(CARGO) build --release -p vmtorrent-cli -p vmtorrent-tests
+	$(CARGO) build --release -p vmtorrent-cli -p vmtorrent-ffi -p vmtorrent-tests
 	CARGO="$(CARGO)" tests/bench/bench.py --binaries $(TARGET)/release $(BENCH_ARGS) $(ROWS)
 
 fmt:

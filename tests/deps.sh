@@ -40,7 +40,15 @@ test)
     /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
     need transmission-daemon transmission-daemon
     need aria2c aria2
-    need ip iproute2
+    # The C interface.
+    need pkg-config pkg-config
+    need objdump binutils
+    need nbdkit nbdkit
+    [ -e /usr/include/nbdkit-plugin.h ] || missing+=(nbdkit-plugin-dev)
+    need nbdcopy libnbd-bin
+    need qemu-img qemu-utils
+    # For cargo-c.
+    [ -e /usr/include/openssl/ssl.h ] || missing+=(libssl-dev)
     ;;
 bench)
     need ip iproute2

@@ -9,6 +9,7 @@ target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target/tools/bin"
 tools=$(cd "$target/tools" && pwd)
 export PATH=$tools/bin:$PATH
+prefix=${tools%/tools}/c-prefix
 floors=(-p vmtorrent-platform -p vmtorrent -p vmtorrent-cli)
 table=()
 
@@ -42,6 +43,8 @@ tests() {
 
 integration() {
     export VMTORRENT_BIN=${VMTORRENT_BIN:-$(cd "$target" && pwd)/debug/vmtorrent}
+    export VMTORRENT_LIB=${VMTORRENT_LIB:-$(cd "$target" && pwd)/debug/libvmtorrent_ffi.so}
+    export VMTORRENT_PREFIX=$prefix
     # Each test starts several processes, some a whole machine.
     RUST_TEST_THREADS=2 NEXTEST_TEST_THREADS=2 tests -p vmtorrent-tests
 }
@@ -56,6 +59,31 @@ dependencies() {
         cargo install --quiet --locked --debug --root "$tools" cargo-deny@0.20.2 || return
     fi
     cargo deny --log-level error check bans licenses sources
+}
+
+# The C ABI: its header is what its sources say, and its tests pass.
+c_abi() {
+    if [ "$(cbindgen --version 2>/dev/null)" != "cbindgen 0.29.4" ]; then
+        cargo install --quiet --locked --debug --root "$tools" cbindgen@0.29.4 || return
+    fi
+    ffi/header.sh check && tests -p vmtorrent-ffi --features test-hooks
+}
+
+# What the library does without the features that may be left out.
+without_features() {
+    cargo clippy -p vmtorrent-ffi --no-default-features -- -D warnings &&
+        cargo test --quiet -p vmtorrent-platform -p vmtorrent --no-default-features --lib without_
+}
+
+# Installs the C library as a distribution would, for tests/tests/c_api.rs.
+c_library() {
+    if ! cargo cinstall --version >/dev/null 2>&1; then
+        # The last one that Rust 1.90 builds; no registry has a build of it. It takes four minutes, the first time.
+        CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root "$tools" --bin cargo-cinstall \
+            cargo-c@0.10.19 || return
+    fi
+    rm -rf "$prefix"
+    cargo cinstall --quiet --locked --debug -p vmtorrent-ffi --prefix "$prefix" --libdir "$prefix/lib"
 }
 
 demo() {
@@ -74,8 +102,11 @@ test)
     stage documentation documentation
     stage dependencies dependencies
     stage "tests of the crates" tests "${floors[@]}"
+    stage "C ABI" c_abi
     stage "examples in the documentation" cargo test --doc --workspace
-    stage "dev binaries" cargo build -p vmtorrent-cli -p vmtorrent-librqbit-peer
+    stage "without features" without_features
+    stage "dev binaries" cargo build -p vmtorrent-cli -p vmtorrent-ffi -p vmtorrent-librqbit-peer
+    stage "C library, installed" c_library
     if [ "$(id -u)" = 0 ]; then
         stage appliance tests/appliance/build.sh "${VMTORRENT_DEMO_DIR:-.demo}"
     fi

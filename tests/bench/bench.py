@@ -28,6 +28,7 @@ from lab import Lab, Link
 from result import Result, Skip, markdown
 from rows_boot import Boots, ten_vms
 from rows_disk import fuse_1m, fuse_4k, misses
+from rows_ffi import Reads
 from rows_profile import Profiles, crowd
 from rows_swarm import demand, download, memory
 from scope import REPOSITORY, Scope, need, note
@@ -100,6 +101,7 @@ def pick(scope, _images):
 
 BOOTS = Boots()
 PROFILES = Profiles()
+READS = Reads()
 ROWS = {
     "lab": lab,
     "boot-1ms": lambda scope, images: BOOTS.row(scope, images, 1, 1.3),
@@ -111,6 +113,8 @@ ROWS = {
     "fuse-4k": fuse_4k,
     "fuse-1m": fuse_1m,
     "misses": misses,
+    "ffi-4k": READS.small,
+    "ffi-threads": READS.threads,
     "pick": pick,
     "ten-vms": ten_vms,
     "profile-1ms": lambda scope, images: PROFILES.row(scope, images, "profile-1ms", 100, 1, 1.05),

@@ -3,6 +3,7 @@
 //! The demo appliance (tests/appliance), and the machine that boots it through `vmtorrent launch`.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixListener;
@@ -27,8 +28,15 @@ pub const FILE_SYSTEM_OFFSET: u64 = 1 << 20;
 /// # Panics
 /// If something is missing and `VMTORRENT_REQUIRE` is set.
 pub fn can_boot() -> bool {
+    crate::fuse() && can_boot_without_fuse()
+}
+
+/// The same where FUSE has no part in it.
+///
+/// # Panics
+/// If something is missing and `VMTORRENT_REQUIRE` is set.
+pub fn can_boot_without_fuse() -> bool {
     require(geteuid().is_root(), "root")
-        && crate::fuse()
         && ["qemu-system-x86_64", "debootstrap"]
             .iter()
             .all(|program| require(runs(program), program))
@@ -87,29 +95,25 @@ pub fn sha256(path: &Path) -> Outcome<String> {
     Ok(line.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// The appliance as a running machine: `vmtorrent launch ... -- qemu-system-x86_64 ...`.
-pub struct Machine {
-    /// The launch.
-    pub launch: Daemon,
-    console: Receiver<String>,
+/// What a guest prints on its serial console.
+pub struct Console {
+    received: Receiver<String>,
     printed: String,
-    pidfile: PathBuf,
+    socket: PathBuf,
     // Its path has to be short, so it does not live in the work directory.
     _sockets: tempfile::TempDir,
 }
 
-impl Machine {
-    /// Boots it. `launch` is the launch command up to its `--`, without `--mount`, which this adds; `work` is a
-    /// directory of its own for this boot; with `stay` the guest does not power off by itself.
+impl Console {
+    /// Listens for a VMM's serial port. All that comes is kept in the file `log` too, for whoever looks into a failure.
     ///
     /// # Errors
-    /// When something can't be started.
-    pub fn boot(mut launch: Command, work: &Path, stay: bool) -> Outcome<Self> {
+    /// When no socket can be made.
+    pub fn listen(log: PathBuf) -> Outcome<Self> {
         let sockets = tempfile::tempdir()?;
         let socket = sockets.path().join("console");
         let listener = UnixListener::bind(&socket)?;
-        let (sender, console) = mpsc::channel();
-        let log = work.join("console.log");
+        let (sender, received) = mpsc::channel();
         thread::spawn(move || {
             let Ok((mut connection, _)) = listener.accept() else {
                 return;
@@ -118,7 +122,7 @@ impl Machine {
             let mut all = Vec::new();
             while let Ok(n @ 1..) = connection.read(&mut buffer) {
                 all.extend_from_slice(&buffer[..n]);
-                // For whoever looks into a failure; the test itself reads the channel.
+                // The test itself reads the channel.
                 let _ = fs::write(&log, &all);
                 let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
                 if sender.send(text).is_err() {
@@ -126,43 +130,21 @@ impl Machine {
                 }
             }
         });
-
-        let mount = work.join("mnt");
-        fs::create_dir(&mount)?;
-        let pidfile = work.join("qemu.pid");
-        launch.arg("--mount").arg(&mount).arg("--json").arg("--");
-        launch.args(["qemu-system-x86_64", "-machine", "q35,accel=tcg"]);
-        launch.args(["-cpu", "max", "-smp", "2", "-m", "512"]);
-        launch.args([
-            "-nographic",
-            "-monitor",
-            "none",
-            "-nic",
-            "none",
-            "-no-reboot",
-        ]);
-        launch
-            .arg("-serial")
-            .arg(format!("unix:{}", socket.display()));
-        launch.arg("-pidfile").arg(&pidfile);
-        launch.args([
-            "-drive",
-            "file={disk},format=raw,if=virtio,cache=none,aio=native,rerror=stop,werror=stop",
-        ]);
-        if stay {
-            launch.args(["-smbios", "type=1,serial=vmtorrent.stay"]);
-        }
-        let launch = Daemon::spawn(launch, &[&mount]);
         Ok(Self {
-            launch,
-            console,
+            received,
             printed: String::new(),
-            pidfile,
+            socket,
             _sockets: sockets,
         })
     }
 
-    /// The first line on the guest's console that begins with `start`, once it is complete.
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The first line that begins with `start`, once it is complete.
     ///
     /// # Errors
     /// When it does not come in time; the error holds the console's end.
@@ -175,16 +157,88 @@ impl Machine {
                 return Ok(line.to_owned());
             }
             let left = end.saturating_duration_since(Instant::now());
-            match self.console.recv_timeout(left) {
+            match self.received.recv_timeout(left) {
                 Ok(text) => self.printed.push_str(&text),
                 Err(error) => {
                     let tail = self.printed.lines().rev().take(15).collect::<Vec<_>>();
                     let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-                    let what = format!("no line {start:?} ({error}) after:\n{tail}\n");
-                    return Err(format!("{what}launch says: {}", self.launch.stderr()).into());
+                    return Err(format!("no line {start:?} ({error}) after:\n{tail}").into());
                 }
             }
         }
+    }
+}
+
+/// QEMU's command line for the appliance; with `stay` the guest does not power off by itself.
+#[must_use]
+pub fn qemu(console: &Console, pidfile: &Path, drive: &str, stay: bool) -> Vec<OsString> {
+    let mut words = [
+        "qemu-system-x86_64",
+        "-machine",
+        "q35,accel=tcg",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        "512",
+        "-nographic",
+        "-monitor",
+        "none",
+        "-nic",
+        "none",
+        "-no-reboot",
+        "-serial",
+    ]
+    .map(OsString::from)
+    .to_vec();
+    words.push(format!("unix:{}", console.socket().display()).into());
+    words.extend(["-pidfile".into(), pidfile.into()]);
+    words.extend(["-drive".into(), drive.into()]);
+    if stay {
+        words.extend(["-smbios", "type=1,serial=vmtorrent.stay"].map(OsString::from));
+    }
+    words
+}
+
+/// The appliance as a running machine: `vmtorrent launch ... -- qemu-system-x86_64 ...`.
+pub struct Machine {
+    /// The launch.
+    pub launch: Daemon,
+    console: Console,
+    pidfile: PathBuf,
+}
+
+impl Machine {
+    /// Boots it. `launch` is the launch command up to its `--`, without `--mount`, which this adds; `work` is a
+    /// directory of its own for this boot; with `stay` the guest does not power off by itself.
+    ///
+    /// # Errors
+    /// When something can't be started.
+    pub fn boot(mut launch: Command, work: &Path, stay: bool) -> Outcome<Self> {
+        let console = Console::listen(work.join("console.log"))?;
+        let mount = work.join("mnt");
+        fs::create_dir(&mount)?;
+        let pidfile = work.join("qemu.pid");
+        launch.arg("--mount").arg(&mount).arg("--json").arg("--");
+        let drive =
+            "file={disk},format=raw,if=virtio,cache=none,aio=native,rerror=stop,werror=stop";
+        launch.args(qemu(&console, &pidfile, drive, stay));
+        let launch = Daemon::spawn(launch, &[&mount]);
+        Ok(Self {
+            launch,
+            console,
+            pidfile,
+        })
+    }
+
+    /// The first line on the guest's console that begins with `start`, once it is complete.
+    ///
+    /// # Errors
+    /// When it does not come in time; the error holds the console's end.
+    pub fn wait_line(&mut self, start: &str, patience: Duration) -> Outcome<String> {
+        let line = self.console.wait_line(start, patience);
+        line.map_err(|e| format!("{e}\nlaunch says: {}", self.launch.stderr()).into())
     }
 
     /// Kills the launch and QEMU with SIGKILL, in this order: nothing is flushed by anyone.
@@ -211,7 +265,7 @@ impl Drop for Machine {
 }
 
 /// Kills the QEMU that wrote this file, if the process of that id still is that one.
-fn kill_qemu(pidfile: &Path) -> bool {
+pub fn kill_qemu(pidfile: &Path) -> bool {
     let Some(id) = fs::read_to_string(pidfile)
         .ok()
         .and_then(|text| text.trim().parse().ok())

@@ -35,7 +35,7 @@ pub fn librqbit_peer() -> Command {
 }
 
 /// Test binaries lie in `target/PROFILE/deps`, the command one floor above.
-fn beside_the_tests(name: &str) -> PathBuf {
+pub(crate) fn beside_the_tests(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).unwrap();
     profile.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))

@@ -9,6 +9,7 @@
 
 pub mod appliance;
 mod binary;
+pub mod c_library;
 pub mod clients;
 pub mod conformance;
 mod daemon;
@@ -26,6 +27,7 @@ pub mod scripted_peer;
 mod small_disk;
 
 pub use binary::{command, publish, with_descriptors};
+pub use c_library::CLibrary;
 pub use daemon::{Daemon, seed, seed_on, unmount};
 pub use host::{Host, Launch};
 pub use memory_mount::MemoryMount;

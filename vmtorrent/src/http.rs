@@ -1,12 +1,16 @@
 //! Invariant: no answer is read beyond its caller's limit, and no request outlives its time.
 
+#[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::StatusCode;
+#[cfg(feature = "tls")]
 use rustls::RootCertStore;
+#[cfg(feature = "tls")]
 use rustls::client::ClientConfig;
+#[cfg(feature = "tls")]
 use rustls_platform_verifier::BuilderVerifierExt;
 use url::Url;
 
@@ -35,32 +39,13 @@ impl HttpClient {
     /// # Errors
     /// [`ErrorKind::Unavailable`] when the system has no means for TLS.
     pub fn new() -> Result<Self> {
-        let unavailable = |e: Box<dyn std::error::Error + Send + Sync>| {
-            Error::with_source(
-                ErrorKind::Unavailable,
-                "cannot set up the HTTP client; check the system's TLS libraries",
-                e,
-            )
-        };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = || {
-            ClientConfig::builder_with_provider(provider.clone())
-                .with_safe_default_protocol_versions()
-        };
-        let tls = match builder().and_then(|b| b.with_platform_verifier()) {
-            Ok(config) => config.with_no_client_auth(),
-            // A minimal system may have no certificates at all. Plain http must work there.
-            Err(e) => {
-                tracing::warn!("https will fail, install the ca-certificates package: {e}");
-                builder()
-                    .map_err(|e| unavailable(e.into()))?
-                    .with_root_certificates(RootCertStore::empty())
-                    .with_no_client_auth()
-            }
-        };
+        #[cfg(feature = "tls")]
+        let tls = tls()?;
         let common = || {
-            reqwest::Client::builder()
-                .tls_backend_preconfigured(tls.clone())
+            let builder = reqwest::Client::builder();
+            #[cfg(feature = "tls")]
+            let builder = builder.tls_backend_preconfigured(tls.clone());
+            builder
                 .user_agent(concat!("vmtorrent/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(Duration::from_secs(10))
                 .redirect(reqwest::redirect::Policy::limited(5))
@@ -90,6 +75,32 @@ impl HttpClient {
     }
 }
 
+fn unavailable(e: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::with_source(
+        ErrorKind::Unavailable,
+        "cannot set up the HTTP client; check the system's TLS libraries",
+        e,
+    )
+}
+
+#[cfg(feature = "tls")]
+fn tls() -> Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = || {
+        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()
+    };
+    match builder().and_then(|b| b.with_platform_verifier()) {
+        Ok(config) => Ok(config.with_no_client_auth()),
+        // A minimal system may have no certificates at all. Plain http must work there.
+        Err(e) => {
+            tracing::warn!("https will fail, install the ca-certificates package: {e}");
+            let config = builder().map_err(|e| unavailable(e.into()))?;
+            let config = config.with_root_certificates(RootCertStore::empty());
+            Ok(config.with_no_client_auth())
+        }
+    }
+}
+
 async fn get(
     client: &reqwest::Client,
     url: Url,
@@ -102,6 +113,12 @@ async fn get(
             format!("the answer is larger than {limit} bytes; check the URL"),
         )
     };
+    if cfg!(not(feature = "tls")) && url.scheme() == "https" {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "this build has no TLS: use an http URL or a file, or build with the feature `tls`",
+        ));
+    }
     let request = client.get(url).timeout(timeout);
     let mut response = request.send().await.map_err(failure)?;
     if response.content_length().is_some_and(|n| n > limit as u64) {
@@ -144,6 +161,17 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[cfg(not(feature = "tls"))]
+    #[tokio::test]
+    async fn without_tls_https_is_refused_with_the_remedy() {
+        let url = Url::parse("https://127.0.0.1:9/").unwrap();
+        let client = HttpClient::new().unwrap();
+        let refused = client.get(url, 100, Duration::from_secs(5)).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        assert!(refused.to_string().contains("the feature `tls`"));
+    }
 
     const NAME: &str =
         "http::tests::what_a_tracker_is_asked_does_not_go_through_a_proxy_of_the_environment";

@@ -40,6 +40,7 @@ impl MountError {
         }
     }
 
+    #[cfg_attr(not(feature = "fuse"), expect(dead_code, reason = "of a real mount"))]
     pub(super) fn because(mut self, source: impl Into<io::Error>) -> Self {
         self.source = Some(source.into());
         self

@@ -41,8 +41,9 @@ pub enum FileExtentKind {
 }
 
 impl Appliance {
-    /// Tells what a range of a file is made of, as far as it lies inside the file: `visit` gets the extents in order, until
-    /// it gives false. Nothing is fetched or read for that. What is downloaded or written meanwhile may be seen or not.
+    /// Tells what a range of a file is made of, as far as it lies inside the file: `visit` gets the extents in order,
+    /// until it gives false. Nothing is fetched or read for that. What is downloaded or written meanwhile may be seen
+    /// or not.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) when there is no such file.
@@ -127,5 +128,87 @@ impl Disk {
             let end = bytes.end.min(in_image.end) - self.file.offset;
             add(start..end, kind)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::FileExtentKind::{Missing, Written, Zero, Zeroed};
+    use super::*;
+    use crate::options::{ApplianceOptions, SessionOptions, State};
+    use crate::session::Session;
+    use crate::test_image::image_of;
+
+    const PIECE: u64 = 16384;
+
+    fn found(appliance: &Appliance, offset: u64, length: u64) -> Vec<(u64, u64, FileExtentKind)> {
+        let mut found = Vec::new();
+        let add = |e: FileExtent| {
+            found.push((e.offset, e.length, e.kind));
+            true
+        };
+        appliance.extents(0, offset, length, add).unwrap();
+        found
+    }
+
+    #[tokio::test]
+    async fn extents_cover_a_range_and_neighbours_differ() {
+        let directory = tempfile::tempdir().unwrap();
+        let session = Session::start(SessionOptions {
+            cache: Some(directory.path().join("cache")),
+            listen: ([127, 0, 0, 1], 0).into(),
+            discovery: false,
+            ..SessionOptions::default()
+        });
+        let session = session.await.unwrap();
+        // Data, zeros, data.
+        let mut content = vec![1; 6 * PIECE as usize];
+        content[2 * PIECE as usize..4 * PIECE as usize].fill(0);
+        content[5 * PIECE as usize..].fill(2);
+        let options = ApplianceOptions {
+            state: State::Directory(directory.path().join("state")),
+            ..ApplianceOptions::default()
+        };
+        let image = image_of(&content, PIECE as u32);
+        let appliance = session.launch(image, options).await.unwrap();
+        let untouched = [
+            (0, 2 * PIECE, Missing),
+            (2 * PIECE, 2 * PIECE, Zero),
+            (4 * PIECE, 2 * PIECE, Missing),
+        ];
+        assert_eq!(found(&appliance, 0, u64::MAX), untouched);
+        assert_eq!(found(&appliance, PIECE + 1, 2), [(PIECE + 1, 2, Missing)]);
+        assert_eq!(found(&appliance, 6 * PIECE, 100), []);
+        assert_eq!(found(&appliance, 10, 0), []);
+
+        let whole = Bytes::from(vec![9; 8192]);
+        appliance.write_at(0, 4096, whole).await.unwrap();
+        appliance.discard(0, 4 * PIECE, 4096).await.unwrap();
+        appliance.set_len(0, 6 * PIECE + 100).unwrap();
+        let changed = [
+            (0, 4096, Missing),
+            (4096, 8192, Written),
+            (12288, 2 * PIECE - 12288, Missing),
+            (2 * PIECE, 2 * PIECE, Zero),
+            (4 * PIECE, 4096, Zeroed),
+            (4 * PIECE + 4096, 2 * PIECE - 4096, Missing),
+            (6 * PIECE, 100, Zeroed),
+        ];
+        assert_eq!(found(&appliance, 0, u64::MAX), changed);
+        let mut count = 0;
+        let two = |_| {
+            count += 1;
+            count < 2
+        };
+        appliance.extents(0, 0, u64::MAX, two).unwrap();
+        assert_eq!(count, 2);
+        assert!(appliance.extents(1, 0, 1, |_| true).is_err());
+        appliance.shutdown().await.unwrap();
+        session.shutdown().await.unwrap();
+        // A session's threads can be waited for, though not in a task.
+        let join = move || session.join_threads(std::time::Duration::from_secs(30));
+        assert!(std::thread::spawn(join).join().unwrap());
     }
 }

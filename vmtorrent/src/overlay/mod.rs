@@ -59,7 +59,9 @@ mod tests_power;
 mod write;
 
 pub(crate) use block_map::{MAX_LENGTH, OVERLAY_BLOCK};
-pub(crate) use extent::{Extent, ExtentKind, Extents};
+#[cfg(test)]
+pub(crate) use extent::Extent;
+pub(crate) use extent::{ExtentKind, Extents};
 pub(crate) use fill::{Fill, WriteOutcome};
 pub(crate) use lazy::LazyOverlay;
 pub(crate) use state_dir::StateDirectory;
