@@ -28,7 +28,7 @@ static int calls(seen *seen) { return __atomic_load_n(&seen->calls, __ATOMIC_SEQ
 
 static void run(void) {
     stage s;
-    stage_open(&s, 0, "read-timeout", "0.1", NULL);
+    stage_open(&s, 0, "read-timeout", test_is_slow() ? "4" : "1", NULL);
     /* Not from the beginning: what follows would be read ahead. */
     stage_check(&s, 12 * PIECE + 100, 10);
     OK(vmt_session_shutdown(s.source, VMT_FOREVER, ERR));

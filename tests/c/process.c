@@ -61,7 +61,7 @@ int main(void) {
     CHECK(dup2(file, 1) == 1);
 
     stage s;
-    stage_open(&s, 0, "read-timeout", "0.1", NULL);
+    stage_open(&s, 0, "read-timeout", test_is_slow() ? "4" : "1", NULL);
     OK(vmt_session_serve_tracker(s.source, "127.0.0.1:0", ERR));
     OK(vmt_session_serve_metrics(s.session, "127.0.0.1:0", ERR));
     vmt_events *events = NULL;
