@@ -6,10 +6,13 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 [ -z "${CI:-}" ] || export VMTORRENT_REQUIRE="${VMTORRENT_REQUIRE:-1}"
 target=${CARGO_TARGET_DIR:-target}
-mkdir -p "$target/tools/bin"
-tools=$(cd "$target/tools" && pwd)
+mkdir -p "$target"
+target=$(cd "$target" && pwd)
+# The tools that are built from source take ten minutes: they serve all checkouts of this user.
+tools=${VMTORRENT_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/vmtorrent-tools}
+mkdir -p "$tools/bin"
 export PATH=$tools/bin:$PATH
-prefix=${tools%/tools}/c-prefix
+prefix=$target/c-prefix
 floors=(-p vmtorrent-platform -p vmtorrent -p vmtorrent-cli)
 table=()
 
@@ -42,8 +45,8 @@ tests() {
 }
 
 integration() {
-    export VMTORRENT_BIN=${VMTORRENT_BIN:-$(cd "$target" && pwd)/debug/vmtorrent}
-    export VMTORRENT_LIB=${VMTORRENT_LIB:-$(cd "$target" && pwd)/debug/libvmtorrent_ffi.so}
+    export VMTORRENT_BIN=${VMTORRENT_BIN:-$target/debug/vmtorrent}
+    export VMTORRENT_LIB=${VMTORRENT_LIB:-$target/debug/libvmtorrent_ffi.so}
     export VMTORRENT_PREFIX=$prefix
     # Each test starts several processes, some a whole machine.
     RUST_TEST_THREADS=2 NEXTEST_TEST_THREADS=2 tests -p vmtorrent-tests
@@ -53,20 +56,32 @@ documentation() {
     RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --no-deps --workspace
 }
 
-dependencies() {
-    if ! cargo deny --version >/dev/null 2>&1; then
-        # From source, as no registry has a build of it that reads today's cargo metadata.
-        cargo install --quiet --locked --debug --root "$tools" cargo-deny@0.20.2 || return
+# Installs a program from source, in the version that is named, unless it is there. No registry has builds of them.
+# Use: tool CRATE VERSION [OPTION...]
+tool() {
+    local name=$1 version=$2
+    shift 2
+    if ! grep -q "^\"$name $version " "$tools/.crates.toml" 2>/dev/null; then
+        CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --force --root "$tools" "$@" "$name@$version"
     fi
+}
+
+dependencies() {
+    tool cargo-deny 0.20.2 || return
     cargo deny --log-level error check bans licenses sources
 }
 
 # The C ABI: its header is what its sources say, and its tests pass.
 c_abi() {
-    if [ "$(cbindgen --version 2>/dev/null)" != "cbindgen 0.29.4" ]; then
-        cargo install --quiet --locked --debug --root "$tools" cbindgen@0.29.4 || return
-    fi
+    tool cbindgen 0.29.4 || return
     ffi/header.sh check && tests -p vmtorrent-ffi --features test-hooks
+}
+
+# The tests in C, with sanitizers and under valgrind.
+c_tests() {
+    local library=$target/libvmtorrent_hooks.so
+    cargo build -p vmtorrent-ffi --features test-hooks && cp "$target/debug/libvmtorrent_ffi.so" "$library" || return
+    tests/c/header.sh && tests/c/run.sh asan "$library" && tests/c/run.sh valgrind "$library"
 }
 
 # What the library does without the features that may be left out.
@@ -77,17 +92,16 @@ without_features() {
 
 # Installs the C library as a distribution would, for tests/tests/c_api.rs.
 c_library() {
-    if ! cargo cinstall --version >/dev/null 2>&1; then
-        # The last one that Rust 1.90 builds; no registry has a build of it. It takes four minutes, the first time.
-        CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root "$tools" --bin cargo-cinstall \
-            cargo-c@0.10.19 || return
-    fi
+    # The last one that Rust 1.90 builds. It takes four minutes, the first time.
+    tool cargo-c 0.10.19 --bin cargo-cinstall || return
     rm -rf "$prefix"
-    cargo cinstall --quiet --locked --debug -p vmtorrent-ffi --prefix "$prefix" --libdir "$prefix/lib"
+    cargo cinstall --quiet --locked --profile quick -p vmtorrent-ffi --prefix "$prefix" --libdir "$prefix/lib" &&
+        ffi/symbols.sh "$prefix/lib/libvmtorrent.so"
 }
 
+# With the binary at hand: `make demo` builds the one that users get, which takes minutes.
 demo() {
-    cargo build --release -p vmtorrent-cli && tests/demo/demo.py --binary "$target/release/vmtorrent"
+    tests/demo/demo.py --binary "$target/debug/vmtorrent"
 }
 
 case ${1:-} in
@@ -103,6 +117,7 @@ test)
     stage dependencies dependencies
     stage "tests of the crates" tests "${floors[@]}"
     stage "C ABI" c_abi
+    stage "tests in C" c_tests
     stage "examples in the documentation" cargo test --doc --workspace
     stage "without features" without_features
     stage "dev binaries" cargo build -p vmtorrent-cli -p vmtorrent-ffi -p vmtorrent-librqbit-peer
