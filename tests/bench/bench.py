@@ -122,6 +122,7 @@ ROWS = {
     "profile-25mbit": lambda scope, images: PROFILES.row(scope, images, "profile-25mbit", 25, 20, 1.10),
     "profile-fetched": PROFILES.fetched,
     "profile-other": PROFILES.other,
+    "record": PROFILES.record,
     "crowd-8": lambda scope, images: crowd(PROFILES, scope, images),
 }
 

@@ -1,16 +1,22 @@
 """Boots with a profile of earlier runs: against the least that the line allows, with a wrong one, and in a crowd."""
 
+import math
+import os
 import random
+import re
+import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from child import Failure
 from floor import Pieces, floor, needed
 from guest import local_boot, swarm_boot
 from lab import Link
 from measure import median
 from result import Result
 from rows_boot import TIMEOUT, spread
-from scope import free_port, need, note
+from scope import REPOSITORY, free_port, need, note
 
 APPLIANCES = ("demo", "develop")
 RECORDED = 3
@@ -163,6 +169,45 @@ class Profiles:
             f" {done['plain'][-1]['fetched_bytes'] / 1e6:.1f} and {last['fetched_bytes'] / 1e6:.1f} MB"
             f" (for the profile {last['profile_bytes'] / 1e6:.1f})",
             {"times": times, "ratios": ratios, "done": done},
+        )
+
+    def record(self, scope, images):
+        """What recording costs of a boot: its parts, as the core's own benchmark has them, times how often a boot has them."""
+        known = self.of(images, "demo")
+        cargo = shlex.split(os.environ.get("CARGO", "cargo"))
+        need(cargo[0])
+        note("record")
+        found = subprocess.run(
+            [*cargo, "bench", "-q", "-p", "vmtorrent", "--bench", "recording"],
+            cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if found.returncode:
+            raise Failure(f"cargo bench failed: {found.stderr[-500:]}")
+        cost = {name: int(nanos) * 1e-9 for name, nanos in re.findall(r"^(\w+) (\d+) ns$", found.stdout, re.MULTILINE)}
+        recorded = int(re.search(r"^blocks (\d+)$", found.stdout, re.MULTILINE)[1])
+        reads = [line.split() for line in known.trace.read_text().splitlines() if not line.startswith("#")]
+        seconds = sum(int(think) for think, _, _ in reads) / 1e6
+        block = 16 << 10
+        touched = [n for _, at, length in reads for n in range(int(at) // block, -(-(int(at) + int(length)) // block))]
+        first = len(set(touched))
+        # The whole run is written every five seconds, each time with what was read until then: half of it in the mean.
+        writes = math.ceil(seconds / 5)
+        spent = {
+            "again": (len(touched) - first) * cost["again"],
+            "first": first * cost["first"],
+            "look": first * cost["look"],
+            "write": writes * cost["write"] * first / recorded / 2,
+        }
+        share, limit = sum(spent.values()) / seconds, 0.01
+        yield Result(
+            "record",
+            "processor time for recording a boot of the demo, over the guest's time",
+            f"{share:.3%}",
+            f"<= {limit:.0%}",
+            share <= limit,
+            f"{seconds:.1f} s with {len(reads)} reads, {first} blocks; "
+            + ", ".join(f"{name} {seconds_ * 1e3:.1f} ms" for name, seconds_ in spent.items()),
+            {"cost": cost, "spent": spent, "seconds": seconds},
         )
 
     def wrong_profile(self, scope, known):

@@ -3,6 +3,7 @@
 //! Invariant: a profile only ever changes the order of fetching. Whatever stands in one, a guest reads right bytes.
 
 mod access;
+mod cost;
 mod format;
 mod guide;
 mod kept;
@@ -11,6 +12,9 @@ mod recorder;
 mod run_log;
 
 pub use access::Access;
+// For the benchmark alone, and no part of the API.
+#[doc(hidden)]
+pub use cost::{RecordingCost, recording_cost};
 pub(crate) use guide::{Conditions, Guide};
 pub(crate) use kept::{KeptProfiles, LEAST_BLOCKS};
 pub use model::{Mismatch, Profile, ProfileFile};
