@@ -40,7 +40,10 @@ test)
     /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
     need transmission-daemon transmission-daemon
     need aria2c aria2
-    # The C interface.
+    # The C interface; its tests have sanitizers (libasan comes with gcc).
+    need gcc gcc
+    need g++ g++
+    need valgrind valgrind
     need pkg-config pkg-config
     need objdump binutils
     need nbdkit nbdkit

@@ -77,11 +77,15 @@ c_abi() {
     ffi/header.sh check && tests -p vmtorrent-ffi --features test-hooks
 }
 
-# The tests in C, with sanitizers and under valgrind.
+# The C ABI from C, with sanitizers and under valgrind.
 c_tests() {
-    local library=$target/libvmtorrent_hooks.so
-    cargo build -p vmtorrent-ffi --features test-hooks && cp "$target/debug/libvmtorrent_ffi.so" "$library" || return
-    tests/c/header.sh && tests/c/run.sh asan "$library" && tests/c/run.sh valgrind "$library"
+    cargo build -p vmtorrent-ffi --features test-hooks || return
+    tests/c/run.sh asan "$target/debug/libvmtorrent_ffi.so" && tests/c/run.sh valgrind "$target/debug/libvmtorrent_ffi.so"
+}
+
+# What the library declares and exports, as it is for others: without test-hooks.
+c_exports() {
+    tests/c/header.sh && ffi/symbols.sh "$target/debug/libvmtorrent_ffi.so"
 }
 
 # What the library does without the features that may be left out.
@@ -117,10 +121,11 @@ test)
     stage dependencies dependencies
     stage "tests of the crates" tests "${floors[@]}"
     stage "C ABI" c_abi
-    stage "tests in C" c_tests
+    stage "C tests" c_tests
     stage "examples in the documentation" cargo test --doc --workspace
     stage "without features" without_features
     stage "dev binaries" cargo build -p vmtorrent-cli -p vmtorrent-ffi -p vmtorrent-librqbit-peer
+    stage "C header and exports" c_exports
     stage "C library, installed" c_library
     if [ "$(id -u)" = 0 ]; then
         stage appliance tests/appliance/build.sh "${VMTORRENT_DEMO_DIR:-.demo}"

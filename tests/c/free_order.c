@@ -134,7 +134,7 @@ int main(void) {
     image_of_all = test_publish(at("data/disk.img"), NULL);
     second_image = test_publish(at("data/other.img"), NULL);
     int order[HANDLES] = {SESSION, IMAGE, APPLIANCE, EVENTS, SEED, OPTIONS, PROFILE};
-    threads = test_threads();
+    threads = test_threads_settled();
     descriptors = test_descriptors();
     if (getenv("VMT_TEST_ALL") != NULL)
         permute(order, 0, HANDLES, one);

@@ -6,7 +6,7 @@ int main(void) {
     stage s;
     stage_open_seed(&s, 0);
     vmt_session_free(s.session);
-    int threads = test_threads();
+    int threads = test_threads_settled();
     for (int round = 0; round < 3; round++) {
         s.session = test_session(s.cache);
         CHECK(test_threads() > threads);

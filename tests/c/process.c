@@ -20,6 +20,32 @@ static void check_signals(bool compare) {
     }
 }
 
+/* The library's threads leave signals to the others: a program that waits for some in a thread gets them there. */
+static void check_threads(void) {
+    DIR *listing = opendir("/proc/self/task");
+    int count = 0;
+    for (const struct dirent *entry; (entry = readdir(listing)) != NULL;) {
+        if (entry->d_name[0] == '.' || atoi(entry->d_name) == getpid())
+            continue;
+        char path[300], line[256];
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", entry->d_name);
+        FILE *status = fopen(path, "r");
+        unsigned long long blocked = 0;
+        while (status != NULL && fgets(line, sizeof line, status) != NULL)
+            if (sscanf(line, "SigBlk: %llx", &blocked) == 1)
+                break;
+        if (status == NULL)
+            continue;
+        fclose(status);
+        static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGALRM, SIGUSR1, SIGUSR2, SIGPIPE};
+        for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+            CHECK((blocked >> (numbers[i] - 1) & 1) != 0);
+        count++;
+    }
+    closedir(listing);
+    CHECK(count > 1);
+}
+
 static bool inherited[4096];
 
 /* Those that the process began with are not the library's. */
@@ -67,6 +93,7 @@ int main(void) {
     vmt_events *events = NULL;
     OK(vmt_events_open(s.appliance, &events, ERR));
     check_signals(true);
+    check_threads();
     check_descriptors();
     /* Not from the beginning: what follows would be read ahead. */
     stage_check(&s, 12 * PIECE + 100, 10);

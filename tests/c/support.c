@@ -146,6 +146,17 @@ static int entries(const char *path) {
 
 int test_threads(void) { return entries("/proc/self/task"); }
 
+int test_threads_settled(void) {
+    int count = test_threads();
+    for (int same = 0; same < 20;) {
+        test_sleep(5);
+        int now = test_threads();
+        same = now == count ? same + 1 : 0;
+        count = now;
+    }
+    return count;
+}
+
 int test_descriptors(void) {
     /* Less the one that lists them. */
     return entries("/proc/self/fd") - 1;

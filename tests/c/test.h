@@ -81,6 +81,8 @@ double test_now(void);
 void test_sleep(int milliseconds);
 /* Threads and descriptors of this process. */
 int test_threads(void);
+/* Threads, once those that have ended are not listed any more: a thread that was waited for may be for a moment. */
+int test_threads_settled(void);
 int test_descriptors(void);
 
 /* A path in the directory of this test; it lives until test_end. The first call makes the directory. */
