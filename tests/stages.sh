@@ -61,7 +61,7 @@ documentation() {
 tool() {
     local name=$1 version=$2
     shift 2
-    if ! grep -q "^\"$name $version " "$tools/.crates.toml" 2>/dev/null; then
+    if ! grep -q "^\"$name $version[+ ]" "$tools/.crates.toml" 2>/dev/null; then
         CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --force --root "$tools" "$@" "$name@$version"
     fi
 }
