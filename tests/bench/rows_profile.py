@@ -11,7 +11,7 @@ from pathlib import Path
 
 from child import Failure
 from floor import Pieces, floor, needed
-from guest import local_boot, swarm_boot
+from guest import copy_image, local_boot, swarm_boot
 from lab import Link
 from measure import median
 from result import Result
@@ -101,6 +101,50 @@ class Profiles:
             f" ratios {spread(ratios)}; fetched {last['fetched_bytes'] / 1e6:.1f} MB"
             f" (demand {last['demand_bytes'] / 1e6:.1f}, read-ahead {last['readahead_bytes'] / 1e6:.1f},"
             f" profile {last['profile_bytes'] / 1e6:.1f}); {last['stalls']} stalls, {last['stall_seconds']:.2f} s;"
+            f" wait p50 {last['demand_p50_ms']:.1f} ms, p99 {last['demand_p99_ms']:.1f} ms",
+            {"appliance": name, "local": local, "floor": floors, "swarm": ours, "ratios": ratios, "done": done},
+        )
+
+    def replayed(self, scope, images, row, mbit, rtt_ms, limit):
+        """The reads of a boot, at its pace: what streaming adds, apart from what a busy processor does to a boot."""
+        need("qemu-system-x86_64")
+        for name in APPLIANCES:
+            known = self.of(images, name)
+            with scope.inner(name) as inner:
+                yield self._replays(inner, known, row, name, mbit, rtt_ms, limit)
+
+    def _replays(self, scope, known, row, name, mbit, rtt_ms, limit):
+        lab = scope.lab(Link(mbit, rtt_ms, remote=True), Link(mbit, rtt_ms))
+        _, address = scope.seed(known.torrent, known.image.parent, host=lab.hosts[0])
+        local, ours, floors, done = [], [], [], []
+        for run in range(scope.options.runs):
+            note(f"{row}: {name}: run {run + 1}")
+            with scope.inner("local") as inner:
+                copy = copy_image(inner, known.image)
+                child = inner.start(scope.vmtorrent, "replay", known.trace, "--disk", copy, "--json", events=True)
+                if status := child.wait(TIMEOUT):
+                    raise child.failure(f"ended with status {status}")
+                local.append(child.events[-2][0] - child.started)
+            with scope.inner("swarm") as inner:
+                record = inner.path("run.profile")
+                seconds, counters = play(
+                    inner, known.torrent, known.trace, [address],
+                    "--profile", known.profile, "--record", record, *NO_AUTO, host=lab.hosts[1],
+                ).wait_over()  # fmt: skip
+                floors.append(floor(needed(record, known.pieces), mbit))
+            ours.append(seconds)
+            done.append(counters)
+        ratios = [o / (base + least) for o, base, least in zip(ours, local, floors, strict=True)]
+        last = done[-1]
+        return Result(
+            row,
+            f"the reads of a boot of {name} at its pace, with its profile, {mbit} Mbit/s, {rtt_ms} ms round trip,"
+            " fill none, against a local file and the line's floor",
+            f"{median(ratios):.2f} x (local + floor)",
+            f"<= {limit} x",
+            median(ratios) <= limit,
+            f"local {median(local):.2f} s, floor {median(floors):.2f} s, swarm {median(ours):.2f} s,"
+            f" ratios {spread(ratios)}; {last['stalls']} stalls, {last['stall_seconds']:.2f} s;"
             f" wait p50 {last['demand_p50_ms']:.1f} ms, p99 {last['demand_p99_ms']:.1f} ms",
             {"appliance": name, "local": local, "floor": floors, "swarm": ours, "ratios": ratios, "done": done},
         )
