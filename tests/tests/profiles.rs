@@ -244,9 +244,15 @@ fn a_profile_that_is_none_is_refused_by_name_before_anything_is_begun() {
         ]);
         let message = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(1), "{message}");
-        for part in [why, bad.to_str().unwrap(), "record"] {
+        // What is no profile is named by its path, one of another image by both images.
+        let named = match why {
+            "another image" => "(0000000000000000000000000000000000000000)",
+            _ => bad.to_str().unwrap(),
+        };
+        for part in [why, named, "record"] {
             assert!(message.contains(part), "{part}: {message}");
         }
+        assert!(!message.contains("it helps"), "{message}");
     }
 }
 

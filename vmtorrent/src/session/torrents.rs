@@ -64,6 +64,7 @@ impl Shared {
         let (image, named) = (image.clone(), options.profile.take());
         self.blocking(move || {
             if let Some(named) = named {
+                let profile = Profile::for_image(&image, &named)?;
                 if named.info_hash() != image.info_hash() {
                     tracing::warn!(
                         name = named.name(),
@@ -72,7 +73,7 @@ impl Shared {
                         "the profile is of another image with the same files: it helps as far as they hold the same"
                     );
                 }
-                return Ok((Some(Profile::for_image(&image, &named)?), kept));
+                return Ok((Some(profile), kept));
             }
             let attached = image.profile().unwrap_or_else(|error| {
                 tracing::warn!(%error, "the profile in the .torrent file is left out");
