@@ -6,33 +6,36 @@
  *
  * Rules that hold for every function here, unless it says otherwise:
  *
- * Status. A function that can fail returns a vmt_status: VMT_OK (0), or a negative VMT_E_ number. There are no partial
- *   successes. Its last parameter `error` may be NULL; else a failure stores a new vmt_error there, which the caller
- *   frees with vmt_error_free. A success leaves `*error` as it is: let it be NULL at first. Results are written to
- *   out-parameters only on success. No function sets or reads errno, and no error is kept per thread.
- * NULL. A required pointer that is NULL is VMT_E_NULL, naming the parameter. Functions that return something else than
- *   a status give NULL or 0 then. vmt_..._free(NULL) does nothing. Beyond NULL a handle is not checked.
- * Ownership. What a function stores in a `vmt_x **` parameter, or returns as `vmt_x *`, belongs to the caller, who frees
- *   it with vmt_x_free. Each handle keeps alive what it needs: the order in which handles are freed does not matter.
- *   A string or array that is returned belongs to its handle and lives as long as that.
- * Text is UTF-8 and ends with a zero byte; parameters are copied. Other bytes are VMT_E_UTF8. That holds for paths too.
+ * Status. A function that can fail returns a vmt_status: VMT_OK (0), or a negative VMT_E_ number. There are no
+ *   partial successes. Its last parameter `error` may be NULL; else a failure stores a new vmt_error there, which the
+ *   caller frees with vmt_error_free. A success leaves `*error` as it is: let it be NULL at first. Results are
+ *   written to out-parameters only on success. No error is told through errno, and none is kept per thread.
+ * NULL. A required pointer that is NULL is VMT_E_NULL, naming the parameter. Functions that return something else
+ *   than a status give NULL or 0 then. vmt_..._free(NULL) does nothing. Beyond NULL a handle is not checked.
+ * Ownership. What a function stores in a `vmt_x **` parameter, or returns as `vmt_x *`, belongs to the caller, who
+ *   frees it with vmt_x_free. Each handle keeps alive what it needs: the order in which handles are freed does not
+ *   matter. A string or array that is returned belongs to its handle and lives as long as that.
+ * Text is UTF-8 and ends with a zero byte; parameters are copied. Other bytes are VMT_E_UTF8. That holds for paths
+ *   too.
  * Threads. Every function may be called from any thread, at the same time as every other, with the same handles. Only
  *   vmt_..._free must come after all other calls with that handle have returned. (The vmt_error that is stored is a
  *   variable of the caller: each call needs its own.)
- * Callbacks are structures {call, user, free}. `free` (which may be NULL) is called with `user` exactly once, after the
- *   last `call`; also when the function that took the callback fails: then before that function returns. No callback
- *   is called while the library holds a lock, and none may throw, longjmp or end its thread. They run in one
+ * Callbacks are structures {call, user, free}. `free` (which may be NULL) is called with `user` exactly once, after
+ *   the last `call`; also when the function that took the callback fails: then before that function returns. No
+ *   callback is called while the library holds a lock, and none may throw, longjmp or end its thread. They run in one
  *   thread of the session, one after the other, and may call every function, but for those that wait for that thread:
  *   vmt_session_shutdown, vmt_appliance_shutdown and vmt_seed_shutdown of the same session (VMT_E_REENTERED). Where
  *   another thread is used, it is said.
  * Fork. A session belongs to the process that started it. In a child made by fork, functions with its handles are
- *   refused with VMT_E_FORKED; freeing them there does nothing (their memory is not given back).
- * Panic. A mistake in the library does not end the process: the call gives VMT_E_PANIC, and from then on calls with that
- *   session and its appliances give VMT_E_POISONED. Freeing is all that is left to do: what was flushed is safe.
- * Process. The library installs no signal handler, never exits, prints nothing, and has no thread but those of sessions.
- *   After vmt_session_shutdown (or vmt_appliance_shutdown, if it came from vmt_launch) has given VMT_OK, no thread of that
- *   session is left. When this holds for all sessions, their handles are freed and the log handler is taken
- *   back, the library may be unloaded with dlclose.
+ *   refused with VMT_E_FORKED; freeing them there does nothing (their memory is not given back). No session can be
+ *   started in a child that was forked while there were sessions.
+ * Panic. A mistake in the library does not end the process: the call gives VMT_E_PANIC, and from then on calls with
+ *   that session and its appliances give VMT_E_POISONED. Freeing is all that is left to do: what was flushed is safe.
+ * Process. The library installs no signal handler, never exits, prints nothing, and has no thread but those of
+ *   sessions, which leave signals to the threads of others. After vmt_session_shutdown (or vmt_appliance_shutdown, if it came from vmt_launch) has given VMT_OK, no
+ *   thread of that session is left. When this holds for all sessions, their handles are freed and the log handler is
+ *   taken back, the library may be unloaded with dlclose. The system may keep it in memory until the threads that
+ *   called it end.
  * Versions. Names are only ever added within one VMT_ABI_VERSION. "Since" tells the library's version in which a
  *   function appeared.
  */
@@ -51,8 +54,8 @@
 // The whole image is here: the appliance needs the swarm no more.
 #define VMT_EVENT_COMPLETE 1
 
-// A read waited for longer than the option `read-timeout` and failed: vmt_event_file, vmt_event_offset and vmt_event_peers
-// tell more.
+// A read waited for longer than the option `read-timeout` and failed: vmt_event_file, vmt_event_offset and
+// vmt_event_peers tell more.
 #define VMT_EVENT_READ_TIMED_OUT 2
 
 // What comes from the swarm can't be stored: the disk fails. It goes on by itself when the disk does.
@@ -94,12 +97,12 @@
 // The version of the ABI that this header is of. It changes when programs have to be built anew.
 #define VMT_ABI_VERSION 1
 
-// A running appliance: complete, writable disks over an image that is still on its way. Its files are those of the image,
-// numbered from 0; offsets and lengths are bytes, at any alignment.
+// A running appliance: complete, writable disks over an image that is still on its way. Its files are those of the
+// image, numbered from 0; offsets and lengths are bytes, at any alignment.
 typedef struct vmt_appliance vmt_appliance;
 
-// Gives up calls that wait: loading, launching, publishing, exporting. It is passed to the call, and triggered by another
-// thread. One may serve any number of calls, and may be freed while they run.
+// Gives up calls that wait: loading, launching, publishing, exporting. It is passed to the call, and triggered by
+// another thread. One may serve any number of calls, and may be freed while they run.
 typedef struct vmt_cancel vmt_cancel;
 
 // Why a call failed. Free it with vmt_error_free.
@@ -108,20 +111,21 @@ typedef struct vmt_error vmt_error;
 // Something that happened. Other kinds may be added: pass over what you don't know.
 typedef struct vmt_event vmt_event;
 
-// The events of an appliance from some moment on, for a main loop: wait until vmt_events_fd is readable, then take them with
-// vmt_events_next.
+// The events of an appliance from some moment on, for a main loop: wait until vmt_events_fd is readable, then take
+// them with vmt_events_next.
 typedef struct vmt_events vmt_events;
 
 // An image's description: what a .torrent file says.
 typedef struct vmt_image vmt_image;
 
-// Options for sessions, appliances, exports and publishing: keys with values, as vmt_option_key and vmt_option_help tell
-// them. A call takes of them what concerns it, and copies it. Where options are a parameter, NULL means all defaults.
+// Options for sessions, appliances, exports and publishing: keys with values, as vmt_option_key and vmt_option_help
+// tell them. A call takes of them what concerns it, and copies it. Where options are a parameter, NULL means all
+// defaults.
 //
 // Keys of a session: listen, cache, download-limit, upload-limit, discovery, local-discovery, profile-exchange,
-// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, fill, profile,
-// auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private, profile. Of
-// vmt_export: cache, read-timeout.
+// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, fill,
+// profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private,
+// profile. Of vmt_export: cache, read-timeout.
 typedef struct vmt_options vmt_options;
 
 // What runs of a machine read first, and when: a launch has it fetched ahead of its guest.
@@ -130,8 +134,8 @@ typedef struct vmt_profile vmt_profile;
 // A published file or directory that is served to the swarm.
 typedef struct vmt_seed vmt_seed;
 
-// Carries any number of appliances and seeds: their threads, one port for peers, one cache, shared limits. Appliances of
-// one image share what is downloaded.
+// Carries any number of appliances and seeds: their threads, one port for peers, one cache, shared limits.
+// Appliances of one image share what is downloaded.
 typedef struct vmt_session vmt_session;
 
 // How a call ended: VMT_OK, or one of the negative numbers below. Others may be added: treat them as VMT_E_IO.
@@ -139,9 +143,9 @@ typedef int32_t vmt_status;
 
 // How an asynchronous call tells of its end.
 //
-// When the function that takes it returns VMT_OK, `call` is called exactly once, perhaps before that; else never. `free`
-// is called exactly once in any case: after `call`, or before the function returns what it failed with. Both are called
-// in the session's thread for callbacks, but for a `free` after a refusal.
+// When the function that takes it returns VMT_OK, `call` is called exactly once, perhaps before that; else never.
+// `free` is called exactly once in any case: after `call`, or before the function returns what it failed with. Both
+// are called in the session's thread for callbacks, but for a `free` after a refusal.
 typedef struct vmt_completion {
     // `status` is VMT_OK or why it failed; `value` what the function says, else 0; `error` is NULL, or tells more of a
     // failure and is lent until `call` returns (vmt_error_copy makes a copy). Must not be NULL.
@@ -154,9 +158,9 @@ typedef struct vmt_completion {
 
 // What an appliance or a seed has cost and served so far.
 //
-// The caller sets `struct_size` to sizeof(vmt_stats) before: later versions add fields at the end, and fill only those that
-// the caller knows. It is then the size of what was filled. Bytes are plain payload bytes; those on the network are of the
-// image, which all appliances of one session share.
+// The caller sets `struct_size` to sizeof(vmt_stats) before: later versions add fields at the end, and fill only
+// those that the caller knows. It is then the size of what was filled. Bytes are plain payload bytes; those on the
+// network are of the image, which all appliances of one session share.
 typedef struct vmt_stats {
     // Bytes of this structure.
     uint64_t struct_size;
@@ -224,10 +228,12 @@ typedef struct vmt_extent {
 
 // Told what is logged.
 //
-// It is called in any thread of the library or of its callers, at times while the library holds locks: it must return soon,
-// and calls no function of this library but those of vmt_error; others that can fail give it VMT_E_REENTERED.
+// It is called in any thread of the library or of its callers, at times while the library holds locks: it must
+// return soon, and calls no function of this library but those of vmt_error; others that can fail give it
+// VMT_E_REENTERED.
 typedef struct vmt_log_handler {
-    // `level` is a VMT_LOG_ number, `target` the part of the library, `message` a line of text. Both are lent until it returns.
+    // `level` is a VMT_LOG_ number, `target` the part of the library, `message` a line of text. Both are lent until
+    // it returns.
     void (*call)(void *user, int32_t level, const char *target, const char *message);
     // For whatever the caller likes.
     void *user;
@@ -281,7 +287,8 @@ typedef struct vmt_progress {
 // A tracker, peer or web server could not be reached, or answered nonsense: try again later. errno EIO.
 #define VMT_E_NETWORK -7
 
-// It did not come or end in time: the swarm is dead or too slow. errno EIO, or ETIMEDOUT where a timeout was an argument.
+// It did not come or end in time: the swarm is dead or too slow. errno EIO, or ETIMEDOUT where a timeout was an
+// argument.
 #define VMT_E_TIMED_OUT -8
 
 // The disk is full: free some space; what was acknowledged is safe. errno ENOSPC.
@@ -325,11 +332,11 @@ typedef struct vmt_progress {
 extern "C" {
 #endif // __cplusplus
 
-// As vmt_pread, but returns at once. `buffer` must stay, and nobody may use it, until the completion is called; `value` is the
-// number of bytes read.
+// As vmt_pread, but returns at once. `buffer` must stay, and nobody may use it, until the completion is called;
+// `value` is the number of bytes read.
 //
-// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pread through the completion.
-// Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pread through the
+// completion. Since 0.1.0.
 vmt_status vmt_aio_pread(const struct vmt_appliance *appliance,
                          size_t file,
                          void *buffer,
@@ -340,8 +347,8 @@ vmt_status vmt_aio_pread(const struct vmt_appliance *appliance,
 
 // As vmt_pwrite, but returns at once: `data` is copied before. `value` is 0.
 //
-// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the completion.
-// Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the
+// completion. Since 0.1.0.
 vmt_status vmt_aio_pwrite(const struct vmt_appliance *appliance,
                           size_t file,
                           const void *data,
@@ -350,11 +357,11 @@ vmt_status vmt_aio_pwrite(const struct vmt_appliance *appliance,
                           struct vmt_completion completion,
                           struct vmt_error **error);
 
-// As vmt_flush, but returns at once. What is durable afterwards are the writes that had been completed when this was called.
-// `value` is 0.
+// As vmt_flush, but returns at once. What is durable afterwards are the writes that had been completed when this was
+// called. `value` is 0.
 //
-// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_flush through the completion.
-// Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_flush through the
+// completion. Since 0.1.0.
 vmt_status vmt_aio_flush(const struct vmt_appliance *appliance,
                          size_t file,
                          struct vmt_completion completion,
@@ -362,8 +369,8 @@ vmt_status vmt_aio_flush(const struct vmt_appliance *appliance,
 
 // As vmt_discard, but returns at once. `value` is 0.
 //
-// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the completion.
-// Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the
+// completion. Since 0.1.0.
 vmt_status vmt_aio_discard(const struct vmt_appliance *appliance,
                            size_t file,
                            uint64_t offset,
@@ -373,8 +380,8 @@ vmt_status vmt_aio_discard(const struct vmt_appliance *appliance,
 
 // As vmt_write_zeroes, but returns at once. `value` is 0.
 //
-// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the completion.
-// Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the
+// completion. Since 0.1.0.
 vmt_status vmt_aio_write_zeroes(const struct vmt_appliance *appliance,
                                 size_t file,
                                 uint64_t offset,
@@ -382,13 +389,14 @@ vmt_status vmt_aio_write_zeroes(const struct vmt_appliance *appliance,
                                 struct vmt_completion completion,
                                 struct vmt_error **error);
 
-// Starts an appliance in a session: opens or makes its state, joins the swarm, and mounts it if the option `mount` says so.
-// Waits until the disk can be read and written; nothing has to be downloaded for that. The caller frees the appliance, after
-// vmt_appliance_shutdown if it is to end in order. `options` and `cancel` may be NULL.
+// Starts an appliance in a session: opens or makes its state, joins the swarm, and mounts it if the option `mount`
+// says so. Waits until the disk can be read and written; nothing has to be downloaded for that. The caller frees the
+// appliance, after vmt_appliance_shutdown if it is to end in order. `options` and `cancel` may be NULL.
 //
 // Errors: VMT_E_NULL; VMT_E_IN_USE when the state directory is another appliance's or the mount point is taken;
-// VMT_E_UNAVAILABLE when there is no FUSE; VMT_E_INVALID for a profile of another image; VMT_E_NOT_FOUND, VMT_E_PERMISSION,
-// VMT_E_NO_SPACE, VMT_E_IO, VMT_E_CORRUPT of its files; VMT_E_CANCELLED, VMT_E_CLOSED. Since 0.1.0.
+// VMT_E_UNAVAILABLE when there is no FUSE; VMT_E_INVALID for a profile of another image; VMT_E_NOT_FOUND,
+// VMT_E_PERMISSION, VMT_E_NO_SPACE, VMT_E_IO, VMT_E_CORRUPT of its files; VMT_E_CANCELLED, VMT_E_CLOSED. Since
+// 0.1.0.
 vmt_status vmt_session_launch(const struct vmt_session *session,
                               const struct vmt_image *image,
                               const struct vmt_options *options,
@@ -396,8 +404,9 @@ vmt_status vmt_session_launch(const struct vmt_session *session,
                               struct vmt_appliance **appliance,
                               struct vmt_error **error);
 
-// The short form: starts a session, loads an image's description from `source` and starts an appliance of it, with what
-// `options` say of both. The session is the appliance's own and ends with it. `options` and `cancel` may be NULL.
+// The short form: starts a session, loads an image's description from `source` and starts an appliance of it, with
+// what `options` say of both. The session is the appliance's own and ends with it. `options` and `cancel` may be
+// NULL.
 //
 // Errors: those of vmt_session_start, vmt_session_load and vmt_session_launch. Since 0.1.0.
 vmt_status vmt_launch(const char *source,
@@ -483,26 +492,26 @@ vmt_status vmt_appliance_profile(const struct vmt_appliance *appliance,
                                  struct vmt_profile **profile,
                                  struct vmt_error **error);
 
-// Ends the appliance in order: reads that wait for the swarm end with VMT_E_CLOSED, other calls that are under way are waited
-// for, completions that are due are called; then it is unmounted, every file is flushed, and the swarm is left. A
-// session of vmt_launch ends with it, as vmt_session_shutdown does it. Whatever the function gives, the appliance has ended
-// then, and calls with it give VMT_E_CLOSED; the handle is still to be freed. Called again, or by two at once, it waits
-// for the first and gives VMT_OK.
+// Ends the appliance in order: reads that wait for the swarm end with VMT_E_CLOSED, other calls that are under way
+// are waited for, completions that are due are called; then it is unmounted, every file is flushed, and the swarm is
+// left. A session of vmt_launch ends with it, as vmt_session_shutdown does it. Whatever the function gives, the
+// appliance has ended then, and calls with it give VMT_E_CLOSED; the handle is still to be freed. Called again, or
+// by two at once, it waits for the first and gives VMT_OK.
 //
-// `timeout_ms` are milliseconds; VMT_FOREVER waits as long as it takes. What is not done by then is broken off: as after a
-// power failure, the guest then finds all that was flushed. `stats` may be NULL; else its struct_size must be set, and it
-// gets the final figures, or stays as it is if another call ended the appliance.
+// `timeout_ms` are milliseconds; VMT_FOREVER waits as long as it takes. What is not done by then is broken off: as
+// after a power failure, the guest then finds all that was flushed. `stats` may be NULL; else its struct_size must
+// be set, and it gets the final figures, or stays as it is if another call ended the appliance.
 //
 // Errors: VMT_E_NULL, VMT_E_INVALID for a size of `stats` that makes no sense; VMT_E_TIMED_OUT; VMT_E_REENTERED in a
-// callback of the session; VMT_E_NO_SPACE, VMT_E_IO and others when what the guest wrote can't be flushed, or the file of the
-// option `record` can't be written. Since 0.1.0.
+// callback of the session; VMT_E_NO_SPACE, VMT_E_IO and others when what the guest wrote can't be flushed, or the
+// file of the option `record` can't be written. Since 0.1.0.
 vmt_status vmt_appliance_shutdown(const struct vmt_appliance *appliance,
                                   uint64_t timeout_ms,
                                   struct vmt_stats *stats,
                                   struct vmt_error **error);
 
-// Frees the handle. An appliance that was not shut down ends at once when no call is under way any more: as after a power
-// failure, its guest then finds all that was flushed. NULL does nothing.
+// Frees the handle. An appliance that was not shut down ends at once when no call is under way any more: as after a
+// power failure, its guest then finds all that was flushed. NULL does nothing.
 //
 // Since 0.1.0.
 void vmt_appliance_free(struct vmt_appliance *appliance);
@@ -534,8 +543,8 @@ void vmt_cancel_free(struct vmt_cancel *cancel);
 // Since 0.1.0.
 vmt_status vmt_error_status(const struct vmt_error *error);
 
-// The error number of this system that comes nearest, such as EIO; what the system itself reported where it did. For who
-// has to answer a guest with one. 0 for NULL.
+// The error number of this system that comes nearest, such as EIO; what the system itself reported where it did. For
+// who has to answer a guest with one. 0 for NULL.
 //
 // Since 0.1.0.
 int vmt_error_errno(const struct vmt_error *error);
@@ -599,17 +608,17 @@ vmt_status vmt_events_open(const struct vmt_appliance *appliance,
                            struct vmt_events **events,
                            struct vmt_error **error);
 
-// A descriptor for poll, epoll or select that is readable while vmt_events_next has something to give, and once nothing will
-// come any more. It belongs to the queue: don't read or close it. -1 for NULL, and where there are no such descriptors
-// (Windows).
+// A descriptor for poll, epoll or select that is readable while vmt_events_next has something to give, and once
+// nothing will come any more. It belongs to the queue: don't read or close it. -1 for NULL, and where there are no
+// such descriptors (Windows).
 //
 // Since 0.1.0.
 int vmt_events_fd(const struct vmt_events *events);
 
 // Takes the oldest event. Does not wait. The caller frees it.
 //
-// Errors: VMT_E_NULL; VMT_E_AGAIN when there is none yet; VMT_E_CLOSED when there is none and the appliance has ended. Since
-// 0.1.0.
+// Errors: VMT_E_NULL; VMT_E_AGAIN when there is none yet; VMT_E_CLOSED when there is none and the appliance has
+// ended. Since 0.1.0.
 vmt_status vmt_events_next(const struct vmt_events *events,
                            struct vmt_event **event,
                            struct vmt_error **error);
@@ -619,23 +628,23 @@ vmt_status vmt_events_next(const struct vmt_events *events,
 // Since 0.1.0.
 void vmt_events_free(struct vmt_events *events);
 
-// Has a function called for each event that happens from now on, in the session's thread for callbacks, until the appliance
-// ends.
+// Has a function called for each event that happens from now on, in the session's thread for callbacks, until the
+// appliance ends.
 //
 // Errors: VMT_E_NULL, VMT_E_CLOSED. Since 0.1.0.
 vmt_status vmt_appliance_on_event(const struct vmt_appliance *appliance,
                                   struct vmt_event_callback callback,
                                   struct vmt_error **error);
 
-// Writes the image of the state directory `state`, with everything that the guest wrote and flushed, to `output`: a file, or a
-// directory for an image of several files. Its appliance must have ended. What neither the state nor the cache holds
-// is fetched with the peers and trackers that the last launch knew. Waits for all that. `options` may be NULL; `cache` and
-// `read-timeout` of them count. `cancel` may be NULL. `written`, which may be NULL, gets the bytes of data written; holes stay
-// holes. `output` appears only when it is complete.
+// Writes the image of the state directory `state`, with everything that the guest wrote and flushed, to `output`: a
+// file, or a directory for an image of several files. Its appliance must have ended. What neither the state nor the
+// cache holds is fetched with the peers and trackers that the last launch knew. Waits for all that. `options` may be
+// NULL; `cache` and `read-timeout` of them count. `cancel` may be NULL. `written`, which may be NULL, gets the bytes
+// of data written; holes stay holes. `output` appears only when it is complete.
 //
-// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_NOT_FOUND when `state` is no state directory; VMT_E_IN_USE when its appliance runs,
-// or `output` exists; VMT_E_TIMED_OUT when missing data does not come; VMT_E_NO_SPACE, VMT_E_PERMISSION, VMT_E_IO,
-// VMT_E_CORRUPT; VMT_E_CANCELLED. Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_NOT_FOUND when `state` is no state directory; VMT_E_IN_USE when its
+// appliance runs, or `output` exists; VMT_E_TIMED_OUT when missing data does not come; VMT_E_NO_SPACE,
+// VMT_E_PERMISSION, VMT_E_IO, VMT_E_CORRUPT; VMT_E_CANCELLED. Since 0.1.0.
 vmt_status vmt_export(const char *state,
                       const char *output,
                       const struct vmt_options *options,
@@ -643,9 +652,10 @@ vmt_status vmt_export(const char *state,
                       uint64_t *written,
                       struct vmt_error **error);
 
-// Tells of what the bytes of a file from `offset` on are made, as far as `length` and the end of the file go: up to `capacity`
-// extents are stored in `extents`, and in `*count` how many. They lie one behind the other from `offset` on. When they end
-// before the range does, ask again from there. Neither waits nor fetches; what is downloaded meanwhile may be told or not.
+// Tells of what the bytes of a file from `offset` on are made, as far as `length` and the end of the file go: up to
+// `capacity` extents are stored in `extents`, and in `*count` how many. They lie one behind the other from `offset`
+// on. When they end before the range does, ask again from there. Neither waits nor fetches; what is downloaded
+// meanwhile may be told or not.
 //
 // Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file or `capacity` is 0; VMT_E_CLOSED. Since 0.1.0.
 vmt_status vmt_extents(const struct vmt_appliance *appliance,
@@ -705,8 +715,8 @@ bool vmt_image_is_private(const struct vmt_image *image);
 // Since 0.1.0.
 size_t vmt_image_file_count(const struct vmt_image *image);
 
-// Path of a file below the image's directory, with slashes; of an image that is one file its name. NULL when there is no
-// such file. It belongs to the image.
+// Path of a file below the image's directory, with slashes; of an image that is one file its name. NULL when there
+// is no such file. It belongs to the image.
 //
 // Since 0.1.0.
 const char *vmt_image_file_path(const struct vmt_image *image,
@@ -740,9 +750,9 @@ vmt_status vmt_image_profile(const struct vmt_image *image,
 // Since 0.1.0.
 void vmt_image_free(struct vmt_image *image);
 
-// Reads `length` bytes of a file from `offset` into `buffer`, waiting for what is missing, and stores in `*read` how many
-// they are: fewer only at the end of the file, 0 behind it. What is present costs no allocation and no change of threads.
-// After a failure the content of `buffer` is undefined.
+// Reads `length` bytes of a file from `offset` into `buffer`, waiting for what is missing, and stores in `*read` how
+// many they are: fewer only at the end of the file, 0 behind it. What is present costs no allocation and no change
+// of threads. After a failure the content of `buffer` is undefined.
 //
 // Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file; VMT_E_IO, VMT_E_TIMED_OUT (the option `read-timeout`),
 // with errno EIO, when the data can't be had; VMT_E_CLOSED, also when it was waiting. Since 0.1.0.
@@ -765,11 +775,11 @@ vmt_status vmt_try_pread(const struct vmt_appliance *appliance,
                          size_t *read,
                          struct vmt_error **error);
 
-// Writes `length` bytes to a file at `offset`; it grows when they end behind its end. What the write needs of the image
-// around its edges (blocks have 4096 bytes) is waited for. It is durable after the next vmt_flush.
+// Writes `length` bytes to a file at `offset`; it grows when they end behind its end. What the write needs of the
+// image around its edges (blocks have 4096 bytes) is waited for. It is durable after the next vmt_flush.
 //
-// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file; VMT_E_NO_SPACE, VMT_E_IO, VMT_E_TIMED_OUT; VMT_E_CLOSED.
-// After one, any part may have been written. Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file; VMT_E_NO_SPACE, VMT_E_IO, VMT_E_TIMED_OUT;
+// VMT_E_CLOSED. After one, any part may have been written. Since 0.1.0.
 vmt_status vmt_pwrite(const struct vmt_appliance *appliance,
                       size_t file,
                       const void *data,
@@ -777,7 +787,8 @@ vmt_status vmt_pwrite(const struct vmt_appliance *appliance,
                       uint64_t offset,
                       struct vmt_error **error);
 
-// Makes all writes to a file that had returned before durable: they survive a crash of the process, the system or the power.
+// Makes all writes to a file that had returned before durable: they survive a crash of the process, the system or
+// the power.
 //
 // Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file; VMT_E_NO_SPACE, VMT_E_IO: nothing is given up, a later
 // flush tries again; VMT_E_CLOSED. Since 0.1.0.
@@ -822,13 +833,13 @@ vmt_status vmt_prefetch(const struct vmt_appliance *appliance,
                         uint64_t *missing,
                         struct vmt_error **error);
 
-// Has what the library logs told to a function, up to a level: VMT_LOG_ERROR to VMT_LOG_TRACE; of the libraries that it
-// is made of no more than warnings. The handler is that of the process: it replaces an earlier one. With a `call` that is
-// NULL, or VMT_LOG_OFF, nothing is logged any more, as at first. When this returns, the earlier handler runs nowhere, and
-// was freed.
+// Has what the library logs told to a function, up to a level: VMT_LOG_ERROR to VMT_LOG_TRACE; of the libraries that
+// it is made of no more than warnings. The handler is that of the process: it replaces an earlier one. With a `call`
+// that is NULL, or VMT_LOG_OFF, nothing is logged any more, as at first. When this returns, the earlier handler runs
+// nowhere, and was freed.
 //
-// Errors: VMT_E_INVALID for a level that does not exist; VMT_E_IN_USE when a Rust program that the library is part of has a
-// log of its own. Since 0.1.0.
+// Errors: VMT_E_INVALID for a level that does not exist; VMT_E_IN_USE when a Rust program that the library is part
+// of has a log of its own; VMT_E_UNAVAILABLE when the library was built without the feature `log`. Since 0.1.0.
 vmt_status vmt_log_set(int32_t level,
                        struct vmt_log_handler handler,
                        struct vmt_error **error);
@@ -840,15 +851,15 @@ vmt_status vmt_options_new(struct vmt_options **options, struct vmt_error **erro
 
 // Sets an option. The keys peer, tracker and web-seed add a value, the others replace it.
 //
-// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_INVALID for a key that does not exist and a value that makes no sense; the message
-// names the key and what would be good. Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_INVALID for a key that does not exist and a value that makes no sense; the
+// message names the key and what would be good. Since 0.1.0.
 vmt_status vmt_options_set(struct vmt_options *options,
                            const char *key,
                            const char *value,
                            struct vmt_error **error);
 
-// Sets the profile of earlier runs that a launch uses, or that vmt_publish puts into the .torrent file: a copy of what it
-// holds now. NULL takes it back.
+// Sets the profile of earlier runs that a launch uses, or that vmt_publish puts into the .torrent file: a copy of
+// what it holds now. NULL takes it back.
 //
 // Errors: VMT_E_NULL. Since 0.1.0.
 vmt_status vmt_options_set_profile(struct vmt_options *options,
@@ -865,16 +876,16 @@ void vmt_options_free(struct vmt_options *options);
 // Since 0.1.0.
 const char *vmt_option_key(size_t index);
 
-// What an option does, its unit and its default, in a few sentences for people. NULL when there is none of that index. The
-// string is static.
+// What an option does, its unit and its default, in a few sentences for people. NULL when there is none of that
+// index. The string is static.
 //
 // Since 0.1.0.
 const char *vmt_option_help(size_t index);
 
 // Reads a profile from a file. The caller frees it.
 //
-// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_IO; VMT_E_INVALID when the file is no profile.
-// Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_IO; VMT_E_INVALID when the file is no
+// profile. Since 0.1.0.
 vmt_status vmt_profile_load(const char *path,
                             struct vmt_profile **profile,
                             struct vmt_error **error);
@@ -887,9 +898,9 @@ vmt_status vmt_profile_from_bytes(const uint8_t *data,
                                   struct vmt_profile **profile,
                                   struct vmt_error **error);
 
-// Adds the runs of `other` to `profile`. Those of another image are refused, unless `force` is set: then what fits is merged,
-// and `mismatch`, which may be NULL, gets how much that is (all 0 for the same image). `other` does not change; both may be
-// the same handle.
+// Adds the runs of `other` to `profile`. Those of another image are refused, unless `force` is set: then what fits
+// is merged, and `mismatch`, which may be NULL, gets how much that is (all 0 for the same image). `other` does not
+// change; both may be the same handle.
 //
 // Errors: VMT_E_NULL; VMT_E_INVALID for another image, without `force`. Since 0.1.0.
 vmt_status vmt_profile_merge(struct vmt_profile *profile,
@@ -928,14 +939,14 @@ const char *vmt_profile_info_hash(const struct vmt_profile *profile);
 // Since 0.1.0.
 void vmt_profile_free(struct vmt_profile *profile);
 
-// Makes an image's description of the file or directory at `path`, with what the options `name`, `piece-size`, `tracker`,
-// `web-seed`, `private` and `profile` say. Waits, and uses all cores. The same files and options always give the same. The
-// caller frees the image; vmt_image_save writes the .torrent file. `options` and `cancel` may be NULL. `progress` is called
-// in this thread.
+// Makes an image's description of the file or directory at `path`, with what the options `name`, `piece-size`,
+// `tracker`, `web-seed`, `private` and `profile` say. Waits, and uses all cores. The same files and options always
+// give the same. The caller frees the image; vmt_image_save writes the .torrent file. `options` and `cancel` may be
+// NULL. `progress` is called in this thread.
 //
-// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_INVALID for options that make no sense and for what an image can't hold (nothing at
-// all, links, devices, names that are not UTF-8); VMT_E_IN_USE when a file changed meanwhile; VMT_E_NOT_FOUND,
-// VMT_E_PERMISSION, VMT_E_IO; VMT_E_CANCELLED. Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_INVALID for options that make no sense and for what an image can't hold
+// (nothing at all, links, devices, names that are not UTF-8); VMT_E_IN_USE when a file changed meanwhile;
+// VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_IO; VMT_E_CANCELLED. Since 0.1.0.
 vmt_status vmt_publish(const char *path,
                        const struct vmt_options *options,
                        struct vmt_progress progress,
@@ -943,19 +954,20 @@ vmt_status vmt_publish(const char *path,
                        struct vmt_image **image,
                        struct vmt_error **error);
 
-// Serves a published image: the directory `data` holds its file or directory under its name. Lengths are checked now, each
-// piece on its first use. The caller frees the seed, after vmt_seed_shutdown if it is to end in order.
+// Serves a published image: the directory `data` holds its file or directory under its name. Lengths are checked
+// now, each piece on its first use. The caller frees the seed, after vmt_seed_shutdown if it is to end in order.
 //
-// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_NOT_FOUND or VMT_E_INVALID naming the file that is missing or has another length;
-// VMT_E_PERMISSION, VMT_E_IO; VMT_E_IN_USE when the session runs the image already; VMT_E_CLOSED. Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_NOT_FOUND or VMT_E_INVALID naming the file that is missing or has another
+// length; VMT_E_PERMISSION, VMT_E_IO; VMT_E_IN_USE when the session runs the image already; VMT_E_CLOSED. Since
+// 0.1.0.
 vmt_status vmt_session_seed(const struct vmt_session *session,
                             const struct vmt_image *image,
                             const char *data,
                             struct vmt_seed **seed,
                             struct vmt_error **error);
 
-// A magnet link to what is seeded: that of the image, with the session's own tracker and its port for peers where their
-// addresses mean one host (0.0.0.0 would lead nowhere). It belongs to the seed.
+// A magnet link to what is seeded: that of the image, with the session's own tracker and its port for peers where
+// their addresses mean one host (0.0.0.0 would lead nowhere). It belongs to the seed.
 //
 // Since 0.1.0.
 const char *vmt_seed_magnet(const struct vmt_seed *seed);
@@ -965,9 +977,9 @@ const char *vmt_seed_magnet(const struct vmt_seed *seed);
 // Errors: VMT_E_NULL, VMT_E_INVALID for a size that makes no sense, VMT_E_CLOSED. Since 0.1.0.
 vmt_status vmt_seed_stats(const struct vmt_seed *seed, struct vmt_stats *stats, struct vmt_error **error);
 
-// Ends the seed in order: peers and trackers are told. `timeout_ms` are milliseconds, or VMT_FOREVER. Whatever the function gives,
-// the seed has ended then; the handle is still to be freed. Called again, or by two at once, it waits for the first and gives
-// VMT_OK.
+// Ends the seed in order: peers and trackers are told. `timeout_ms` are milliseconds, or VMT_FOREVER. Whatever the
+// function gives, the seed has ended then; the handle is still to be freed. Called again, or by two at once, it
+// waits for the first and gives VMT_OK.
 //
 // Errors: VMT_E_NULL, VMT_E_TIMED_OUT; VMT_E_REENTERED in a callback of the session. Since 0.1.0.
 vmt_status vmt_seed_shutdown(const struct vmt_seed *seed,
@@ -979,23 +991,24 @@ vmt_status vmt_seed_shutdown(const struct vmt_seed *seed,
 // Since 0.1.0.
 void vmt_seed_free(struct vmt_seed *seed);
 
-// Starts a session: its threads, and its port for peers. The caller frees it, after vmt_session_shutdown if it is to end in
-// order. `options` may be NULL.
+// Starts a session: its threads, and its port for peers. The caller frees it, after vmt_session_shutdown if it is to
+// end in order. `options` may be NULL.
 //
 // Errors: VMT_E_NULL; VMT_E_IN_USE when the port is taken; VMT_E_NOT_FOUND when no cache is named and there is no home
-// directory; VMT_E_IO. Since 0.1.0.
+// directory; VMT_E_FORKED in a process that was forked from one with sessions; VMT_E_IO. Since 0.1.0.
 vmt_status vmt_session_start(const struct vmt_options *options,
                              struct vmt_session **session,
                              struct vmt_error **error);
 
-// The address on which peers connect, such as "0.0.0.0:41234", with the port that was taken. It belongs to the session.
+// The address on which peers connect, such as "0.0.0.0:41234", with the port that was taken. It belongs to the
+// session.
 //
 // Since 0.1.0.
 const char *vmt_session_listen_address(const struct vmt_session *session);
 
-// Loads an image's description: `source` is the path of a .torrent file, its http, https or file URL, or a magnet link, whose
-// image is described by peers (those of the option `peer` among them) or was kept in the cache. Waits for that. The caller
-// frees the image. `options` and `cancel` may be NULL.
+// Loads an image's description: `source` is the path of a .torrent file, its http, https or file URL, or a magnet
+// link, whose image is described by peers (those of the option `peer` among them) or was kept in the cache. Waits
+// for that. The caller frees the image. `options` and `cancel` may be NULL.
 //
 // Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_INVALID for a source of an unknown kind or a magnet link with nobody to ask;
 // VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_NETWORK; VMT_E_TIMED_OUT after 30 s with a web server, or the option
@@ -1007,11 +1020,11 @@ vmt_status vmt_session_load(const struct vmt_session *session,
                             struct vmt_image **image,
                             struct vmt_error **error);
 
-// Runs a small tracker for what this session seeds and launches, then and later. `address` is IP:PORT; port 0 takes a free
-// one. It ends with the session.
+// Runs a small tracker for what this session seeds and launches, then and later. `address` is IP:PORT; port 0 takes
+// a free one. It ends with the session.
 //
-// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_INVALID for what is no address; VMT_E_IN_USE when the port is taken, or the session
-// has a tracker already; VMT_E_CLOSED. Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_INVALID for what is no address; VMT_E_IN_USE when the port is taken, or the
+// session has a tracker already; VMT_E_CLOSED. Since 0.1.0.
 vmt_status vmt_session_serve_tracker(const struct vmt_session *session,
                                      const char *address,
                                      struct vmt_error **error);
@@ -1021,11 +1034,11 @@ vmt_status vmt_session_serve_tracker(const struct vmt_session *session,
 // Since 0.1.0.
 const char *vmt_session_tracker_url(const struct vmt_session *session);
 
-// Serves figures for Prometheus at http://ADDRESS/metrics until the session ends. `address` is IP:PORT; port 0 takes a free
-// one. There is no access control.
+// Serves figures for Prometheus at http://ADDRESS/metrics until the session ends. `address` is IP:PORT; port 0 takes
+// a free one. There is no access control.
 //
-// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_INVALID for what is no address; VMT_E_IN_USE when the port is taken, or they are
-// served already; VMT_E_CLOSED. Since 0.1.0.
+// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_INVALID for what is no address; VMT_E_IN_USE when the port is taken, or they
+// are served already; VMT_E_CLOSED. Since 0.1.0.
 vmt_status vmt_session_serve_metrics(const struct vmt_session *session,
                                      const char *address,
                                      struct vmt_error **error);
@@ -1035,13 +1048,13 @@ vmt_status vmt_session_serve_metrics(const struct vmt_session *session,
 // Since 0.1.0.
 const char *vmt_session_metrics_url(const struct vmt_session *session);
 
-// Ends the session in order: its appliances are shut down as vmt_appliance_shutdown does it and its seeds likewise, peers and
-// trackers are told, callbacks that are due are called, and its threads end. Whatever it gives, the session has
-// ended then, and calls with it or its appliances give VMT_E_CLOSED; the handles are still to be freed. After VMT_OK no
-// thread of it is left. Called again, or by two at once, it waits for the first and gives VMT_OK.
+// Ends the session in order: its appliances are shut down as vmt_appliance_shutdown does it and its seeds likewise,
+// peers and trackers are told, callbacks that are due are called, and its threads end. Whatever it gives, the
+// session has ended then, and calls with it or its appliances give VMT_E_CLOSED; the handles are still to be freed.
+// After VMT_OK no thread of it is left. Called again, or by two at once, it waits for the first and gives VMT_OK.
 //
-// `timeout_ms` are milliseconds; VMT_FOREVER waits as long as it takes. What is not done by then is broken off: as after a
-// power failure, the guest then finds all that was flushed.
+// `timeout_ms` are milliseconds; VMT_FOREVER waits as long as it takes. What is not done by then is broken off: as
+// after a power failure, the guest then finds all that was flushed.
 //
 // Errors: VMT_E_NULL; VMT_E_TIMED_OUT; VMT_E_REENTERED in a callback of the session; what the appliances report, as
 // vmt_appliance_shutdown does. Since 0.1.0.
@@ -1049,8 +1062,8 @@ vmt_status vmt_session_shutdown(const struct vmt_session *session,
                                 uint64_t timeout_ms,
                                 struct vmt_error **error);
 
-// Frees the handle. When it is the last one of a session that was not shut down (those of its appliances, seeds and queues of events
-// count), the session ends at once, which waits up to 5 seconds for its threads. NULL does nothing.
+// Frees the handle. When it is the last one of a session that was not shut down (those of its appliances, seeds and
+// queues of events count), the session ends at once, which waits up to 5 seconds for its threads. NULL does nothing.
 //
 // Since 0.1.0.
 void vmt_session_free(struct vmt_session *session);

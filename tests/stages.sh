@@ -61,6 +61,14 @@ dependencies() {
     cargo deny --log-level error check bans licenses sources
 }
 
+# The C ABI: its header is what its sources say, and its tests pass.
+c_abi() {
+    if [ "$(cbindgen --version 2>/dev/null)" != "cbindgen 0.29.4" ]; then
+        cargo install --quiet --locked --debug --root "$tools" cbindgen@0.29.4 || return
+    fi
+    ffi/header.sh check && tests -p vmtorrent-ffi --features test-hooks
+}
+
 # What the library does without the features that may be left out.
 without_features() {
     cargo clippy -p vmtorrent-ffi --no-default-features -- -D warnings &&
@@ -94,6 +102,7 @@ test)
     stage documentation documentation
     stage dependencies dependencies
     stage "tests of the crates" tests "${floors[@]}"
+    stage "C ABI" c_abi
     stage "examples in the documentation" cargo test --doc --workspace
     stage "without features" without_features
     stage "dev binaries" cargo build -p vmtorrent-cli -p vmtorrent-ffi -p vmtorrent-librqbit-peer

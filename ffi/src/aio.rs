@@ -1,7 +1,7 @@
 //! Reading and writing without waiting for it.
 //!
-//! Invariant: the caller's buffer is touched before its completion is called, never after; data that is written was copied
-//! before the call returned.
+//! Invariant: the caller's buffer is touched before its completion is called, never after; data that is written was
+//! copied before the call returned.
 
 use std::ffi::c_void;
 use std::panic::AssertUnwindSafe;
@@ -57,11 +57,29 @@ impl Buffer {
 
 /// What is asked for. `file` is the place among all files of the image.
 enum Operation {
-    Read { file: usize, buffer: Buffer, offset: u64 },
-    Write { file: usize, data: Bytes, offset: u64 },
-    Flush { file: usize },
-    Discard { file: usize, offset: u64, length: u64 },
-    Zero { file: usize, offset: u64, length: u64 },
+    Read {
+        file: usize,
+        buffer: Buffer,
+        offset: u64,
+    },
+    Write {
+        file: usize,
+        data: Bytes,
+        offset: u64,
+    },
+    Flush {
+        file: usize,
+    },
+    Discard {
+        file: usize,
+        offset: u64,
+        length: u64,
+    },
+    Zero {
+        file: usize,
+        offset: u64,
+        length: u64,
+    },
     #[cfg(any(test, feature = "test-hooks"))]
     Panic,
 }
@@ -70,7 +88,11 @@ impl Operation {
     /// Does it here and now, if that needs no waiting.
     fn try_now(&mut self, appliance: &Appliance) -> Result<Option<u64>, Failure> {
         match self {
-            Self::Read { file, buffer, offset } if buffer.length <= CHUNK => {
+            Self::Read {
+                file,
+                buffer,
+                offset,
+            } if buffer.length <= CHUNK => {
                 let length = buffer.length;
                 let read = appliance.try_read_at(*file, *offset, buffer.part(0, length))?;
                 Ok(read.map(|read| read as u64))
@@ -84,12 +106,18 @@ impl Operation {
 
     async fn run(self, core: &ApplianceCore, appliance: &Appliance) -> Result<u64, Failure> {
         match self {
-            Self::Read { file, mut buffer, offset } => {
+            Self::Read {
+                file,
+                mut buffer,
+                offset,
+            } => {
                 let mut done = 0;
                 while done < buffer.length {
                     let at = offset_of(offset, done)?;
                     let wanted = CHUNK.min(buffer.length - done);
-                    let data = core.unless_closing(appliance.read_at(file, at, wanted)).await?;
+                    let data = core
+                        .unless_closing(appliance.read_at(file, at, wanted))
+                        .await?;
                     buffer.part(done, data.len()).copy_from_slice(&data);
                     done += data.len();
                     if data.len() < wanted {
@@ -103,18 +131,27 @@ impl Operation {
                 while done < data.len() {
                     let end = data.len().min(done + CHUNK);
                     let part = data.slice(done..end);
-                    appliance.write_at(file, offset_of(offset, done)?, part).await?;
+                    appliance
+                        .write_at(file, offset_of(offset, done)?, part)
+                        .await?;
                     done = end;
                 }
                 Ok(0)
             }
             Self::Flush { file } => Ok(appliance.flush(file).await.map(|()| 0)?),
-            Self::Discard { file, offset, length } => {
-                Ok(appliance.discard(file, offset, length).await.map(|()| 0)?)
-            }
-            Self::Zero { file, offset, length } => {
-                Ok(appliance.write_zeroes(file, offset, length).await.map(|()| 0)?)
-            }
+            Self::Discard {
+                file,
+                offset,
+                length,
+            } => Ok(appliance.discard(file, offset, length).await.map(|()| 0)?),
+            Self::Zero {
+                file,
+                offset,
+                length,
+            } => Ok(appliance
+                .write_zeroes(file, offset, length)
+                .await
+                .map(|()| 0)?),
             #[cfg(any(test, feature = "test-hooks"))]
             Self::Panic => panic!("injected by a test"),
         }
@@ -131,7 +168,9 @@ fn submit(
     let mut operation = prepare(core)?;
     let completion = offered.accept(core.clone(), core.enter_for_long()?)?;
     // From here on the caller is told by the completion.
-    let now = completion.appliance().map(|appliance| operation.try_now(appliance));
+    let now = completion
+        .appliance()
+        .map(|appliance| operation.try_now(appliance));
     match now.unwrap_or(Ok(None)) {
         Ok(Some(value)) => completion.finish(Ok(value)),
         Err(failure) => completion.finish(Err(failure)),
@@ -153,7 +192,8 @@ async fn run(core: Arc<ApplianceCore>, operation: Operation, completion: Complet
     let outcome = match completion.appliance() {
         Some(appliance) => {
             let work = AssertUnwindSafe(operation.run(&core, appliance)).catch_unwind();
-            work.await.unwrap_or_else(|payload| Err(Failure::panicked(&*payload)))
+            work.await
+                .unwrap_or_else(|payload| Err(Failure::panicked(&*payload)))
         }
         None => Err(Failure::closed("appliance")),
     };
@@ -162,11 +202,11 @@ async fn run(core: Arc<ApplianceCore>, operation: Operation, completion: Complet
     completion.finish(outcome);
 }
 
-/// As vmt_pread, but returns at once. `buffer` must stay, and nobody may use it, until the completion is called; `value` is the
-/// number of bytes read.
+/// As vmt_pread, but returns at once. `buffer` must stay, and nobody may use it, until the completion is called;
+/// `value` is the number of bytes read.
 ///
-/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pread through the completion.
-/// Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pread through the
+/// completion. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_aio_pread(
     appliance: *const vmt_appliance,
@@ -184,7 +224,11 @@ pub unsafe extern "C" fn vmt_aio_pread(
             submit(appliance, offered, |core| {
                 let file = core.files.index(file)?;
                 let buffer = Buffer::new(buffer, length)?;
-                Ok(Operation::Read { file, buffer, offset })
+                Ok(Operation::Read {
+                    file,
+                    buffer,
+                    offset,
+                })
             })
         })
     }
@@ -192,8 +236,8 @@ pub unsafe extern "C" fn vmt_aio_pread(
 
 /// As vmt_pwrite, but returns at once: `data` is copied before. `value` is 0.
 ///
-/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the completion.
-/// Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the
+/// completion. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_aio_pwrite(
     appliance: *const vmt_appliance,
@@ -217,11 +261,11 @@ pub unsafe extern "C" fn vmt_aio_pwrite(
     }
 }
 
-/// As vmt_flush, but returns at once. What is durable afterwards are the writes that had been completed when this was called.
-/// `value` is 0.
+/// As vmt_flush, but returns at once. What is durable afterwards are the writes that had been completed when this was
+/// called. `value` is 0.
 ///
-/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_flush through the completion.
-/// Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_flush through the
+/// completion. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_aio_flush(
     appliance: *const vmt_appliance,
@@ -243,8 +287,8 @@ pub unsafe extern "C" fn vmt_aio_flush(
 
 /// As vmt_discard, but returns at once. `value` is 0.
 ///
-/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the completion.
-/// Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the
+/// completion. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_aio_discard(
     appliance: *const vmt_appliance,
@@ -260,7 +304,11 @@ pub unsafe extern "C" fn vmt_aio_discard(
         guarded_on(appliance, error, |appliance| {
             submit(appliance, offered, |core| {
                 let file = core.files.index(file)?;
-                Ok(Operation::Discard { file, offset, length })
+                Ok(Operation::Discard {
+                    file,
+                    offset,
+                    length,
+                })
             })
         })
     }
@@ -268,8 +316,8 @@ pub unsafe extern "C" fn vmt_aio_discard(
 
 /// As vmt_write_zeroes, but returns at once. `value` is 0.
 ///
-/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the completion.
-/// Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file, VMT_E_CLOSED; those of vmt_pwrite through the
+/// completion. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_aio_write_zeroes(
     appliance: *const vmt_appliance,
@@ -285,7 +333,11 @@ pub unsafe extern "C" fn vmt_aio_write_zeroes(
         guarded_on(appliance, error, |appliance| {
             submit(appliance, offered, |core| {
                 let file = core.files.index(file)?;
-                Ok(Operation::Zero { file, offset, length })
+                Ok(Operation::Zero {
+                    file,
+                    offset,
+                    length,
+                })
             })
         })
     }

@@ -1,5 +1,5 @@
-//! Invariant: the appliance is used only through its gate, so that it is there for whoever is inside; what waits for data
-//! is sent away when it ends.
+//! Invariant: the appliance is used only through its gate, so that it is there for whoever is inside; what waits for
+//! data is sent away when it ends.
 
 use std::ffi::{CString, c_char};
 use std::sync::{Arc, Weak};
@@ -24,8 +24,8 @@ use crate::stats::vmt_stats;
 use crate::status::vmt_status;
 use crate::text::{c_path, pointer, text};
 
-/// A running appliance: complete, writable disks over an image that is still on its way. Its files are those of the image,
-/// numbered from 0; offsets and lengths are bytes, at any alignment.
+/// A running appliance: complete, writable disks over an image that is still on its way. Its files are those of the
+/// image, numbered from 0; offsets and lengths are bytes, at any alignment.
 pub struct vmt_appliance {
     core: Arc<ApplianceCore>,
 }
@@ -84,12 +84,16 @@ impl ApplianceCore {
 
     /// Uses the appliance for the length of a call.
     pub(crate) fn enter(&self) -> Result<Inside<'_, Appliance>, Failure> {
-        self.gate.enter().ok_or_else(|| Failure::closed("appliance"))
+        self.gate
+            .enter()
+            .ok_or_else(|| Failure::closed("appliance"))
     }
 
     /// Uses the appliance beyond the call.
     pub(crate) fn enter_for_long(&self) -> Result<Using, Failure> {
-        self.gate.enter_for_long().ok_or_else(|| Failure::closed("appliance"))
+        self.gate
+            .enter_for_long()
+            .ok_or_else(|| Failure::closed("appliance"))
     }
 
     /// Waits for something of the swarm, unless the appliance ends meanwhile.
@@ -124,7 +128,9 @@ impl ApplianceCore {
 
 impl Child for ApplianceCore {
     fn end(&self, deadline: Deadline) -> Result<(), Failure> {
-        self.ending.run(deadline, || self.end_now(deadline)).map(|_| ())
+        self.ending
+            .run(deadline, || self.end_now(deadline))
+            .map(|_| ())
     }
 }
 
@@ -142,13 +148,14 @@ impl vmt_appliance {
     }
 }
 
-/// Starts an appliance in a session: opens or makes its state, joins the swarm, and mounts it if the option `mount` says so.
-/// Waits until the disk can be read and written; nothing has to be downloaded for that. The caller frees the appliance, after
-/// vmt_appliance_shutdown if it is to end in order. `options` and `cancel` may be NULL.
+/// Starts an appliance in a session: opens or makes its state, joins the swarm, and mounts it if the option `mount`
+/// says so. Waits until the disk can be read and written; nothing has to be downloaded for that. The caller frees the
+/// appliance, after vmt_appliance_shutdown if it is to end in order. `options` and `cancel` may be NULL.
 ///
 /// Errors: VMT_E_NULL; VMT_E_IN_USE when the state directory is another appliance's or the mount point is taken;
-/// VMT_E_UNAVAILABLE when there is no FUSE; VMT_E_INVALID for a profile of another image; VMT_E_NOT_FOUND, VMT_E_PERMISSION,
-/// VMT_E_NO_SPACE, VMT_E_IO, VMT_E_CORRUPT of its files; VMT_E_CANCELLED, VMT_E_CLOSED. Since 0.1.0.
+/// VMT_E_UNAVAILABLE when there is no FUSE; VMT_E_INVALID for a profile of another image; VMT_E_NOT_FOUND,
+/// VMT_E_PERMISSION, VMT_E_NO_SPACE, VMT_E_IO, VMT_E_CORRUPT of its files; VMT_E_CANCELLED, VMT_E_CLOSED. Since
+/// 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_session_launch(
     session: *const vmt_session,
@@ -172,8 +179,9 @@ pub unsafe extern "C" fn vmt_session_launch(
     }
 }
 
-/// The short form: starts a session, loads an image's description from `source` and starts an appliance of it, with what
-/// `options` say of both. The session is the appliance's own and ends with it. `options` and `cancel` may be NULL.
+/// The short form: starts a session, loads an image's description from `source` and starts an appliance of it, with
+/// what `options` say of both. The session is the appliance's own and ends with it. `options` and `cancel` may be
+/// NULL.
 ///
 /// Errors: those of vmt_session_start, vmt_session_load and vmt_session_launch. Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -249,7 +257,11 @@ pub unsafe extern "C" fn vmt_appliance_session(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_appliance_directory(appliance: *const vmt_appliance) -> *const c_char {
     // SAFETY: what the header asks of every caller.
-    unsafe { look(appliance, std::ptr::null(), |a| pointer(a.core.directory.as_ref())) }
+    unsafe {
+        look(appliance, std::ptr::null(), |a| {
+            pointer(a.core.directory.as_ref())
+        })
+    }
 }
 
 /// Path of the disk to boot from, the image's largest file, in the mounted directory; NULL when it is not mounted. It
@@ -259,7 +271,11 @@ pub unsafe extern "C" fn vmt_appliance_directory(appliance: *const vmt_appliance
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_appliance_disk_path(appliance: *const vmt_appliance) -> *const c_char {
     // SAFETY: what the header asks of every caller.
-    unsafe { look(appliance, std::ptr::null(), |a| pointer(a.core.disk.as_ref())) }
+    unsafe {
+        look(appliance, std::ptr::null(), |a| {
+            pointer(a.core.disk.as_ref())
+        })
+    }
 }
 
 /// The directory that holds what the guest writes. It belongs to the appliance.
@@ -311,7 +327,8 @@ pub unsafe extern "C" fn vmt_appliance_find_file(
             let file = Out::new(file, "file")?;
             let path = text(path, "path")?;
             let found = appliance.core.files.find(path).ok_or_else(|| {
-                let text = format!("the image has no file {path:?}: look at vmt_appliance_file_path");
+                let text =
+                    format!("the image has no file {path:?}: look at vmt_appliance_file_path");
                 Failure::new(crate::status::VMT_E_NOT_FOUND, text)
             })?;
             file.set(found);
@@ -390,19 +407,19 @@ pub unsafe extern "C" fn vmt_appliance_profile(
     }
 }
 
-/// Ends the appliance in order: reads that wait for the swarm end with VMT_E_CLOSED, other calls that are under way are waited
-/// for, completions that are due are called; then it is unmounted, every file is flushed, and the swarm is left. A
-/// session of vmt_launch ends with it, as vmt_session_shutdown does it. Whatever the function gives, the appliance has ended
-/// then, and calls with it give VMT_E_CLOSED; the handle is still to be freed. Called again, or by two at once, it waits
-/// for the first and gives VMT_OK.
+/// Ends the appliance in order: reads that wait for the swarm end with VMT_E_CLOSED, other calls that are under way
+/// are waited for, completions that are due are called; then it is unmounted, every file is flushed, and the swarm is
+/// left. A session of vmt_launch ends with it, as vmt_session_shutdown does it. Whatever the function gives, the
+/// appliance has ended then, and calls with it give VMT_E_CLOSED; the handle is still to be freed. Called again, or
+/// by two at once, it waits for the first and gives VMT_OK.
 ///
-/// `timeout_ms` are milliseconds; VMT_FOREVER waits as long as it takes. What is not done by then is broken off: as after a
-/// power failure, the guest then finds all that was flushed. `stats` may be NULL; else its struct_size must be set, and it
-/// gets the final figures, or stays as it is if another call ended the appliance.
+/// `timeout_ms` are milliseconds; VMT_FOREVER waits as long as it takes. What is not done by then is broken off: as
+/// after a power failure, the guest then finds all that was flushed. `stats` may be NULL; else its struct_size must
+/// be set, and it gets the final figures, or stays as it is if another call ended the appliance.
 ///
 /// Errors: VMT_E_NULL, VMT_E_INVALID for a size of `stats` that makes no sense; VMT_E_TIMED_OUT; VMT_E_REENTERED in a
-/// callback of the session; VMT_E_NO_SPACE, VMT_E_IO and others when what the guest wrote can't be flushed, or the file of the
-/// option `record` can't be written. Since 0.1.0.
+/// callback of the session; VMT_E_NO_SPACE, VMT_E_IO and others when what the guest wrote can't be flushed, or the
+/// file of the option `record` can't be written. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_appliance_shutdown(
     appliance: *const vmt_appliance,
@@ -418,7 +435,9 @@ pub unsafe extern "C" fn vmt_appliance_shutdown(
                 false => Some(vmt_stats::size(stats)?),
             };
             let core = &appliance.core;
-            core.session.callbacks.check_not_current("vmt_appliance_shutdown")?;
+            core.session
+                .callbacks
+                .check_not_current("vmt_appliance_shutdown")?;
             let ended = core.shutdown(Deadline::after(timeout_ms))?;
             if let (Some(size), Some(ended)) = (size, ended) {
                 vmt_stats::fill(stats, size, &ended);
@@ -428,8 +447,8 @@ pub unsafe extern "C" fn vmt_appliance_shutdown(
     }
 }
 
-/// Frees the handle. An appliance that was not shut down ends at once when no call is under way any more: as after a power
-/// failure, its guest then finds all that was flushed. NULL does nothing.
+/// Frees the handle. An appliance that was not shut down ends at once when no call is under way any more: as after a
+/// power failure, its guest then finds all that was flushed. NULL does nothing.
 ///
 /// Since 0.1.0.
 #[unsafe(no_mangle)]

@@ -47,7 +47,9 @@ impl Deadline {
     /// How long it is until then, at most a day: who waits longer looks again.
     pub(crate) fn left(self) -> Duration {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        self.0.map_or(DAY, |at| at.saturating_duration_since(Instant::now()).min(DAY))
+        self.0.map_or(DAY, |at| {
+            at.saturating_duration_since(Instant::now()).min(DAY)
+        })
     }
 
     pub(crate) fn has_passed(self) -> bool {
@@ -70,7 +72,10 @@ pub(crate) fn block_on_until<F: Future>(future: F, deadline: Deadline) -> Option
     poll_until(pin!(future), deadline)
 }
 
-fn poll_until<F: Future>(mut future: std::pin::Pin<&mut F>, deadline: Deadline) -> Option<F::Output> {
+fn poll_until<F: Future>(
+    mut future: std::pin::Pin<&mut F>,
+    deadline: Deadline,
+) -> Option<F::Output> {
     let parked = Arc::new(Parked {
         thread: std::thread::current(),
         woken: AtomicBool::new(false),

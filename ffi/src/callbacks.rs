@@ -36,13 +36,16 @@ impl CallbackThread {
         let thread = thread::Builder::new()
             .name("vmtorrent-calls".to_owned())
             .spawn(move || {
+                vmtorrent::leave_signals_to_others();
                 WORKS_ON.set(Arc::as_ptr(&jobs).addr());
                 while let Some(job) = jobs.pop() {
                     // What C is called does not panic; what is dropped with it may.
                     let _ = catch_unwind(AssertUnwindSafe(job));
                 }
             })
-            .map_err(|e| Failure::new(VMT_E_IO, format!("starting the thread for callbacks: {e}")))?;
+            .map_err(|e| {
+                Failure::new(VMT_E_IO, format!("starting the thread for callbacks: {e}"))
+            })?;
         Ok(Self {
             queue,
             thread: Mutex::new(Some(thread)),
@@ -64,7 +67,9 @@ impl CallbackThread {
     /// Refuses what would wait for the callback that it is called from.
     pub(crate) fn check_not_current(&self, function: &str) -> Result<(), Failure> {
         if self.is_current() {
-            let text = format!("{function} was called from a callback of its session, for whose end it would wait: call it from another thread");
+            let text = format!(
+                "{function} was called from a callback of its session, for whose end it would wait: call it from another thread"
+            );
             return Err(Failure::new(VMT_E_REENTERED, text));
         }
         Ok(())
@@ -77,7 +82,11 @@ impl CallbackThread {
         if self.is_current() {
             return true;
         }
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let Some(thread) = thread else {
             return true;
         };

@@ -1,7 +1,7 @@
 //! The end of an asynchronous call.
 //!
-//! Invariant: an accepted call is completed exactly once, whatever becomes of its task; its user pointer is freed exactly
-//! once, also when it was refused.
+//! Invariant: an accepted call is completed exactly once, whatever becomes of its task; its user pointer is freed
+//! exactly once, also when it was refused.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::status::{VMT_E_PANIC, VMT_OK, vmt_status};
 
 /// How an asynchronous call tells of its end.
 ///
-/// When the function that takes it returns VMT_OK, `call` is called exactly once, perhaps before that; else never. `free`
-/// is called exactly once in any case: after `call`, or before the function returns what it failed with. Both are called
-/// in the session's thread for callbacks, but for a `free` after a refusal.
+/// When the function that takes it returns VMT_OK, `call` is called exactly once, perhaps before that; else never.
+/// `free` is called exactly once in any case: after `call`, or before the function returns what it failed with. Both
+/// are called in the session's thread for callbacks, but for a `free` after a refusal.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vmt_completion {
@@ -52,7 +52,11 @@ impl Offered {
     }
 
     /// From here on it is called exactly once.
-    pub(crate) fn accept(self, core: Arc<ApplianceCore>, using: Using) -> Result<Completion, Failure> {
+    pub(crate) fn accept(
+        self,
+        core: Arc<ApplianceCore>,
+        using: Using,
+    ) -> Result<Completion, Failure> {
         let call = self.call.ok_or_else(|| Failure::null("completion.call"))?;
         Ok(Completion(Some(Pending {
             call,

@@ -28,9 +28,20 @@ mod number {
     use std::ffi::c_int;
 
     pub(super) const EPERM: c_int = 1;
+    pub(super) const ENOENT: c_int = 2;
     pub(super) const EIO: c_int = 5;
+    pub(super) const EBUSY: c_int = 16;
     pub(super) const EINVAL: c_int = 22;
-    pub(super) const EAGAIN: c_int = if cfg!(target_vendor = "apple") { 35 } else { 11 };
+    pub(super) const EOPNOTSUPP: c_int = match () {
+        () if cfg!(target_vendor = "apple") => 102,
+        () if cfg!(windows) => 130,
+        () => 95,
+    };
+    pub(super) const EAGAIN: c_int = if cfg!(target_vendor = "apple") {
+        35
+    } else {
+        11
+    };
     pub(super) const EDEADLK: c_int = match () {
         () if cfg!(target_vendor = "apple") => 11,
         () if cfg!(windows) => 36,
@@ -41,7 +52,11 @@ mod number {
         () if cfg!(windows) => 42,
         () => 84,
     };
-    pub(super) const ESHUTDOWN: c_int = if cfg!(target_vendor = "apple") { 58 } else { 108 };
+    pub(super) const ESHUTDOWN: c_int = if cfg!(target_vendor = "apple") {
+        58
+    } else {
+        108
+    };
     pub(super) const ETIMEDOUT: c_int = match () {
         () if cfg!(target_vendor = "apple") => 60,
         () if cfg!(windows) => 138,
@@ -61,7 +76,10 @@ impl Failure {
             VMT_E_UTF8 => number::EILSEQ,
             VMT_E_CANCELLED => number::ECANCELED,
             VMT_E_FORKED => number::EPERM,
-            VMT_E_PANIC | VMT_E_POISONED => number::EIO,
+            VMT_E_IO | VMT_E_PANIC | VMT_E_POISONED => number::EIO,
+            VMT_E_NOT_FOUND => number::ENOENT,
+            VMT_E_IN_USE => number::EBUSY,
+            VMT_E_UNAVAILABLE => number::EOPNOTSUPP,
             VMT_E_REENTERED => number::EDEADLK,
             VMT_E_AGAIN => number::EAGAIN,
             VMT_E_CLOSED => number::ESHUTDOWN,
@@ -76,7 +94,10 @@ impl Failure {
     }
 
     pub(crate) fn null(parameter: &str) -> Self {
-        Self::new(VMT_E_NULL, format!("the parameter `{parameter}` is NULL: pass a pointer"))
+        Self::new(
+            VMT_E_NULL,
+            format!("the parameter `{parameter}` is NULL: pass a pointer"),
+        )
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -88,7 +109,10 @@ impl Failure {
     }
 
     pub(crate) fn cancelled() -> Self {
-        Self::new(VMT_E_CANCELLED, "the call was given up: its vmt_cancel was triggered")
+        Self::new(
+            VMT_E_CANCELLED,
+            "the call was given up: its vmt_cancel was triggered",
+        )
     }
 
     /// What a panic left.
@@ -130,7 +154,9 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let task = error.source().and_then(|s| s.downcast_ref::<tokio::task::JoinError>());
+        let task = error
+            .source()
+            .and_then(|s| s.downcast_ref::<tokio::task::JoinError>());
         let status = match task {
             Some(task) if task.is_panic() => VMT_E_PANIC,
             _ => status::of(error.kind()),
@@ -152,8 +178,8 @@ pub unsafe extern "C" fn vmt_error_status(error: *const vmt_error) -> vmt_status
     unsafe { error.as_ref() }.map_or(VMT_OK, |e| e.status)
 }
 
-/// The error number of this system that comes nearest, such as EIO; what the system itself reported where it did. For who
-/// has to answer a guest with one. 0 for NULL.
+/// The error number of this system that comes nearest, such as EIO; what the system itself reported where it did. For
+/// who has to answer a guest with one. 0 for NULL.
 ///
 /// Since 0.1.0.
 #[unsafe(no_mangle)]

@@ -10,8 +10,8 @@ use crate::text::c_string;
 
 /// The whole image is here: the appliance needs the swarm no more.
 pub const VMT_EVENT_COMPLETE: i32 = 1;
-/// A read waited for longer than the option `read-timeout` and failed: vmt_event_file, vmt_event_offset and vmt_event_peers
-/// tell more.
+/// A read waited for longer than the option `read-timeout` and failed: vmt_event_file, vmt_event_offset and
+/// vmt_event_peers tell more.
 pub const VMT_EVENT_READ_TIMED_OUT: i32 = 2;
 /// What comes from the swarm can't be stored: the disk fails. It goes on by itself when the disk does.
 pub const VMT_EVENT_STORAGE_FAILED: i32 = 3;
@@ -55,7 +55,11 @@ impl vmt_event {
                 message: c"the whole image is here".into(),
                 ..nothing
             },
-            Event::ReadTimedOut { file, offset, peers } => Self {
+            Event::ReadTimedOut {
+                file,
+                offset,
+                peers,
+            } => Self {
                 kind: VMT_EVENT_READ_TIMED_OUT,
                 file: files.number(file)?,
                 offset,

@@ -22,8 +22,8 @@ use crate::status::{VMT_E_AGAIN, VMT_E_IO, vmt_status};
 /// Events that wait at most.
 const ROOM: usize = 256;
 
-/// The events of an appliance from some moment on, for a main loop: wait until vmt_events_fd is readable, then take them with
-/// vmt_events_next.
+/// The events of an appliance from some moment on, for a main loop: wait until vmt_events_fd is readable, then take
+/// them with vmt_events_next.
 pub struct vmt_events {
     queue: Arc<Waiting>,
     /// Ends the task that fills it.
@@ -215,8 +215,9 @@ pub unsafe extern "C" fn vmt_events_open(
         guarded_on(appliance, error, |appliance| {
             let out = Out::new(events, "events")?;
             let (receiver, files) = subscribe(appliance.core())?;
-            let signal = Signal::new()
-                .map_err(|e| Failure::new(VMT_E_IO, format!("making a descriptor for events: {e}")))?;
+            let signal = Signal::new().map_err(|e| {
+                Failure::new(VMT_E_IO, format!("making a descriptor for events: {e}"))
+            })?;
             let queue = Arc::new(Waiting {
                 state: Mutex::new(State {
                     events: VecDeque::new(),
@@ -239,9 +240,9 @@ pub unsafe extern "C" fn vmt_events_open(
     }
 }
 
-/// A descriptor for poll, epoll or select that is readable while vmt_events_next has something to give, and once nothing will
-/// come any more. It belongs to the queue: don't read or close it. -1 for NULL, and where there are no such descriptors
-/// (Windows).
+/// A descriptor for poll, epoll or select that is readable while vmt_events_next has something to give, and once
+/// nothing will come any more. It belongs to the queue: don't read or close it. -1 for NULL, and where there are no
+/// such descriptors (Windows).
 ///
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -252,8 +253,8 @@ pub unsafe extern "C" fn vmt_events_fd(events: *const vmt_events) -> c_int {
 
 /// Takes the oldest event. Does not wait. The caller frees it.
 ///
-/// Errors: VMT_E_NULL; VMT_E_AGAIN when there is none yet; VMT_E_CLOSED when there is none and the appliance has ended. Since
-/// 0.1.0.
+/// Errors: VMT_E_NULL; VMT_E_AGAIN when there is none yet; VMT_E_CLOSED when there is none and the appliance has
+/// ended. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_events_next(
     events: *const vmt_events,
@@ -266,7 +267,10 @@ pub unsafe extern "C" fn vmt_events_next(
             let event = Out::new(event, "event")?;
             let next = events.queue.next()?;
             event.give(next.ok_or_else(|| {
-                Failure::new(VMT_E_AGAIN, "there is no event yet: wait until vmt_events_fd is readable")
+                Failure::new(
+                    VMT_E_AGAIN,
+                    "there is no event yet: wait until vmt_events_fd is readable",
+                )
             })?);
             Ok(())
         })
@@ -282,8 +286,8 @@ pub unsafe extern "C" fn vmt_events_free(events: *mut vmt_events) {
     unsafe { free(events) }
 }
 
-/// Has a function called for each event that happens from now on, in the session's thread for callbacks, until the appliance
-/// ends.
+/// Has a function called for each event that happens from now on, in the session's thread for callbacks, until the
+/// appliance ends.
 ///
 /// Errors: VMT_E_NULL, VMT_E_CLOSED. Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -297,7 +301,9 @@ pub unsafe extern "C" fn vmt_appliance_on_event(
     unsafe {
         guarded_on(appliance, error, |appliance| {
             let user = user;
-            let function = callback.call.ok_or_else(|| Failure::null("callback.call"))?;
+            let function = callback
+                .call
+                .ok_or_else(|| Failure::null("callback.call"))?;
             let (receiver, files) = subscribe(appliance.core())?;
             let session = appliance.core().session();
             let listener = Listener {

@@ -10,6 +10,7 @@ use crate::cancel::{self, vmt_cancel};
 use crate::error::vmt_error;
 use crate::guard::{Out, guarded};
 use crate::options::{settings, vmt_options};
+use crate::process::Living;
 use crate::status::vmt_status;
 use crate::text::text;
 
@@ -31,15 +32,15 @@ impl Drop for Ended {
     }
 }
 
-/// Writes the image of the state directory `state`, with everything that the guest wrote and flushed, to `output`: a file, or a
-/// directory for an image of several files. Its appliance must have ended. What neither the state nor the cache holds
-/// is fetched with the peers and trackers that the last launch knew. Waits for all that. `options` may be NULL; `cache` and
-/// `read-timeout` of them count. `cancel` may be NULL. `written`, which may be NULL, gets the bytes of data written; holes stay
-/// holes. `output` appears only when it is complete.
+/// Writes the image of the state directory `state`, with everything that the guest wrote and flushed, to `output`: a
+/// file, or a directory for an image of several files. Its appliance must have ended. What neither the state nor the
+/// cache holds is fetched with the peers and trackers that the last launch knew. Waits for all that. `options` may be
+/// NULL; `cache` and `read-timeout` of them count. `cancel` may be NULL. `written`, which may be NULL, gets the bytes
+/// of data written; holes stay holes. `output` appears only when it is complete.
 ///
-/// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_NOT_FOUND when `state` is no state directory; VMT_E_IN_USE when its appliance runs,
-/// or `output` exists; VMT_E_TIMED_OUT when missing data does not come; VMT_E_NO_SPACE, VMT_E_PERMISSION, VMT_E_IO,
-/// VMT_E_CORRUPT; VMT_E_CANCELLED. Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_NOT_FOUND when `state` is no state directory; VMT_E_IN_USE when its
+/// appliance runs, or `output` exists; VMT_E_TIMED_OUT when missing data does not come; VMT_E_NO_SPACE,
+/// VMT_E_PERMISSION, VMT_E_IO, VMT_E_CORRUPT; VMT_E_CANCELLED. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_export(
     state: *const c_char,
@@ -52,6 +53,7 @@ pub unsafe extern "C" fn vmt_export(
     // SAFETY: what the header asks of every caller.
     unsafe {
         guarded(error, || {
+            let _living = Living::begin()?;
             crate::log::quiet_panics();
             let state = Path::new(text(state, "state")?);
             let output = Path::new(text(output, "output")?);

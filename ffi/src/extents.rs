@@ -28,9 +28,10 @@ pub struct vmt_extent {
     pub reserved: u32,
 }
 
-/// Tells of what the bytes of a file from `offset` on are made, as far as `length` and the end of the file go: up to `capacity`
-/// extents are stored in `extents`, and in `*count` how many. They lie one behind the other from `offset` on. When they end
-/// before the range does, ask again from there. Neither waits nor fetches; what is downloaded meanwhile may be told or not.
+/// Tells of what the bytes of a file from `offset` on are made, as far as `length` and the end of the file go: up to
+/// `capacity` extents are stored in `extents`, and in `*count` how many. They lie one behind the other from `offset`
+/// on. When they end before the range does, ask again from there. Neither waits nor fetches; what is downloaded
+/// meanwhile may be told or not.
 ///
 /// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file or `capacity` is 0; VMT_E_CLOSED. Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -52,7 +53,9 @@ pub unsafe extern "C" fn vmt_extents(
                 return Err(Failure::null("extents"));
             }
             if capacity == 0 {
-                return Err(Failure::invalid("`capacity` is 0: make room for an extent at least"));
+                return Err(Failure::invalid(
+                    "`capacity` is 0: make room for an extent at least",
+                ));
             }
             let core = appliance.core();
             let index = core.files.index(file)?;

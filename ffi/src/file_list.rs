@@ -1,5 +1,5 @@
-//! Invariant: the files that C sees are those that a guest sees, by the order of their bytes in the image; padding has no
-//! number here.
+//! Invariant: the files that C sees are those that a guest sees, by the order of their bytes in the image; padding
+//! has no number here.
 
 use std::ffi::{CString, c_char};
 
@@ -51,7 +51,9 @@ impl FileList {
     pub(crate) fn index(&self, file: usize) -> Result<usize, Failure> {
         self.files.get(file).map(|f| f.index).ok_or_else(|| {
             let count = self.files.len();
-            Failure::invalid(format!("there is no file {file}: the image has {count}, numbered from 0"))
+            Failure::invalid(format!(
+                "there is no file {file}: the image has {count}, numbered from 0"
+            ))
         })
     }
 
@@ -61,13 +63,17 @@ impl FileList {
     }
 
     pub(crate) fn find(&self, path: &str) -> Option<usize> {
-        self.files.iter().position(|f| f.path.to_bytes() == path.as_bytes())
+        self.files
+            .iter()
+            .position(|f| f.path.to_bytes() == path.as_bytes())
     }
 
     /// The largest file: the disk to boot from.
     pub(crate) fn boot(&self) -> usize {
         // Of equal ones the last, as the core has it.
         let files = self.files.iter().enumerate();
-        files.max_by_key(|(_, f)| f.length).map_or(0, |(number, _)| number)
+        files
+            .max_by_key(|(_, f)| f.length)
+            .map_or(0, |(number, _)| number)
     }
 }

@@ -1,7 +1,7 @@
 //! Something that many threads use until one takes it away.
 //!
-//! Invariant: a value is taken out only when nobody uses it and nobody can begin to; who is let in finds it there. Each way
-//! in or out costs one atomic operation.
+//! Invariant: a value is taken out only when nobody uses it and nobody can begin to; who is let in finds it there.
+//! Each way in or out costs one atomic operation.
 
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError};
@@ -22,7 +22,8 @@ pub(crate) struct Gate<T> {
     left: Condvar,
 }
 
-// SAFETY: users share the value, hence `Sync`; it may be taken out by another thread than the one that made it, hence `Send`.
+// SAFETY: users share the value, hence `Sync`; it may be taken out by another thread than the one that made it, hence
+// `Send`.
 unsafe impl<T: Send + Sync> Sync for Gate<T> {}
 
 impl<T> Gate<T> {
@@ -37,12 +38,13 @@ impl<T> Gate<T> {
 
     /// Lets one in, unless the gate is closed.
     pub(crate) fn enter(&self) -> Option<Inside<'_, T>> {
-        self.count_in().then_some(Inside { gate: self })
+        self.count_in().then(|| Inside { gate: self })
     }
 
     /// As [`enter`](Self::enter), for who stays longer than this call.
     pub(crate) fn enter_for_long(self: &Arc<Self>) -> Option<InsideForLong<T>> {
-        self.count_in().then(|| InsideForLong { gate: self.clone() })
+        self.count_in()
+            .then(|| InsideForLong { gate: self.clone() })
     }
 
     /// Lets nobody in from now on. False if it was so before.
@@ -57,8 +59,8 @@ impl<T> Gate<T> {
         loop {
             let users = self.users.load(Ordering::Acquire);
             if users == CLOSED {
-                // SAFETY: nobody is inside or will be: `count_in` looks at the value only when it was not closed. The lock
-                // keeps others out who want to take it.
+                // SAFETY: nobody is inside or will be: `count_in` looks at the value only when it was not closed. The
+                // lock keeps others out who want to take it.
                 return self.value.with_mut(|value| unsafe { (*value).take() });
             }
             let time = left();

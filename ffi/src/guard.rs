@@ -3,6 +3,7 @@
 //! Invariant: no panic passes the border; whoever met one can't go on with that session; nothing is done in a process
 //! that was forked off, nor inside a log handler.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Failure, vmt_error};
 use crate::log;
 use crate::status::*;
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a call.
+pub(crate) fn is_inside() -> bool {
+    INSIDE.get()
+}
 
 /// Whose a session is, and whether it is sound.
 #[derive(Debug)]
@@ -69,7 +79,9 @@ impl<T> Out<T> {
     /// # Safety
     /// `out` is NULL or may be written to until the call ends.
     pub(crate) unsafe fn new(out: *mut T, parameter: &str) -> Result<Self, Failure> {
-        NonNull::new(out).map(Self).ok_or_else(|| Failure::null(parameter))
+        NonNull::new(out)
+            .map(Self)
+            .ok_or_else(|| Failure::null(parameter))
     }
 
     /// Stores the result; what was there is not dropped.
@@ -177,8 +189,11 @@ fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
             "called from a log handler, which may be at work under any lock: call from another thread",
         ));
     }
+    let outer = INSIDE.replace(true);
     // Unwind safety: what a panic leaves half done belongs to a session, and is not used any more.
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| Err(Failure::panicked(&*payload)))
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    INSIDE.set(outer);
+    outcome.unwrap_or_else(|payload| Err(Failure::panicked(&*payload)))
 }
 
 #[cfg(test)]
@@ -210,7 +225,9 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_a_status_and_ends_the_use_of_its_session() {
-        let thing = Thing { owner: Owner::new() };
+        let thing = Thing {
+            owner: Owner::new(),
+        };
         let mut error = std::ptr::null_mut();
         // SAFETY: all pointers are good.
         unsafe {

@@ -138,12 +138,15 @@ pub unsafe extern "C" fn vmt_image_file_count(image: *const vmt_image) -> usize 
     unsafe { look(image, 0, |i| i.files.count()) }
 }
 
-/// Path of a file below the image's directory, with slashes; of an image that is one file its name. NULL when there is no
-/// such file. It belongs to the image.
+/// Path of a file below the image's directory, with slashes; of an image that is one file its name. NULL when there
+/// is no such file. It belongs to the image.
 ///
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn vmt_image_file_path(image: *const vmt_image, file: usize) -> *const c_char {
+pub unsafe extern "C" fn vmt_image_file_path(
+    image: *const vmt_image,
+    file: usize,
+) -> *const c_char {
     // SAFETY: what the header asks of every caller.
     unsafe { look(image, std::ptr::null(), |i| i.files.path(file)) }
 }
@@ -161,7 +164,10 @@ pub unsafe extern "C" fn vmt_image_file_length(image: *const vmt_image, file: us
 ///
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn vmt_image_torrent(image: *const vmt_image, length: *mut usize) -> *const u8 {
+pub unsafe extern "C" fn vmt_image_torrent(
+    image: *const vmt_image,
+    length: *mut usize,
+) -> *const u8 {
     // SAFETY: what the header asks of every caller.
     unsafe {
         look(image, std::ptr::null(), |i| {
@@ -210,7 +216,8 @@ pub unsafe extern "C" fn vmt_image_profile(
         guarded_on(image, error, |image| {
             let profile = Out::new(profile, "profile")?;
             let Some(found) = image.image.profile()? else {
-                let text = "the .torrent file holds no profile: record runs, and publish it with theirs";
+                let text =
+                    "the .torrent file holds no profile: record runs, and publish it with theirs";
                 return Err(Failure::new(VMT_E_NOT_FOUND, text));
             };
             profile.give(vmt_profile::new(found));

@@ -1,7 +1,7 @@
 //! Reading and writing in the caller's thread.
 //!
-//! Invariant: what is present is copied straight into the caller's buffer, without allocation and without another thread;
-//! only what must wait takes the long way.
+//! Invariant: what is present is copied straight into the caller's buffer, without allocation and without another
+//! thread; only what must wait takes the long way.
 
 use std::ffi::c_void;
 
@@ -38,7 +38,13 @@ pub(crate) fn offset_of(offset: u64, done: usize) -> Result<u64, Failure> {
     at.ok_or_else(|| Failure::invalid("the range ends behind the largest offset: shorten it"))
 }
 
-fn read(core: &ApplianceCore, appliance: &Appliance, file: usize, buffer: &mut [u8], offset: u64) -> Result<usize, Failure> {
+fn read(
+    core: &ApplianceCore,
+    appliance: &Appliance,
+    file: usize,
+    buffer: &mut [u8],
+    offset: u64,
+) -> Result<usize, Failure> {
     let mut done = 0;
     while done < buffer.len() {
         let at = offset_of(offset, done)?;
@@ -61,9 +67,9 @@ fn read(core: &ApplianceCore, appliance: &Appliance, file: usize, buffer: &mut [
     Ok(done)
 }
 
-/// Reads `length` bytes of a file from `offset` into `buffer`, waiting for what is missing, and stores in `*read` how many
-/// they are: fewer only at the end of the file, 0 behind it. What is present costs no allocation and no change of threads.
-/// After a failure the content of `buffer` is undefined.
+/// Reads `length` bytes of a file from `offset` into `buffer`, waiting for what is missing, and stores in `*read` how
+/// many they are: fewer only at the end of the file, 0 behind it. What is present costs no allocation and no change
+/// of threads. After a failure the content of `buffer` is undefined.
 ///
 /// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file; VMT_E_IO, VMT_E_TIMED_OUT (the option `read-timeout`),
 /// with errno EIO, when the data can't be had; VMT_E_CLOSED, also when it was waiting. Since 0.1.0.
@@ -113,18 +119,21 @@ pub unsafe extern "C" fn vmt_try_pread(
             let buffer = buffer_of(buffer, length)?;
             let found = core.enter()?.try_read_at(index, offset, buffer)?;
             out.set(found.ok_or_else(|| {
-                Failure::new(VMT_E_AGAIN, "not all of it is at hand: read it with vmt_pread")
+                Failure::new(
+                    VMT_E_AGAIN,
+                    "not all of it is at hand: read it with vmt_pread",
+                )
             })?);
             Ok(())
         })
     }
 }
 
-/// Writes `length` bytes to a file at `offset`; it grows when they end behind its end. What the write needs of the image
-/// around its edges (blocks have 4096 bytes) is waited for. It is durable after the next vmt_flush.
+/// Writes `length` bytes to a file at `offset`; it grows when they end behind its end. What the write needs of the
+/// image around its edges (blocks have 4096 bytes) is waited for. It is durable after the next vmt_flush.
 ///
-/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file; VMT_E_NO_SPACE, VMT_E_IO, VMT_E_TIMED_OUT; VMT_E_CLOSED.
-/// After one, any part may have been written. Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file; VMT_E_NO_SPACE, VMT_E_IO, VMT_E_TIMED_OUT;
+/// VMT_E_CLOSED. After one, any part may have been written. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_pwrite(
     appliance: *const vmt_appliance,
@@ -153,7 +162,8 @@ pub unsafe extern "C" fn vmt_pwrite(
     }
 }
 
-/// Makes all writes to a file that had returned before durable: they survive a crash of the process, the system or the power.
+/// Makes all writes to a file that had returned before durable: they survive a crash of the process, the system or
+/// the power.
 ///
 /// Errors: VMT_E_NULL, VMT_E_INVALID when there is no such file; VMT_E_NO_SPACE, VMT_E_IO: nothing is given up, a later
 /// flush tries again; VMT_E_CLOSED. Since 0.1.0.

@@ -1,27 +1,18 @@
-//! Invariant: without a handler nothing is formatted or printed; a handler that was taken back runs nowhere any more; what
-//! a handler does logs nothing.
+//! Invariant: without a handler nothing is formatted or printed; a handler that was taken back runs nowhere any more;
+//! what a handler does logs nothing.
 
 use std::cell::Cell;
-use std::ffi::{CString, c_char, c_void};
-use std::fmt::Write;
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
 use std::time::Duration;
 
-use tracing::field::{Field, Visit};
-use tracing::level_filters::LevelFilter;
-use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
-
 use crate::callbacks::User;
 use crate::error::{Failure, vmt_error};
-use crate::guard::guarded;
-use crate::status::{VMT_E_IN_USE, vmt_status};
-use crate::text::c_string;
+use crate::guard::{self, guarded};
+#[cfg(feature = "log")]
+use crate::log_layer::install;
+use crate::status::vmt_status;
 
 /// Nothing is logged.
 pub const VMT_LOG_OFF: i32 = 0;
@@ -38,12 +29,14 @@ pub const VMT_LOG_TRACE: i32 = 5;
 
 /// Told what is logged.
 ///
-/// It is called in any thread of the library or of its callers, at times while the library holds locks: it must return soon,
-/// and calls no function of this library but those of vmt_error; others that can fail give it VMT_E_REENTERED.
+/// It is called in any thread of the library or of its callers, at times while the library holds locks: it must
+/// return soon, and calls no function of this library but those of vmt_error; others that can fail give it
+/// VMT_E_REENTERED.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vmt_log_handler {
-    /// `level` is a VMT_LOG_ number, `target` the part of the library, `message` a line of text. Both are lent until it returns.
+    /// `level` is a VMT_LOG_ number, `target` the part of the library, `message` a line of text. Both are lent until
+    /// it returns.
     pub call: Option<
         unsafe extern "C" fn(
             user: *mut c_void,
@@ -79,25 +72,29 @@ pub(crate) fn is_handling() -> bool {
     HANDLING.get()
 }
 
-/// Has panics go to the log instead of stderr.
+/// Has panics of the library go to the log instead of stderr. Those of a Rust program that it is part of stay as they are.
 pub(crate) fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        if !cfg!(test) {
-            std::panic::set_hook(Box::new(|panic| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let is_ours = |name: &str| name.starts_with("vmtorrent") || name.starts_with("fuser");
+            if guard::is_inside() || std::thread::current().name().is_some_and(is_ours) {
                 tracing::error!(target: "vmtorrent", "a mistake in the library: {panic}");
-            }));
-        }
+            } else {
+                before(panic);
+            }
+        }));
     });
 }
 
-/// Has what the library logs told to a function, up to a level: VMT_LOG_ERROR to VMT_LOG_TRACE; of the libraries that it
-/// is made of no more than warnings. The handler is that of the process: it replaces an earlier one. With a `call` that is
-/// NULL, or VMT_LOG_OFF, nothing is logged any more, as at first. When this returns, the earlier handler runs nowhere, and
-/// was freed.
+/// Has what the library logs told to a function, up to a level: VMT_LOG_ERROR to VMT_LOG_TRACE; of the libraries that
+/// it is made of no more than warnings. The handler is that of the process: it replaces an earlier one. With a `call`
+/// that is NULL, or VMT_LOG_OFF, nothing is logged any more, as at first. When this returns, the earlier handler runs
+/// nowhere, and was freed.
 ///
-/// Errors: VMT_E_INVALID for a level that does not exist; VMT_E_IN_USE when a Rust program that the library is part of has a
-/// log of its own. Since 0.1.0.
+/// Errors: VMT_E_INVALID for a level that does not exist; VMT_E_IN_USE when a Rust program that the library is part
+/// of has a log of its own; VMT_E_UNAVAILABLE when the library was built without the feature `log`. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_log_set(
     level: i32,
@@ -123,13 +120,14 @@ pub unsafe extern "C" fn vmt_log_set(
 fn set(handler: Option<Handler>, level: i32) -> Result<(), Failure> {
     let mut installed = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
     if handler.is_some() && !*installed {
-        let subscriber = tracing_subscriber::registry().with(ToHandler);
-        tracing::subscriber::set_global_default(subscriber).map_err(|_| {
-            Failure::new(VMT_E_IN_USE, "this process has a log of its own already: look there")
-        })?;
+        install()?;
         *installed = true;
     }
-    let level = if handler.is_some() { level } else { VMT_LOG_OFF };
+    let level = if handler.is_some() {
+        level
+    } else {
+        VMT_LOG_OFF
+    };
     LEVEL.store(level, Ordering::Relaxed);
     let new = handler.map(Arc::new);
     let old = std::mem::replace(
@@ -148,118 +146,40 @@ fn set(handler: Option<Handler>, level: i32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn number(level: Level) -> i32 {
-    match level {
-        Level::ERROR => VMT_LOG_ERROR,
-        Level::WARN => VMT_LOG_WARN,
-        Level::INFO => VMT_LOG_INFO,
-        Level::DEBUG => VMT_LOG_DEBUG,
-        Level::TRACE => VMT_LOG_TRACE,
-    }
+/// The level up to which somebody wants to know.
+pub(crate) fn level() -> i32 {
+    LEVEL.load(Ordering::Relaxed)
 }
 
-fn is_wanted(metadata: &Metadata<'_>) -> bool {
-    let level = LEVEL.load(Ordering::Relaxed);
-    let ours = metadata.target().starts_with("vmtorrent");
-    let most = if ours { level } else { level.min(VMT_LOG_WARN) };
-    // Spans name what an event is about, whatever their level.
-    (metadata.is_span() && level > VMT_LOG_OFF && ours) || number(*metadata.level()) <= most
+/// Whether there is a handler at all.
+pub(crate) fn is_on() -> bool {
+    level() > VMT_LOG_OFF && !is_handling()
 }
 
-/// A line of text.
-#[derive(Default)]
-struct Line {
-    message: String,
-    fields: String,
+/// Tells the handler.
+pub(crate) fn tell(level: i32, target: &CStr, message: &CStr) {
+    let handler = HANDLER
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let Some(handler) = handler else {
+        return;
+    };
+    HANDLING.set(true);
+    // SAFETY: the caller gave the function for this; both texts live until it returns.
+    unsafe {
+        (handler.call)(
+            handler.user.pointer,
+            level,
+            target.as_ptr(),
+            message.as_ptr(),
+        )
+    };
+    HANDLING.set(false);
 }
 
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // Writing to a string does not fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value}"),
-            name => write!(self.fields, " {name}={value}"),
-        };
-    }
-}
-
-/// The fields of a span, as text.
-struct SpanText(String);
-
-/// Hands the log to the handler.
-struct ToHandler;
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ToHandler {
-    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if is_wanted(metadata) { Interest::sometimes() } else { Interest::never() }
-    }
-
-    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        is_wanted(metadata) && !HANDLING.get()
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(match LEVEL.load(Ordering::Relaxed) {
-            VMT_LOG_OFF => LevelFilter::OFF,
-            VMT_LOG_ERROR => LevelFilter::ERROR,
-            VMT_LOG_WARN => LevelFilter::WARN,
-            VMT_LOG_INFO => LevelFilter::INFO,
-            VMT_LOG_DEBUG => LevelFilter::DEBUG,
-            _ => LevelFilter::TRACE,
-        })
-    }
-
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut line = Line::default();
-        attributes.record(&mut line);
-        if let Some(span) = context.span(id) {
-            span.extensions_mut().insert(SpanText(line.fields));
-        }
-    }
-
-    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        let mut line = Line::default();
-        values.record(&mut line);
-        if let Some(span) = context.span(id)
-            && let Some(text) = span.extensions_mut().get_mut::<SpanText>()
-        {
-            text.0.push_str(&line.fields);
-        }
-    }
-
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let handler = HANDLER.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(handler) = handler else {
-            return;
-        };
-        let mut line = Line::default();
-        event.record(&mut line);
-        line.message.push_str(&line.fields);
-        for span in context.event_scope(event).into_iter().flatten() {
-            if let Some(text) = span.extensions().get::<SpanText>() {
-                line.message.push_str(&text.0);
-            }
-        }
-        let metadata = event.metadata();
-        let target: CString = c_string(metadata.target());
-        let message = c_string(line.message);
-        HANDLING.set(true);
-        // SAFETY: the caller gave the function for this; both texts live until it returns.
-        unsafe {
-            (handler.call)(
-                handler.user.pointer,
-                number(*metadata.level()),
-                target.as_ptr(),
-                message.as_ptr(),
-            );
-        }
-        HANDLING.set(false);
-    }
+#[cfg(not(feature = "log"))]
+fn install() -> Result<(), Failure> {
+    let text = "this build has no log: build it with the feature `log`";
+    Err(Failure::new(crate::status::VMT_E_UNAVAILABLE, text))
 }

@@ -3,6 +3,11 @@
 //! Invariant: a value is taken exactly as it was meant, or refused with an example of a good one; each key says what it
 //! does, its unit and its default.
 
+#![expect(
+    clippy::unit_arg,
+    reason = "a key that only stores its value is one expression"
+)]
+
 use std::ffi::CStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -267,7 +272,11 @@ fn seconds(value: &str) -> Result<Option<Duration>, &'static str> {
 }
 
 fn some(value: &str) -> Result<&str, &'static str> {
-    if value.is_empty() { Err(TEXT) } else { Ok(value) }
+    if value.is_empty() {
+        Err(TEXT)
+    } else {
+        Ok(value)
+    }
 }
 
 fn path(value: &str) -> Result<PathBuf, &'static str> {

@@ -10,13 +10,14 @@ use crate::profile::vmt_profile;
 use crate::status::vmt_status;
 use crate::text::text;
 
-/// Options for sessions, appliances, exports and publishing: keys with values, as vmt_option_key and vmt_option_help tell
-/// them. A call takes of them what concerns it, and copies it. Where options are a parameter, NULL means all defaults.
+/// Options for sessions, appliances, exports and publishing: keys with values, as vmt_option_key and vmt_option_help
+/// tell them. A call takes of them what concerns it, and copies it. Where options are a parameter, NULL means all
+/// defaults.
 ///
 /// Keys of a session: listen, cache, download-limit, upload-limit, discovery, local-discovery, profile-exchange,
-/// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, fill, profile,
-/// auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private, profile. Of
-/// vmt_export: cache, read-timeout.
+/// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, fill,
+/// profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private,
+/// profile. Of vmt_export: cache, read-timeout.
 pub struct vmt_options {
     settings: Mutex<Settings>,
 }
@@ -36,7 +37,10 @@ impl Handle for vmt_options {
 pub(crate) unsafe fn settings(options: *const vmt_options) -> Settings {
     // SAFETY: the caller's promise.
     unsafe { options.as_ref() }.map_or_else(Settings::default, |o| {
-        o.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        o.settings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     })
 }
 
@@ -61,8 +65,8 @@ pub unsafe extern "C" fn vmt_options_new(
 
 /// Sets an option. The keys peer, tracker and web-seed add a value, the others replace it.
 ///
-/// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_INVALID for a key that does not exist and a value that makes no sense; the message
-/// names the key and what would be good. Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_INVALID for a key that does not exist and a value that makes no sense; the
+/// message names the key and what would be good. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_options_set(
     options: *mut vmt_options,
@@ -74,7 +78,10 @@ pub unsafe extern "C" fn vmt_options_set(
     unsafe {
         guarded_on(options, error, |options| {
             let (key, value) = (text(key, "key")?, text(value, "value")?);
-            let mut settings = options.settings.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut settings = options
+                .settings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             set(&mut settings, key, value)
         })
     }
@@ -85,14 +92,16 @@ fn set(settings: &mut Settings, key: &str, value: &str) -> Result<(), Failure> {
     let Some(known) = known else {
         let names: Vec<_> = KEYS.iter().map(|k| k.name.to_string_lossy()).collect();
         let names = names.join(", ");
-        return Err(Failure::invalid(format!("there is no option `{key}`: choose one of {names}")));
+        return Err(Failure::invalid(format!(
+            "there is no option `{key}`: choose one of {names}"
+        )));
     };
     (known.set)(settings, value)
         .map_err(|good| Failure::invalid(format!("the option `{key}` can't be {value:?}: {good}")))
 }
 
-/// Sets the profile of earlier runs that a launch uses, or that vmt_publish puts into the .torrent file: a copy of what it
-/// holds now. NULL takes it back.
+/// Sets the profile of earlier runs that a launch uses, or that vmt_publish puts into the .torrent file: a copy of
+/// what it holds now. NULL takes it back.
 ///
 /// Errors: VMT_E_NULL. Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -105,7 +114,10 @@ pub unsafe extern "C" fn vmt_options_set_profile(
     unsafe {
         guarded_on(options, error, |options| {
             let profile = profile.as_ref().map(vmt_profile::copy);
-            let mut settings = options.settings.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut settings = options
+                .settings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             settings.profile_file = None;
             settings.appliance.profile = profile;
             Ok(())
@@ -127,16 +139,18 @@ pub unsafe extern "C" fn vmt_options_free(options: *mut vmt_options) {
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmt_option_key(index: usize) -> *const c_char {
-    KEYS.get(index).map_or(std::ptr::null(), |k| k.name.as_ptr())
+    KEYS.get(index)
+        .map_or(std::ptr::null(), |k| k.name.as_ptr())
 }
 
-/// What an option does, its unit and its default, in a few sentences for people. NULL when there is none of that index. The
-/// string is static.
+/// What an option does, its unit and its default, in a few sentences for people. NULL when there is none of that
+/// index. The string is static.
 ///
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmt_option_help(index: usize) -> *const c_char {
-    KEYS.get(index).map_or(std::ptr::null(), |k| k.help.as_ptr())
+    KEYS.get(index)
+        .map_or(std::ptr::null(), |k| k.help.as_ptr())
 }
 
 #[cfg(test)]
@@ -195,7 +209,10 @@ mod tests {
         assert_eq!(cache.unwrap().to_str(), Some("/c"));
         assert_eq!((download_limit, upload_limit), (Some(1), Some(2)));
         assert!(!discovery && !local_discovery && !profile_exchange);
-        assert_eq!((max_connections, metadata_timeout, max_disk), (3, None, Some(4)));
+        assert_eq!(
+            (max_connections, metadata_timeout, max_disk),
+            (3, None, Some(4))
+        );
         let vmtorrent::ApplianceOptions {
             state,
             mount,

@@ -59,8 +59,8 @@ impl vmt_profile {
 
 /// Reads a profile from a file. The caller frees it.
 ///
-/// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_IO; VMT_E_INVALID when the file is no profile.
-/// Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_IO; VMT_E_INVALID when the file is no
+/// profile. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_profile_load(
     path: *const c_char,
@@ -99,9 +99,9 @@ pub unsafe extern "C" fn vmt_profile_from_bytes(
     }
 }
 
-/// Adds the runs of `other` to `profile`. Those of another image are refused, unless `force` is set: then what fits is merged,
-/// and `mismatch`, which may be NULL, gets how much that is (all 0 for the same image). `other` does not change; both may be
-/// the same handle.
+/// Adds the runs of `other` to `profile`. Those of another image are refused, unless `force` is set: then what fits
+/// is merged, and `mismatch`, which may be NULL, gets how much that is (all 0 for the same image). `other` does not
+/// change; both may be the same handle.
 ///
 /// Errors: VMT_E_NULL; VMT_E_INVALID for another image, without `force`. Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -115,7 +115,9 @@ pub unsafe extern "C" fn vmt_profile_merge(
     // SAFETY: what the header asks of every caller.
     unsafe {
         guarded_on(profile, error, |profile| {
-            let other = other.as_ref().ok_or_else(|| crate::error::Failure::null("other"))?;
+            let other = other
+                .as_ref()
+                .ok_or_else(|| crate::error::Failure::null("other"))?;
             // One lock at a time: both may be merged into each other.
             let other = other.copy();
             let mut profile = profile.lock();

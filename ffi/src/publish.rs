@@ -26,14 +26,14 @@ pub struct vmt_progress {
     pub free: Option<unsafe extern "C" fn(user: *mut c_void)>,
 }
 
-/// Makes an image's description of the file or directory at `path`, with what the options `name`, `piece-size`, `tracker`,
-/// `web-seed`, `private` and `profile` say. Waits, and uses all cores. The same files and options always give the same. The
-/// caller frees the image; vmt_image_save writes the .torrent file. `options` and `cancel` may be NULL. `progress` is called
-/// in this thread.
+/// Makes an image's description of the file or directory at `path`, with what the options `name`, `piece-size`,
+/// `tracker`, `web-seed`, `private` and `profile` say. Waits, and uses all cores. The same files and options always
+/// give the same. The caller frees the image; vmt_image_save writes the .torrent file. `options` and `cancel` may be
+/// NULL. `progress` is called in this thread.
 ///
-/// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_INVALID for options that make no sense and for what an image can't hold (nothing at
-/// all, links, devices, names that are not UTF-8); VMT_E_IN_USE when a file changed meanwhile; VMT_E_NOT_FOUND,
-/// VMT_E_PERMISSION, VMT_E_IO; VMT_E_CANCELLED. Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_INVALID for options that make no sense and for what an image can't hold
+/// (nothing at all, links, devices, names that are not UTF-8); VMT_E_IN_USE when a file changed meanwhile;
+/// VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_IO; VMT_E_CANCELLED. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_publish(
     path: *const c_char,

@@ -40,7 +40,9 @@ impl SeedCore {
 
 impl Child for SeedCore {
     fn end(&self, deadline: Deadline) -> Result<(), Failure> {
-        self.ending.run(deadline, || self.end_now(deadline)).map(|_| ())
+        self.ending
+            .run(deadline, || self.end_now(deadline))
+            .map(|_| ())
     }
 }
 
@@ -67,11 +69,12 @@ fn magnet(seed: &Seed, session: &SessionCore) -> String {
     magnet.to_string()
 }
 
-/// Serves a published image: the directory `data` holds its file or directory under its name. Lengths are checked now, each
-/// piece on its first use. The caller frees the seed, after vmt_seed_shutdown if it is to end in order.
+/// Serves a published image: the directory `data` holds its file or directory under its name. Lengths are checked
+/// now, each piece on its first use. The caller frees the seed, after vmt_seed_shutdown if it is to end in order.
 ///
-/// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_NOT_FOUND or VMT_E_INVALID naming the file that is missing or has another length;
-/// VMT_E_PERMISSION, VMT_E_IO; VMT_E_IN_USE when the session runs the image already; VMT_E_CLOSED. Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_NOT_FOUND or VMT_E_INVALID naming the file that is missing or has another
+/// length; VMT_E_PERMISSION, VMT_E_IO; VMT_E_IN_USE when the session runs the image already; VMT_E_CLOSED. Since
+/// 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_session_seed(
     session: *const vmt_session,
@@ -102,8 +105,8 @@ pub unsafe extern "C" fn vmt_session_seed(
     }
 }
 
-/// A magnet link to what is seeded: that of the image, with the session's own tracker and its port for peers where their
-/// addresses mean one host (0.0.0.0 would lead nowhere). It belongs to the seed.
+/// A magnet link to what is seeded: that of the image, with the session's own tracker and its port for peers where
+/// their addresses mean one host (0.0.0.0 would lead nowhere). It belongs to the seed.
 ///
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -125,16 +128,20 @@ pub unsafe extern "C" fn vmt_seed_stats(
     unsafe {
         guarded_on(seed, error, |seed| {
             let size = vmt_stats::size(stats)?;
-            let inside = seed.core.gate.enter().ok_or_else(|| Failure::closed("seed"))?;
+            let inside = seed
+                .core
+                .gate
+                .enter()
+                .ok_or_else(|| Failure::closed("seed"))?;
             vmt_stats::fill(stats, size, &inside.stats());
             Ok(())
         })
     }
 }
 
-/// Ends the seed in order: peers and trackers are told. `timeout_ms` are milliseconds, or VMT_FOREVER. Whatever the function gives,
-/// the seed has ended then; the handle is still to be freed. Called again, or by two at once, it waits for the first and gives
-/// VMT_OK.
+/// Ends the seed in order: peers and trackers are told. `timeout_ms` are milliseconds, or VMT_FOREVER. Whatever the
+/// function gives, the seed has ended then; the handle is still to be freed. Called again, or by two at once, it
+/// waits for the first and gives VMT_OK.
 ///
 /// Errors: VMT_E_NULL, VMT_E_TIMED_OUT; VMT_E_REENTERED in a callback of the session. Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -147,7 +154,9 @@ pub unsafe extern "C" fn vmt_seed_shutdown(
     unsafe {
         guarded_on(seed, error, |seed| {
             let core = &seed.core;
-            core.session.callbacks.check_not_current("vmt_seed_shutdown")?;
+            core.session
+                .callbacks
+                .check_not_current("vmt_seed_shutdown")?;
             core.end(Deadline::after(timeout_ms))
         })
     }

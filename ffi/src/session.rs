@@ -18,11 +18,12 @@ use crate::guard::{Handle, Out, Owner, free, guarded, guarded_on, look};
 use crate::image::vmt_image;
 use crate::option_table::Settings;
 use crate::options::{settings, vmt_options};
+use crate::process::Living;
 use crate::status::vmt_status;
 use crate::text::{c_string, pointer, text};
 
-/// Carries any number of appliances and seeds: their threads, one port for peers, one cache, shared limits. Appliances of
-/// one image share what is downloaded.
+/// Carries any number of appliances and seeds: their threads, one port for peers, one cache, shared limits.
+/// Appliances of one image share what is downloaded.
 pub struct vmt_session {
     core: Arc<SessionCore>,
 }
@@ -40,6 +41,7 @@ pub(crate) struct SessionCore {
     listen_text: CString,
     tracker: OnceLock<(SocketAddr, CString)>,
     metrics: OnceLock<CString>,
+    _living: Living,
 }
 
 /// What runs in a session.
@@ -53,6 +55,7 @@ const GRACE: u64 = 5000;
 
 impl SessionCore {
     pub(crate) fn start(settings: Settings) -> Result<Arc<Self>, Failure> {
+        let living = Living::begin()?;
         crate::log::quiet_panics();
         let callbacks = CallbackThread::start()?;
         let session = match block_on(Session::start(settings.session)) {
@@ -65,6 +68,7 @@ impl SessionCore {
         let listen = session.listen_address();
         Ok(Arc::new(Self {
             owner: Owner::new(),
+            _living: living,
             callbacks,
             runtime: session.runtime().clone(),
             session: Mutex::new(Some(session)),
@@ -100,7 +104,9 @@ impl SessionCore {
     /// Notes what is to be ended with the session. Fails when that has begun to end.
     pub(crate) fn adopt(&self, child: Weak<dyn Child>) -> Result<(), Failure> {
         let mut children = self.children();
-        let children = children.as_mut().ok_or_else(|| Failure::closed("session"))?;
+        let children = children
+            .as_mut()
+            .ok_or_else(|| Failure::closed("session"))?;
         children.retain(|c| c.strong_count() > 0);
         children.push(child);
         Ok(())
@@ -118,7 +124,11 @@ impl SessionCore {
             // The first failure explains the others.
             outcome = outcome.and(child.end(deadline));
         }
-        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let session = self
+            .session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(session) = session {
             outcome = outcome.and(match block_on_until(session.clone().shutdown(), deadline) {
                 Some(ended) => ended.map_err(Failure::from),
@@ -138,7 +148,11 @@ impl SessionCore {
 impl Drop for SessionCore {
     fn drop(&mut self) {
         // No child is left, or it would hold this.
-        let session = self.session.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let session = self
+            .session
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let deadline = Deadline::after(GRACE);
         if let Some(session) = session {
             session.join_threads(deadline.left());
@@ -165,11 +179,11 @@ impl vmt_session {
     }
 }
 
-/// Starts a session: its threads, and its port for peers. The caller frees it, after vmt_session_shutdown if it is to end in
-/// order. `options` may be NULL.
+/// Starts a session: its threads, and its port for peers. The caller frees it, after vmt_session_shutdown if it is to
+/// end in order. `options` may be NULL.
 ///
 /// Errors: VMT_E_NULL; VMT_E_IN_USE when the port is taken; VMT_E_NOT_FOUND when no cache is named and there is no home
-/// directory; VMT_E_IO. Since 0.1.0.
+/// directory; VMT_E_FORKED in a process that was forked from one with sessions; VMT_E_IO. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_session_start(
     options: *const vmt_options,
@@ -187,7 +201,8 @@ pub unsafe extern "C" fn vmt_session_start(
     }
 }
 
-/// The address on which peers connect, such as "0.0.0.0:41234", with the port that was taken. It belongs to the session.
+/// The address on which peers connect, such as "0.0.0.0:41234", with the port that was taken. It belongs to the
+/// session.
 ///
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
@@ -196,9 +211,9 @@ pub unsafe extern "C" fn vmt_session_listen_address(session: *const vmt_session)
     unsafe { look(session, std::ptr::null(), |s| s.core.listen_text.as_ptr()) }
 }
 
-/// Loads an image's description: `source` is the path of a .torrent file, its http, https or file URL, or a magnet link, whose
-/// image is described by peers (those of the option `peer` among them) or was kept in the cache. Waits for that. The caller
-/// frees the image. `options` and `cancel` may be NULL.
+/// Loads an image's description: `source` is the path of a .torrent file, its http, https or file URL, or a magnet
+/// link, whose image is described by peers (those of the option `peer` among them) or was kept in the cache. Waits
+/// for that. The caller frees the image. `options` and `cancel` may be NULL.
 ///
 /// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_INVALID for a source of an unknown kind or a magnet link with nobody to ask;
 /// VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_NETWORK; VMT_E_TIMED_OUT after 30 s with a web server, or the option
@@ -226,11 +241,11 @@ pub unsafe extern "C" fn vmt_session_load(
     }
 }
 
-/// Runs a small tracker for what this session seeds and launches, then and later. `address` is IP:PORT; port 0 takes a free
-/// one. It ends with the session.
+/// Runs a small tracker for what this session seeds and launches, then and later. `address` is IP:PORT; port 0 takes
+/// a free one. It ends with the session.
 ///
-/// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_INVALID for what is no address; VMT_E_IN_USE when the port is taken, or the session
-/// has a tracker already; VMT_E_CLOSED. Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_INVALID for what is no address; VMT_E_IN_USE when the port is taken, or the
+/// session has a tracker already; VMT_E_CLOSED. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_session_serve_tracker(
     session: *const vmt_session,
@@ -263,11 +278,11 @@ pub unsafe extern "C" fn vmt_session_tracker_url(session: *const vmt_session) ->
     }
 }
 
-/// Serves figures for Prometheus at http://ADDRESS/metrics until the session ends. `address` is IP:PORT; port 0 takes a free
-/// one. There is no access control.
+/// Serves figures for Prometheus at http://ADDRESS/metrics until the session ends. `address` is IP:PORT; port 0 takes
+/// a free one. There is no access control.
 ///
-/// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_INVALID for what is no address; VMT_E_IN_USE when the port is taken, or they are
-/// served already; VMT_E_CLOSED. Since 0.1.0.
+/// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_INVALID for what is no address; VMT_E_IN_USE when the port is taken, or they
+/// are served already; VMT_E_CLOSED. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmt_session_serve_metrics(
     session: *const vmt_session,
@@ -296,13 +311,13 @@ pub unsafe extern "C" fn vmt_session_metrics_url(session: *const vmt_session) ->
     unsafe { look(session, std::ptr::null(), |s| pointer(s.core.metrics.get())) }
 }
 
-/// Ends the session in order: its appliances are shut down as vmt_appliance_shutdown does it and its seeds likewise, peers and
-/// trackers are told, callbacks that are due are called, and its threads end. Whatever it gives, the session has
-/// ended then, and calls with it or its appliances give VMT_E_CLOSED; the handles are still to be freed. After VMT_OK no
-/// thread of it is left. Called again, or by two at once, it waits for the first and gives VMT_OK.
+/// Ends the session in order: its appliances are shut down as vmt_appliance_shutdown does it and its seeds likewise,
+/// peers and trackers are told, callbacks that are due are called, and its threads end. Whatever it gives, the
+/// session has ended then, and calls with it or its appliances give VMT_E_CLOSED; the handles are still to be freed.
+/// After VMT_OK no thread of it is left. Called again, or by two at once, it waits for the first and gives VMT_OK.
 ///
-/// `timeout_ms` are milliseconds; VMT_FOREVER waits as long as it takes. What is not done by then is broken off: as after a
-/// power failure, the guest then finds all that was flushed.
+/// `timeout_ms` are milliseconds; VMT_FOREVER waits as long as it takes. What is not done by then is broken off: as
+/// after a power failure, the guest then finds all that was flushed.
 ///
 /// Errors: VMT_E_NULL; VMT_E_TIMED_OUT; VMT_E_REENTERED in a callback of the session; what the appliances report, as
 /// vmt_appliance_shutdown does. Since 0.1.0.
@@ -315,14 +330,17 @@ pub unsafe extern "C" fn vmt_session_shutdown(
     // SAFETY: what the header asks of every caller.
     unsafe {
         guarded_on(session, error, |session| {
-            session.core.callbacks.check_not_current("vmt_session_shutdown")?;
+            session
+                .core
+                .callbacks
+                .check_not_current("vmt_session_shutdown")?;
             session.core.shutdown(Deadline::after(timeout_ms))
         })
     }
 }
 
-/// Frees the handle. When it is the last one of a session that was not shut down (those of its appliances, seeds and queues of events
-/// count), the session ends at once, which waits up to 5 seconds for its threads. NULL does nothing.
+/// Frees the handle. When it is the last one of a session that was not shut down (those of its appliances, seeds and
+/// queues of events count), the session ends at once, which waits up to 5 seconds for its threads. NULL does nothing.
 ///
 /// Since 0.1.0.
 #[unsafe(no_mangle)]

@@ -25,7 +25,9 @@ impl Signal {
     }
 
     fn raised(&self) -> std::sync::MutexGuard<'_, bool> {
-        self.raised.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.raised
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(crate) fn raise(&self) {

@@ -8,9 +8,9 @@ use crate::error::Failure;
 
 /// What an appliance or a seed has cost and served so far.
 ///
-/// The caller sets `struct_size` to sizeof(vmt_stats) before: later versions add fields at the end, and fill only those that
-/// the caller knows. It is then the size of what was filled. Bytes are plain payload bytes; those on the network are of the
-/// image, which all appliances of one session share.
+/// The caller sets `struct_size` to sizeof(vmt_stats) before: later versions add fields at the end, and fill only
+/// those that the caller knows. It is then the size of what was filled. Bytes are plain payload bytes; those on the
+/// network are of the image, which all appliances of one session share.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct vmt_stats {
@@ -104,7 +104,9 @@ impl vmt_stats {
             peers: found.peers.into(),
         };
         // SAFETY: both are that long; the structure has no padding, since all fields have 8 bytes.
-        unsafe { std::ptr::copy_nonoverlapping((&raw const filled).cast::<u8>(), stats.cast(), size) };
+        unsafe {
+            std::ptr::copy_nonoverlapping((&raw const filled).cast::<u8>(), stats.cast(), size)
+        };
     }
 }
 
@@ -126,7 +128,10 @@ mod tests {
             vmt_stats::fill(old, size, &found);
             assert_eq!(words, [16, 5, u64::MAX, u64::MAX]);
             words[0] = 1 << 20;
-            assert_eq!(vmt_stats::size(words.as_ptr().cast()).unwrap(), size_of::<vmt_stats>());
+            assert_eq!(
+                vmt_stats::size(words.as_ptr().cast()).unwrap(),
+                size_of::<vmt_stats>()
+            );
             words[0] = 8;
             assert!(vmt_stats::size(words.as_ptr().cast()).is_err());
             assert!(vmt_stats::size(std::ptr::null()).is_err());

@@ -23,7 +23,8 @@ pub const VMT_E_IN_USE: vmt_status = -5;
 pub const VMT_E_UNAVAILABLE: vmt_status = -6;
 /// A tracker, peer or web server could not be reached, or answered nonsense: try again later. errno EIO.
 pub const VMT_E_NETWORK: vmt_status = -7;
-/// It did not come or end in time: the swarm is dead or too slow. errno EIO, or ETIMEDOUT where a timeout was an argument.
+/// It did not come or end in time: the swarm is dead or too slow. errno EIO, or ETIMEDOUT where a timeout was an
+/// argument.
 pub const VMT_E_TIMED_OUT: vmt_status = -8;
 /// The disk is full: free some space; what was acknowledged is safe. errno ENOSPC.
 pub const VMT_E_NO_SPACE: vmt_status = -9;

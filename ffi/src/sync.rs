@@ -1,4 +1,5 @@
-//! What the parts that are checked with loom are made of. `tests/loom.rs` has a module of the same name and shape over loom.
+//! What the parts that are checked with loom are made of. `tests/loom.rs` has a module of the same name and shape
+//! over loom.
 //!
 //! Invariant: nothing here but names.
 

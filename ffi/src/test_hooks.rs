@@ -26,5 +26,9 @@ pub unsafe extern "C" fn vmt_test_panic_in_task(
 ) -> vmt_status {
     let offered = Offered::new(completion);
     // SAFETY: what the header asks of every caller.
-    unsafe { guarded_on(appliance, error, |appliance| crate::aio::submit_panic(appliance, offered)) }
+    unsafe {
+        guarded_on(appliance, error, |appliance| {
+            crate::aio::submit_panic(appliance, offered)
+        })
+    }
 }

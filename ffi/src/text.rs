@@ -1,5 +1,5 @@
-//! Invariant: what comes in is valid UTF-8 and is copied before the call returns; what goes out ends with the first zero
-//! byte.
+//! Invariant: what comes in is valid UTF-8 and is copied before the call returns; what goes out ends with the first
+//! zero byte.
 
 use std::ffi::{CStr, CString, c_char};
 use std::path::Path;

@@ -5,10 +5,11 @@ use std::ffi::{CStr, c_char};
 /// The version of the ABI that this header is of. It changes when programs have to be built anew.
 pub const VMT_ABI_VERSION: u32 = 1;
 
-const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
-    Ok(version) => version,
-    Err(_) => c"unknown",
-};
+const VERSION: &CStr =
+    match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => c"unknown",
+    };
 
 /// The version of the ABI of the library that is loaded: to be compared with VMT_ABI_VERSION.
 ///

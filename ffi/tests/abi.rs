@@ -66,7 +66,9 @@ fn shutdown(stage: &Stage) {
 fn threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.map(|t| std::fs::read_to_string(t.unwrap().path().join("comm")));
-    names.filter(|n| n.as_ref().is_ok_and(|n| n.starts_with("vmtorrent"))).count()
+    names
+        .filter(|n| n.as_ref().is_ok_and(|n| n.starts_with("vmtorrent")))
+        .count()
 }
 
 #[test]
@@ -74,7 +76,7 @@ fn a_guest_reads_writes_and_finds_it_again() {
     let stage = Stage::new(LENGTH, &[]);
     let expected = content(LENGTH);
     assert!(stage.read(0, LENGTH + 10) == expected);
-    assert_eq!(stage.read(LENGTH as u64, 10), []);
+    assert!(stage.read(LENGTH as u64, 10).is_empty());
     let mut error = null_mut();
     let extents = |offset: u64| {
         let mut found = [vmt_extent::default(); 64];
@@ -101,9 +103,18 @@ fn a_guest_reads_writes_and_finds_it_again() {
     // SAFETY: all pointers are good.
     unsafe {
         let start = data.as_ptr().cast();
-        check(vmt_pwrite(stage.appliance, 0, start, data.len(), 5000, &mut error), error);
-        check(vmt_discard(stage.appliance, 0, 65536, 65536, &mut error), error);
-        check(vmt_set_length(stage.appliance, 0, LENGTH as u64 + 5, &mut error), error);
+        check(
+            vmt_pwrite(stage.appliance, 0, start, data.len(), 5000, &mut error),
+            error,
+        );
+        check(
+            vmt_discard(stage.appliance, 0, 65536, 65536, &mut error),
+            error,
+        );
+        check(
+            vmt_set_length(stage.appliance, 0, LENGTH as u64 + 5, &mut error),
+            error,
+        );
         check(vmt_flush(stage.appliance, 0, &mut error), error);
         let mut length = 0;
         let status = vmt_appliance_file_length(stage.appliance, 0, &mut length, &mut error);
@@ -125,7 +136,10 @@ fn a_guest_reads_writes_and_finds_it_again() {
     assert_eq!(kinds(6000), VMT_EXTENT_PRESENT | VMT_EXTENT_WRITTEN);
     let zeroed = VMT_EXTENT_ZERO | VMT_EXTENT_PRESENT | VMT_EXTENT_WRITTEN;
     assert_eq!(kinds(70_000), zeroed);
-    assert_eq!(kinds(11 * PIECE as u64), VMT_EXTENT_ZERO | VMT_EXTENT_PRESENT);
+    assert_eq!(
+        kinds(11 * PIECE as u64),
+        VMT_EXTENT_ZERO | VMT_EXTENT_PRESENT
+    );
     shutdown(&stage);
 }
 
@@ -141,8 +155,14 @@ fn what_is_missing_is_told_and_can_be_fetched_ahead() {
         let at = 20 * PIECE as u64;
         let tried = vmt_try_pread(stage.appliance, 0, start, 100, at, &mut read, nobody);
         assert_eq!(tried, VMT_E_AGAIN);
-        let status =
-            vmt_prefetch(stage.appliance, 0, at, PIECE as u64, &mut missing, &mut error);
+        let status = vmt_prefetch(
+            stage.appliance,
+            0,
+            at,
+            PIECE as u64,
+            &mut missing,
+            &mut error,
+        );
         check(status, error);
         assert_eq!(missing, PIECE as u64);
         // Until it is there.
@@ -166,7 +186,12 @@ fn calls_that_wait_at_shutdown_are_completed_once_and_no_thread_is_left() {
     let mut error = null_mut();
     // Nobody gives the data any more.
     // SAFETY: all pointers are good.
-    unsafe { check(vmt_session_shutdown(stage.source, 60_000, &mut error), error) };
+    unsafe {
+        check(
+            vmt_session_shutdown(stage.source, 60_000, &mut error),
+            error,
+        )
+    };
     let mut buffer = vec![0_u8; 1000];
     let waiting: Vec<_> = (0..20)
         .map(|number| {
@@ -252,12 +277,7 @@ fn asynchronous_calls_do_what_the_others_do() {
 }
 
 /// Called back, it calls in: reads, and tries what would wait for itself.
-unsafe extern "C" fn call_in(
-    user: *mut c_void,
-    status: vmt_status,
-    _: u64,
-    _: *const vmt_error,
-) {
+unsafe extern "C" fn call_in(user: *mut c_void, status: vmt_status, _: u64, _: *const vmt_error) {
     assert_eq!(status, VMT_OK);
     // SAFETY: see the test below.
     unsafe {
@@ -275,7 +295,7 @@ unsafe extern "C" fn call_in(
 fn callbacks_may_wait_for_the_swarm_but_not_for_themselves() {
     let stage = Stage::new(LENGTH, &[]);
     let (sender, told) = channel();
-    let user = (&stage, sender);
+    let user: (&Stage, Sender<Told>) = (&stage, sender);
     let completion = vmt_completion {
         call: Some(call_in),
         user: std::ptr::from_ref(&user).cast_mut().cast(),
@@ -283,9 +303,56 @@ fn callbacks_may_wait_for_the_swarm_but_not_for_themselves() {
     };
     // SAFETY: all pointers are good, and the call is waited for.
     unsafe {
-        assert_eq!(vmt_aio_flush(stage.appliance, 0, completion, null_mut()), VMT_OK);
+        assert_eq!(
+            vmt_aio_flush(stage.appliance, 0, completion, null_mut()),
+            VMT_OK
+        );
     }
     assert_eq!(told.recv_timeout(PATIENCE), Ok((VMT_OK, 100)));
+    shutdown(&stage);
+}
+
+/// Threads of the library that leave signals to others, or what one does not.
+fn deaf_threads() -> Result<usize, String> {
+    let mut deaf = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        // Others may end meanwhile.
+        let Ok(status) = std::fs::read_to_string(task.unwrap().path().join("status")) else {
+            continue;
+        };
+        let field = |name: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(name));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        if !field("Name:").starts_with("vmtorrent") {
+            continue;
+        }
+        let blocked = u64::from_str_radix(&field("SigBlk:"), 16).map_err(|e| e.to_string())?;
+        let is_blocked = |signal: u32| blocked & 1 << (signal - 1) != 0;
+        // SIGINT, SIGPIPE, SIGTERM, SIGCHLD; SIGSEGV comes all the same.
+        if ![2, 13, 15, 17].into_iter().all(is_blocked) || is_blocked(11) {
+            return Err(status);
+        }
+        deaf += 1;
+    }
+    Ok(deaf)
+}
+
+#[test]
+fn no_thread_of_the_library_takes_signals_of_the_program() {
+    let stage = Stage::new(LENGTH, &[]);
+    stage.read(0, LENGTH);
+    // One that has just started may not be that far.
+    let mut looks = 0;
+    let deaf = loop {
+        match deaf_threads() {
+            Ok(deaf) => break deaf,
+            Err(status) => assert!(looks < 100, "{status}"),
+        }
+        looks += 1;
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(deaf >= 6, "{deaf}");
     shutdown(&stage);
 }
 
@@ -313,7 +380,10 @@ fn events_end_with_the_appliance() {
     let (mut events, mut event, mut error) = (null_mut(), null_mut(), null_mut());
     // SAFETY: all pointers are good.
     unsafe {
-        check(vmt_events_open(stage.appliance, &mut events, &mut error), error);
+        check(
+            vmt_events_open(stage.appliance, &mut events, &mut error),
+            error,
+        );
         assert!(vmt_events_fd(events) >= 0);
         assert_eq!(vmt_events_next(events, &mut event, null_mut()), VMT_E_AGAIN);
         stage.read(0, LENGTH);
@@ -325,7 +395,10 @@ fn events_end_with_the_appliance() {
         assert_eq!(vmt_event_kind(event), VMT_EVENT_COMPLETE);
         vmt_event_free(event);
         shutdown(&stage);
-        assert_eq!(vmt_events_next(events, &mut event, null_mut()), VMT_E_CLOSED);
+        assert_eq!(
+            vmt_events_next(events, &mut event, null_mut()),
+            VMT_E_CLOSED
+        );
         vmt_events_free(events);
     }
 }
@@ -343,7 +416,10 @@ fn a_panic_poisons_its_session_alone() {
         assert_eq!(told.recv_timeout(PATIENCE), Ok((VMT_E_PANIC, 0)));
         let flush = vmt_flush(stage.appliance, 0, null_mut());
         assert_eq!(flush, VMT_E_POISONED);
-        assert_eq!(vmt_session_shutdown(stage.session, 0, null_mut()), VMT_E_POISONED);
+        assert_eq!(
+            vmt_session_shutdown(stage.session, 0, null_mut()),
+            VMT_E_POISONED
+        );
         assert_eq!(vmt_flush(other.appliance, 0, null_mut()), VMT_OK);
         assert_eq!(vmt_test_panic(other.session, null_mut()), VMT_E_PANIC);
         assert_eq!(vmt_flush(other.appliance, 0, null_mut()), VMT_E_POISONED);

@@ -51,8 +51,16 @@ fn reads_of_what_is_present_allocate_nothing() {
     let data = [0x5A; 5000];
     let mut error = null_mut();
     // SAFETY: all pointers are good.
-    let status =
-        unsafe { vmt_pwrite(stage.appliance, 0, data.as_ptr().cast(), data.len(), 3000, &mut error) };
+    let status = unsafe {
+        vmt_pwrite(
+            stage.appliance,
+            0,
+            data.as_ptr().cast(),
+            data.len(),
+            3000,
+            &mut error,
+        )
+    };
     common::check(status, error);
     assert_eq!(stage.read(3000, 5000), data);
 
@@ -66,12 +74,21 @@ fn reads_of_what_is_present_allocate_nothing() {
             // SAFETY: all pointers are good.
             let status = unsafe {
                 let start = buffer.as_mut_ptr().cast();
-                vmt_pread(stage.appliance, 0, start, 4096, offset, &mut read, &mut error)
+                vmt_pread(
+                    stage.appliance,
+                    0,
+                    start,
+                    4096,
+                    offset,
+                    &mut read,
+                    &mut error,
+                )
             };
             assert_eq!((status, read), (VMT_OK, 4096));
         }
     }
     let reads = rounds * length as u32 / 4096;
-    println!("{:?} for each read", began.elapsed() / reads);
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    let (took, allocated) = (began.elapsed(), ALLOCATIONS.get() - before);
+    println!("{:?} for each read", took / reads);
+    assert_eq!(allocated, 0);
 }

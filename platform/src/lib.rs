@@ -16,6 +16,7 @@ pub mod fuse;
 #[path = "no_fuse.rs"]
 pub mod fuse;
 mod memory;
+mod signals;
 #[cfg(unix)]
 mod tree;
 mod volume;
@@ -24,6 +25,7 @@ pub use block_file::BlockFile;
 pub use errno::Errno;
 pub use file::PositionedFile;
 pub use memory::MemoryBlockFile;
+pub use signals::leave_signals_to_others;
 #[cfg(unix)]
 pub use tree::TreeVolume;
 pub use volume::{

@@ -45,3 +45,5 @@ pub use options::{ApplianceOptions, Fill, Options, SessionOptions, State};
 pub use seed::Seed;
 pub use session::Session;
 pub use stats::Stats;
+#[doc(hidden)]
+pub use vmtorrent_platform::leave_signals_to_others;

@@ -104,6 +104,7 @@ impl OwnRuntime {
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .thread_name("vmtorrent")
             .on_thread_start(move || {
+                vmtorrent_platform::leave_signals_to_others();
                 started.fetch_add(1, Ordering::AcqRel);
             })
             .on_thread_stop(move || {

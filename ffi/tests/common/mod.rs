@@ -88,7 +88,14 @@ impl Stage {
             let path = c(disk.to_str().unwrap());
             let nobody = std::ptr::null();
             let none = std::ptr::null();
-            let status = vmt_publish(path.as_ptr(), none, progress, nobody, &mut image, &mut error);
+            let status = vmt_publish(
+                path.as_ptr(),
+                none,
+                progress,
+                nobody,
+                &mut image,
+                &mut error,
+            );
             check(status, error);
             let source = session(&directory.path().join("source"));
             let data = c(directory.path().to_str().unwrap());
@@ -128,8 +135,15 @@ impl Stage {
         // SAFETY: all pointers are good.
         unsafe {
             let start = buffer.as_mut_ptr().cast();
-            let status =
-                vmt_pread(self.appliance, 0, start, length, offset, &mut read, &mut error);
+            let status = vmt_pread(
+                self.appliance,
+                0,
+                start,
+                length,
+                offset,
+                &mut read,
+                &mut error,
+            );
             check(status, error);
         }
         buffer.truncate(read);

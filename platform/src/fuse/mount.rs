@@ -14,7 +14,7 @@ use super::error::{MountError, MountErrorKind};
 use super::filesystem::VolumeFilesystem;
 use super::mount_point;
 use super::tasks::Tasks;
-use crate::Volume;
+use crate::{Volume, leave_signals_to_others};
 
 /// How long someone who is just closing the last file is waited for.
 const CLOSING: Duration = Duration::from_millis(250);
@@ -132,6 +132,7 @@ fn mount_by(
     let started = thread::Builder::new()
         .name("vmtorrent-fuse".to_owned())
         .spawn(move || {
+            leave_signals_to_others();
             let result = session.run();
             if let Err(error) = &result {
                 tracing::error!(%error, "the FUSE session ended with an error");
@@ -192,6 +193,7 @@ impl Mount {
         let started = thread::Builder::new()
             .name("vmtorrent-unmount".to_owned())
             .spawn(move || {
+                leave_signals_to_others();
                 let _ = sender.send(parts.end());
             });
         let thread = match started {

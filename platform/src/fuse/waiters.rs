@@ -87,7 +87,12 @@ impl Waiters {
         let shared = Arc::clone(&self.shared);
         let watcher = thread::Builder::new().name("vmtorrent-waits".to_owned());
         // Without a thread nothing is worse than without this module.
-        state.watcher = watcher.spawn(move || shared.look_after()).ok();
+        state.watcher = watcher
+            .spawn(move || {
+                crate::leave_signals_to_others();
+                shared.look_after();
+            })
+            .ok();
         state.watched = state.watcher.is_some();
     }
 

@@ -11,9 +11,9 @@ use super::{Appliance, failed};
 use crate::error::{Error, ErrorKind, Result};
 
 impl Appliance {
-    /// Fills `buffer` from `offset` of a file if all of it is at hand, and gives the number of bytes: fewer than asked only
-    /// at the end of the file. `None`: something is missing or has to come from the disk, and what `buffer` holds is
-    /// undefined; use [`read_at`](Self::read_at).
+    /// Fills `buffer` from `offset` of a file if all of it is at hand, and gives the number of bytes: fewer than
+    /// asked only at the end of the file. `None`: something is missing or has to come from the disk, and what
+    /// `buffer` holds is undefined; use [`read_at`](Self::read_at).
     ///
     /// # Errors
     /// As for [`read_at`](Self::read_at).
@@ -27,8 +27,8 @@ impl Appliance {
         read.map_err(|e| failed("read", e))
     }
 
-    /// Writes all of `data` at `offset` if that needs nothing that is missing and little time. `None`: nothing was written;
-    /// use [`write_at`](Self::write_at).
+    /// Writes all of `data` at `offset` if that needs nothing that is missing and little time. `None`: nothing was
+    /// written; use [`write_at`](Self::write_at).
     ///
     /// # Errors
     /// As for [`write_at`](Self::write_at).

@@ -41,8 +41,9 @@ pub enum FileExtentKind {
 }
 
 impl Appliance {
-    /// Tells what a range of a file is made of, as far as it lies inside the file: `visit` gets the extents in order, until
-    /// it gives false. Nothing is fetched or read for that. What is downloaded or written meanwhile may be seen or not.
+    /// Tells what a range of a file is made of, as far as it lies inside the file: `visit` gets the extents in order,
+    /// until it gives false. Nothing is fetched or read for that. What is downloaded or written meanwhile may be seen
+    /// or not.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) when there is no such file.

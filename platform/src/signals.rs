@@ -1,0 +1,34 @@
+//! Signals of the program that embeds this library.
+//!
+//! Invariant: a thread of the library runs no signal handler, and a peer that went away ends no process by SIGPIPE.
+
+/// Leaves signals to the threads of others: none that is sent to the process is delivered to this thread from now on. Only
+/// what the thread does wrong itself (SIGSEGV and its like) still comes. Threads that it starts are the same.
+#[expect(
+    unsafe_code,
+    reason = "there is no safe form of it in the crates that are used here"
+)]
+#[cfg(unix)]
+pub fn leave_signals_to_others() {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is filled by the first call before it is used, and no memory is kept.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        for own in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGABRT,
+        ] {
+            libc::sigdelset(set.as_mut_ptr(), own);
+        }
+        // It fails only for arguments that make no sense.
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// There are none here.
+#[cfg(not(unix))]
+pub fn leave_signals_to_others() {}
