@@ -29,7 +29,7 @@ int main(void) {
     }
     test_fails(__FILE__, __LINE__, "writing to a full disk", status, VMT_E_NO_SPACE);
     SAME(vmt_error_errno(test_error), ENOSPC);
-    HAS(test_message(), "small");
+    HAS(test_message(), "disk.img");
     CHECK(end > 0);
     for (uint64_t offset = 0; offset < end; offset += STEP)
         READS(s.appliance, data, STEP, offset);

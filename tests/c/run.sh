@@ -107,7 +107,7 @@ valgrind)
     FLAGS="$FLAGS -O1"
     # It reads the symbols alone much faster than all of what a debugger wants.
     objcopy --strip-debug "$library" "$SCRATCH/lib/libvmtorrent.so"
-    RUNNER="valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect,possible"
+    RUNNER="valgrind -q --vgdb=no --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect,possible"
     RUNNER="$RUNNER --errors-for-leak-kinds=definite,indirect,possible --num-callers=25 --child-silent-after-fork=yes"
     RUNNER="$RUNNER --fair-sched=yes --suppressions=$here/valgrind.supp"
     LIMIT=240
