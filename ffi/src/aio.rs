@@ -80,7 +80,7 @@ enum Operation {
         offset: u64,
         length: u64,
     },
-    #[cfg(any(test, feature = "test-hooks"))]
+    #[cfg(feature = "test-hooks")]
     Panic,
 }
 
@@ -152,7 +152,7 @@ impl Operation {
                 .write_zeroes(file, offset, length)
                 .await
                 .map(|()| 0)?),
-            #[cfg(any(test, feature = "test-hooks"))]
+            #[cfg(feature = "test-hooks")]
             Self::Panic => panic!("injected by a test"),
         }
     }
@@ -183,7 +183,7 @@ fn submit(
 }
 
 /// Accepts a call that panics.
-#[cfg(any(test, feature = "test-hooks"))]
+#[cfg(feature = "test-hooks")]
 pub(crate) fn submit_panic(appliance: &vmt_appliance, offered: Offered) -> Result<(), Failure> {
     submit(appliance, offered, |_| Ok(Operation::Panic))
 }

@@ -1,8 +1,4 @@
 //! Profiles from peer to peer, through the real command: who has none gets one of a seed or of another launch.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that can't go on fails the test"
-)]
 
 use std::path::Path;
 use std::time::Duration;

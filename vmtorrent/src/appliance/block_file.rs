@@ -9,7 +9,7 @@ use bytes::Bytes;
 use vmtorrent_platform::{BlockFile, Errno, SeekTarget, VolumeFuture, ZeroMode};
 
 use super::disk::Disk;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::{PieceClass, PieceIndex};
 use crate::overlay::{ExtentKind, Extents, WriteOutcome};
 
@@ -35,41 +35,13 @@ impl BlockFile for Disk {
     }
 
     fn set_len(&self, length: u64) -> Result<(), Errno> {
-        self.overlay()
-            .set_len(length)
-            .map_err(|e| self.to_errno("set length", &e))?;
-        self.touch_time();
-        Ok(())
+        self.resize(length)
+            .map_err(|e| self.to_errno("set length", &e))
     }
 
     fn try_read(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
-        // Every read comes here first, also one that `read` is then asked for: this is where it is traced, once.
-        let arrived = self.trace.as_ref().map(|trace| (trace, trace.now()));
-        let present = self
-            .read_present(offset, buffer)
-            .map_err(|e| self.to_errno("read", &e))?;
-        if let Some((trace, at)) = arrived {
-            let of_image = |found: &(Extents, _)| {
-                let (extents, _) = found;
-                extents.iter().any(|e| e.kind == ExtentKind::Base)
-            };
-            // The guest's own writes are no part of the image, nor is what lies behind its end.
-            let left = self.file.length.saturating_sub(offset);
-            if left > 0 && present.as_ref().is_none_or(of_image) {
-                trace.note(at, offset, left.min(buffer.len() as u64));
-            }
-        }
-        let Some((extents, length)) = present else {
-            return Ok(None);
-        };
-        if length == 0 {
-            return Ok(Some(0));
-        }
-        self.config.counters.read(length);
-        for extent in extents.iter().filter(|e| e.kind == ExtentKind::Base) {
-            self.note_read(&extent.range, false);
-        }
-        Ok(Some(length))
+        self.read_at_once(offset, buffer)
+            .map_err(|e| self.to_errno("read", &e))
     }
 
     fn read(self: Arc<Self>, offset: u64, length: usize) -> VolumeFuture<Bytes> {
@@ -82,29 +54,8 @@ impl BlockFile for Disk {
     }
 
     fn try_write(&self, offset: u64, data: &[u8]) -> Result<Option<()>, Errno> {
-        if data.len() > MAX_INLINE_WRITE {
-            return Ok(None);
-        }
-        let failed = |e: Error| self.to_errno("write", &e);
-        let mut outcome = self
-            .overlay()
-            .try_write(offset, data, &[])
-            .map_err(failed)?;
-        if let Some(WriteOutcome::NeedsBase(ranges)) = &outcome {
-            let Some(fills) = self.bases_present(ranges).map_err(failed)? else {
-                return Ok(None);
-            };
-            let again = self.overlay().try_write(offset, data, &fills);
-            outcome = again.map_err(failed)?;
-        }
-        Ok(match outcome {
-            Some(WriteOutcome::Done) => {
-                self.wrote(data.len());
-                Some(())
-            }
-            // Base data is missing, or somebody else changes the same blocks.
-            Some(WriteOutcome::NeedsBase(_)) | None => None,
-        })
+        self.write_at_once(offset, data)
+            .map_err(|e| self.to_errno("write", &e))
     }
 
     fn write(self: Arc<Self>, offset: u64, data: Bytes) -> VolumeFuture<()> {
@@ -125,17 +76,7 @@ impl BlockFile for Disk {
 
     fn flush(self: Arc<Self>) -> VolumeFuture<()> {
         Box::pin(async move {
-            let disk = self.clone();
-            let turn = self.flushing.clone().lock_owned().await;
-            let flush = move || {
-                // Kept while the flush lasts, also when nobody waits for it any more.
-                let _turn = turn;
-                disk.overlay().flush()
-            };
-            let done = self.blocking(flush).await;
-            if done.is_ok() {
-                self.config.counters.flushed();
-            }
+            let done = self.clone().flush_waiting().await;
             done.map_err(|e| self.to_errno("flush", &e))
         })
     }
@@ -166,6 +107,78 @@ impl BlockFile for Disk {
 }
 
 impl Disk {
+    /// Grows the file with zeros, or cuts it.
+    pub(super) fn resize(&self, length: u64) -> Result<()> {
+        self.overlay().set_len(length)?;
+        self.touch_time();
+        Ok(())
+    }
+
+    /// Fills `buffer` up to the end of the file if that is possible without waiting.
+    pub(super) fn read_at_once(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
+        // Every read comes here first, also one that has to wait then: this is where it is traced, once.
+        let arrived = self.trace.as_ref().map(|trace| (trace, trace.now()));
+        let present = self.read_present(offset, buffer)?;
+        if let Some((trace, at)) = arrived {
+            let of_image = |found: &(Extents, _)| {
+                let (extents, _) = found;
+                extents.iter().any(|e| e.kind == ExtentKind::Base)
+            };
+            // The guest's own writes are no part of the image, nor is what lies behind its end.
+            let left = self.file.length.saturating_sub(offset);
+            if left > 0 && present.as_ref().is_none_or(of_image) {
+                trace.note(at, offset, left.min(buffer.len() as u64));
+            }
+        }
+        let Some((extents, length)) = present else {
+            return Ok(None);
+        };
+        if length == 0 {
+            return Ok(Some(0));
+        }
+        self.config.counters.read(length);
+        for extent in extents.iter().filter(|e| e.kind == ExtentKind::Base) {
+            self.note_read(&extent.range, false);
+        }
+        Ok(Some(length))
+    }
+
+    /// Writes all of `data` if that needs nothing that is missing and little time.
+    pub(super) fn write_at_once(&self, offset: u64, data: &[u8]) -> Result<Option<()>> {
+        if data.len() > MAX_INLINE_WRITE {
+            return Ok(None);
+        }
+        let mut outcome = self.overlay().try_write(offset, data, &[])?;
+        if let Some(WriteOutcome::NeedsBase(ranges)) = &outcome {
+            let Some(fills) = self.bases_present(ranges)? else {
+                return Ok(None);
+            };
+            outcome = self.overlay().try_write(offset, data, &fills)?;
+        }
+        Ok(match outcome {
+            Some(WriteOutcome::Done) => {
+                self.wrote(data.len());
+                Some(())
+            }
+            // Base data is missing, or somebody else changes the same blocks.
+            Some(WriteOutcome::NeedsBase(_)) | None => None,
+        })
+    }
+
+    /// Makes all that was written durable.
+    pub(super) async fn flush_waiting(self: Arc<Self>) -> Result<()> {
+        let turn = self.flushing.clone().lock_owned().await;
+        let disk = self.clone();
+        let flush = move || {
+            // Kept while the flush lasts, also when nobody waits for it any more.
+            let _turn = turn;
+            disk.overlay().flush()
+        };
+        self.blocking(flush).await?;
+        self.config.counters.flushed();
+        Ok(())
+    }
+
     /// The first byte in a range that is data (or a hole).
     fn seek_in(&self, range: Range<u64>, wants_data: bool) -> Option<u64> {
         self.overlay().find(range, |part, kind| match kind {

@@ -4,10 +4,8 @@
 
 use std::sync::Arc;
 
-use vmtorrent_platform::BlockFile;
-
+use super::Appliance;
 use super::disk::Disk;
-use super::{Appliance, failed};
 use crate::error::{Error, ErrorKind, Result};
 
 impl Appliance {
@@ -23,8 +21,9 @@ impl Appliance {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<Option<usize>> {
-        let read = self.disk_of(file)?.try_read(offset, buffer);
-        read.map_err(|e| failed("read", e))
+        let disk = self.disk_of(file)?;
+        disk.read_at_once(offset, buffer)
+            .map_err(|e| disk.told("read", &e))
     }
 
     /// Writes all of `data` at `offset` if that needs nothing that is missing and little time. `None`: nothing was
@@ -33,8 +32,9 @@ impl Appliance {
     /// # Errors
     /// As for [`write_at`](Self::write_at).
     pub fn try_write_at(&self, file: usize, offset: u64, data: &[u8]) -> Result<Option<()>> {
-        let written = self.disk_of(file)?.try_write(offset, data);
-        written.map_err(|e| failed("write", e))
+        let disk = self.disk_of(file)?;
+        disk.write_at_once(offset, data)
+            .map_err(|e| disk.told("write", &e))
     }
 
     /// Has the missing pieces of a range fetched soon: behind what reads wait for, before what is fetched in the

@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(count, 2);
         assert!(appliance.extents(1, 0, 1, |_| true).is_err());
         appliance.shutdown().await.unwrap();
-        session.shutdown().await.unwrap();
+        session.clone().shutdown().await.unwrap();
         // A session's threads can be waited for, though not in a task.
         let join = move || session.join_threads(std::time::Duration::from_secs(30));
         assert!(std::thread::spawn(join).join().unwrap());

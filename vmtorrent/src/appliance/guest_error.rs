@@ -34,6 +34,28 @@ impl Disk {
         }
         guest_errno(error)
     }
+
+    /// An error for who calls the disk in place of a guest: it is counted as that guest's, names file and operation, and its
+    /// number is what the guest is to see.
+    pub(super) fn told(&self, operation: &str, error: &Error) -> Error {
+        let errno = self.to_errno(operation, error);
+        let name = self.file.path.join("/");
+        let text = format!("{operation} of {name}: {error}");
+        let kind = match error.kind() {
+            // They are of the host's files, and no answer to the guest.
+            ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::InUse
+            | ErrorKind::Unavailable => ErrorKind::Io,
+            kind => kind,
+        };
+        let told = Error::new(kind, text);
+        if told.errno() == errno {
+            told
+        } else {
+            Error::with_source(kind, told.context(), std::io::Error::from(errno))
+        }
+    }
 }
 
 /// What a guest is told. The host's number for what went wrong with its files (`ENOENT`, `EMFILE`, `EACCES`) would mean

@@ -277,13 +277,14 @@ impl Appliance {
             )
         ];
         let read = disk
-            .try_read(offset, &mut buffer)
-            .map_err(|e| failed("read", e))?;
+            .read_at_once(offset, &mut buffer)
+            .map_err(|e| disk.told("read", &e))?;
         if let Some(read) = read {
             buffer.truncate(read);
             return Ok(buffer.into());
         }
-        self.run("read", disk.read(offset, length)).await
+        let work = disk.clone().read_waiting(offset, length);
+        self.run("read", disk, work).await
     }
 
     /// Writes all of `data` at `offset`, growing the file when needed.
@@ -292,7 +293,8 @@ impl Appliance {
     /// [`ErrorKind::NoSpace`] when the state directory's disk is full, and others as for reading.
     pub async fn write_at(&self, file: usize, offset: u64, data: Bytes) -> Result<()> {
         let disk = self.disk(file)?;
-        self.run("write", disk.write(offset, data)).await
+        let work = disk.clone().write_waiting(offset, data);
+        self.run("write", disk, work).await
     }
 
     /// Makes a range read as zeros and gives its storage back.
@@ -300,9 +302,7 @@ impl Appliance {
     /// # Errors
     /// As for writing.
     pub async fn discard(&self, file: usize, offset: u64, length: u64) -> Result<()> {
-        let disk = self.disk(file)?;
-        self.run("discard", disk.zero(offset, length, ZeroMode::Discard))
-            .await
+        self.zero(file, offset, length, ZeroMode::Discard).await
     }
 
     /// Makes a range read as zeros; the file grows when the range ends behind it.
@@ -310,12 +310,14 @@ impl Appliance {
     /// # Errors
     /// As for writing.
     pub async fn write_zeroes(&self, file: usize, offset: u64, length: u64) -> Result<()> {
+        self.zero(file, offset, length, ZeroMode::Zero { keep_size: false })
+            .await
+    }
+
+    async fn zero(&self, file: usize, offset: u64, length: u64, mode: ZeroMode) -> Result<()> {
         let disk = self.disk(file)?;
-        self.run(
-            "write zeroes",
-            disk.zero(offset, length, ZeroMode::Zero { keep_size: false }),
-        )
-        .await
+        let work = disk.clone().zero_waiting(offset, length, mode);
+        self.run("zero", disk, work).await
     }
 
     /// Grows a file with zeros, or truncates it.
@@ -323,9 +325,8 @@ impl Appliance {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when there is no such file, and what the disk reports.
     pub fn set_len(&self, file: usize, length: u64) -> Result<()> {
-        self.disk(file)?
-            .set_len(length)
-            .map_err(|e| failed("set length", e))
+        let disk = self.disk(file)?;
+        disk.resize(length).map_err(|e| disk.told("set length", &e))
     }
 
     /// Makes all that was written to a file durable.
@@ -334,7 +335,8 @@ impl Appliance {
     /// What the disk reports; nothing is given up, a later flush tries again.
     pub async fn flush(&self, file: usize) -> Result<()> {
         let disk = self.disk(file)?;
-        self.run("flush", disk.flush()).await
+        let work = disk.clone().flush_waiting();
+        self.run("flush", disk, work).await
     }
 
     /// What this appliance has cost so far. Bytes on the network are those of the image, which all
@@ -433,10 +435,11 @@ impl Appliance {
     async fn run<T: Send + 'static>(
         &self,
         operation: &'static str,
-        work: vmtorrent_platform::VolumeFuture<T>,
+        disk: Arc<Disk>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         self.session
-            .run(async move { work.await.map_err(|e| failed(operation, e)) })
+            .run(async move { work.await.map_err(|e| disk.told(operation, &e)) })
             .await
     }
 }
@@ -486,8 +489,4 @@ fn start_trace(path: &Path, config: &DiskShared) -> Result<Arc<Trace>> {
 fn name_of(state: &Path) -> String {
     let name = state.file_name().unwrap_or(state.as_os_str());
     name.to_string_lossy().into_owned()
-}
-
-fn failed(operation: &str, errno: vmtorrent_platform::Errno) -> Error {
-    Error::io(format!("{operation} on the appliance's disk"), errno.into())
 }

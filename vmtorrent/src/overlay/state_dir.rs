@@ -95,15 +95,27 @@ impl StateDirectory {
         path: &Path,
         parse: impl FnOnce(Bytes) -> Result<Image>,
     ) -> Result<(Self, Image)> {
-        if !path.join(RECORD).is_file() {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "{} is not a state directory: it holds no {RECORD}; name the directory that was \
-                     given to the launch with --state",
-                    path.display()
-                ),
-            ));
+        let record = path.join(RECORD);
+        match fs::metadata(&record) {
+            Ok(found) if found.is_file() => {}
+            Err(e)
+                if !matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Err(Error::io(format!("looking at {}", record.display()), e));
+            }
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!(
+                        "{} is not a state directory: it holds no {RECORD}; name the directory that was \
+                         given to the launch with --state",
+                        path.display()
+                    ),
+                ));
+            }
         }
         let lock = Self::lock(path)?;
         let torrent = path.join(TORRENT);
