@@ -1,7 +1,7 @@
 //! The C ABI of libvmtorrent: `include/vmtorrent.h` is generated from these modules, one for each C type.
 //!
 //! Invariant: modules here translate, and hold no logic that another language would need too. Each function goes
-//! through [`guard`]; the rules for callers stand at the top of the header (`cbindgen.toml`), and are what `SAFETY`
+//! through `guard`; the rules for callers stand at the top of the header (`cbindgen.toml`), and are what `SAFETY`
 //! comments appeal to.
 #![expect(unsafe_code, reason = "pointers from C are what this crate is about")]
 #![expect(non_camel_case_types, reason = "the names are those of C")]
