@@ -12,10 +12,8 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +29,7 @@ from rows_disk import fuse_1m, fuse_4k, misses
 from rows_ffi import Reads
 from rows_profile import Profiles, crowd
 from rows_swarm import demand, download, memory
-from scope import REPOSITORY, Scope, need, note
+from scope import REPOSITORY, Scope, cargo_bench, note
 
 HERE = Path(__file__).resolve().parent
 PROBE = [sys.executable, HERE / "probe.py"]
@@ -72,21 +70,13 @@ def lab(scope, _images):
 
 def pick(scope, _images):
     """The core's own benchmark of the picker; its worst case of the large image."""
-    cargo = shlex.split(os.environ.get("CARGO", "cargo"))
-    need(cargo[0])
-    note("pick")
-    found = subprocess.run(
-        [*cargo, "bench", "-q", "-p", "vmtorrent", "--bench", "picker"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if found.returncode:
-        raise Failure(f"cargo bench failed: {found.stderr[-500:]}")
+    found = cargo_bench("picker")
     times = {
         kind: float(micros)
-        for kind, micros in re.findall(r"^\s*131072\s+100\s+(\w+)\s+([\d.]+)", found.stdout, re.MULTILINE)
+        for kind, micros in re.findall(r"^\s*131072\s+100\s+(\w+)\s+([\d.]+)", found, re.MULTILINE)
     }
     if not times:
-        raise Failure(f"cargo bench printed no line for 131072 pieces: {found.stdout[-500:]}")
+        raise Failure(f"cargo bench printed no line for 131072 pieces: {found[-500:]}")
     worst = max(times.values())
     yield Result(
         "pick",

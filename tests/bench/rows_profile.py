@@ -1,22 +1,19 @@
 """Boots with a profile of earlier runs: against the least that the line allows, with a wrong one, and in a crowd."""
 
 import math
-import os
 import random
 import re
-import shlex
-import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from child import Failure
 from floor import Pieces, floor, needed
 from guest import copy_image, local_boot, swarm_boot
 from lab import Link
 from measure import median
 from result import Result
 from rows_boot import TIMEOUT, spread
-from scope import REPOSITORY, free_port, need, note
+from scope import cargo_bench, free_port, need, note
 
 APPLIANCES = ("demo", "develop")
 RECORDED = 3
@@ -34,6 +31,76 @@ class Known:
     profile: Path
     # The reads of one run, one by one.
     trace: Path
+
+
+def booted_local(scope, known):
+    return local_boot(scope, known.image, TIMEOUT)
+
+
+def booted_swarm(scope, known, address, host, *arguments):
+    return swarm_boot(scope, known.torrent, address, host, TIMEOUT, *arguments)
+
+
+def replayed_local(scope, known):
+    copy = copy_image(scope, known.image)
+    child = scope.start(scope.vmtorrent, "replay", known.trace, "--disk", copy, "--json", events=True)
+    at = child.wait_event("done", TIMEOUT)[0]
+    return at - child.started
+
+
+def replayed_swarm(scope, known, address, host, *arguments):
+    return play(scope, known.torrent, known.trace, [address], *arguments, host=host).wait_over()
+
+
+@dataclass
+class Comparison:
+    """A row that compares what a machine does with its profile with the same on a local file."""
+
+    row: str
+    what: str
+    mbit: float
+    rtt_ms: float
+    limit: float
+    # (scope, known) -> seconds
+    local: Callable
+    # (scope, known, address, host, *arguments) -> (seconds, counters)
+    swarm: Callable
+
+    def result(self, scope, known, name):
+        """What came out for an appliance, and the counters of each run in the swarm."""
+        lab = scope.lab(Link(self.mbit, self.rtt_ms, remote=True), Link(self.mbit, self.rtt_ms))
+        _, address = scope.seed(known.torrent, known.image.parent, host=lab.hosts[0])
+        local, ours, floors, done = [], [], [], []
+        for run in range(scope.options.runs):
+            note(f"{self.row}: {name}: run {run + 1}: local file")
+            with scope.inner("local") as inner:
+                local.append(self.local(inner, known))
+            note(f"{self.row}: {name}: run {run + 1}: swarm ({local[-1]:.2f} s was the local file)")
+            with scope.inner("swarm") as inner:
+                record = inner.path("run.profile")
+                arguments = ("--profile", known.profile, "--record", record, *NO_AUTO)
+                taken, counters = self.swarm(inner, known, address, lab.hosts[1], *arguments)
+                floors.append(floor(needed(record, known.pieces), self.mbit))
+            ours.append(taken)
+            done.append(counters)
+            note(f"{self.row}: {name}: run {run + 1}: {taken:.2f} s was the swarm, {floors[-1]:.2f} s the floor")
+        ratios = [o / (base + least) for o, base, least in zip(ours, local, floors, strict=True)]
+        last = done[-1]
+        result = Result(
+            self.row,
+            f"{self.what} of {name} with its profile, {self.mbit} Mbit/s, {self.rtt_ms} ms round trip, fill none, against"
+            " the local file and the line's floor",
+            f"{median(ratios):.2f} x (local + floor)",
+            f"<= {self.limit} x",
+            median(ratios) <= self.limit,
+            f"local {median(local):.2f} s, floor {median(floors):.2f} s, swarm {median(ours):.2f} s,"
+            f" ratios {spread(ratios)}; fetched {last['fetched_bytes'] / 1e6:.1f} MB"
+            f" (demand {last['demand_bytes'] / 1e6:.1f}, read-ahead {last['readahead_bytes'] / 1e6:.1f},"
+            f" profile {last['profile_bytes'] / 1e6:.1f}); {last['stalls']} stalls, {last['stall_seconds']:.2f} s;"
+            f" wait p50 {last['demand_p50_ms']:.1f} ms, p99 {last['demand_p99_ms']:.1f} ms",
+            {"appliance": name, "local": local, "floor": floors, "swarm": ours, "ratios": ratios, "done": done},
+        )
+        return result, done
 
 
 class Profiles:
@@ -62,92 +129,21 @@ class Profiles:
 
     def row(self, scope, images, row, mbit, rtt_ms, limit):
         """Boots with a profile, over the local file's time and the least that the line adds to it."""
-        need("qemu-system-x86_64")
-        for name in APPLIANCES:
-            known = self.of(images, name)
-            with scope.inner(name) as inner:
-                yield self._boots(inner, known, row, name, mbit, rtt_ms, limit)
-
-    def _boots(self, scope, known, row, name, mbit, rtt_ms, limit):
-        lab = scope.lab(Link(mbit, rtt_ms, remote=True), Link(mbit, rtt_ms))
-        _, address = scope.seed(known.torrent, known.image.parent, host=lab.hosts[0])
-        local, ours, floors, done = [], [], [], []
-        for run in range(scope.options.runs):
-            note(f"{row}: {name}: run {run + 1}: local file")
-            with scope.inner("local") as inner:
-                local.append(local_boot(inner, known.image, TIMEOUT))
-            note(f"{row}: {name}: run {run + 1}: swarm ({local[-1]:.2f} s was the local file)")
-            with scope.inner("swarm") as inner:
-                record = inner.path("run.profile")
-                taken, counters = swarm_boot(
-                    inner, known.torrent, address, lab.hosts[1], TIMEOUT,
-                    "--profile", known.profile, "--record", record, *NO_AUTO,
-                )  # fmt: skip
-                floors.append(floor(needed(record, known.pieces), mbit))
-            ours.append(taken)
-            done.append(counters)
-            note(f"{row}: {name}: run {run + 1}: {taken:.2f} s was the swarm, {floors[-1]:.2f} s the floor")
-        self.done += [(name, counters) for counters in done]
-        ratios = [o / (base + least) for o, base, least in zip(ours, local, floors, strict=True)]
-        last = done[-1]
-        return Result(
-            row,
-            f"{name} with its profile, {mbit} Mbit/s, {rtt_ms} ms round trip, fill none, against the local file"
-            " and the line's floor",
-            f"{median(ratios):.2f} x (local + floor)",
-            f"<= {limit} x",
-            median(ratios) <= limit,
-            f"local {median(local):.2f} s, floor {median(floors):.2f} s, swarm {median(ours):.2f} s,"
-            f" ratios {spread(ratios)}; fetched {last['fetched_bytes'] / 1e6:.1f} MB"
-            f" (demand {last['demand_bytes'] / 1e6:.1f}, read-ahead {last['readahead_bytes'] / 1e6:.1f},"
-            f" profile {last['profile_bytes'] / 1e6:.1f}); {last['stalls']} stalls, {last['stall_seconds']:.2f} s;"
-            f" wait p50 {last['demand_p50_ms']:.1f} ms, p99 {last['demand_p99_ms']:.1f} ms",
-            {"appliance": name, "local": local, "floor": floors, "swarm": ours, "ratios": ratios, "done": done},
-        )
+        yield from self._rows(scope, images, Comparison(row, "the boot", mbit, rtt_ms, limit, booted_local, booted_swarm))
 
     def replayed(self, scope, images, row, mbit, rtt_ms, limit):
         """The reads of a boot, at its pace: what streaming adds, apart from what a busy processor does to a boot."""
+        what = "the reads of a boot, at its pace,"
+        yield from self._rows(scope, images, Comparison(row, what, mbit, rtt_ms, limit, replayed_local, replayed_swarm))
+
+    def _rows(self, scope, images, comparison):
         need("qemu-system-x86_64")
         for name in APPLIANCES:
             known = self.of(images, name)
             with scope.inner(name) as inner:
-                yield self._replays(inner, known, row, name, mbit, rtt_ms, limit)
-
-    def _replays(self, scope, known, row, name, mbit, rtt_ms, limit):
-        lab = scope.lab(Link(mbit, rtt_ms, remote=True), Link(mbit, rtt_ms))
-        _, address = scope.seed(known.torrent, known.image.parent, host=lab.hosts[0])
-        local, ours, floors, done = [], [], [], []
-        for run in range(scope.options.runs):
-            note(f"{row}: {name}: run {run + 1}")
-            with scope.inner("local") as inner:
-                copy = copy_image(inner, known.image)
-                child = inner.start(scope.vmtorrent, "replay", known.trace, "--disk", copy, "--json", events=True)
-                if status := child.wait(TIMEOUT):
-                    raise child.failure(f"ended with status {status}")
-                local.append(child.events[-2][0] - child.started)
-            with scope.inner("swarm") as inner:
-                record = inner.path("run.profile")
-                seconds, counters = play(
-                    inner, known.torrent, known.trace, [address],
-                    "--profile", known.profile, "--record", record, *NO_AUTO, host=lab.hosts[1],
-                ).wait_over()  # fmt: skip
-                floors.append(floor(needed(record, known.pieces), mbit))
-            ours.append(seconds)
-            done.append(counters)
-        ratios = [o / (base + least) for o, base, least in zip(ours, local, floors, strict=True)]
-        last = done[-1]
-        return Result(
-            row,
-            f"the reads of a boot of {name} at its pace, with its profile, {mbit} Mbit/s, {rtt_ms} ms round trip,"
-            " fill none, against a local file and the line's floor",
-            f"{median(ratios):.2f} x (local + floor)",
-            f"<= {limit} x",
-            median(ratios) <= limit,
-            f"local {median(local):.2f} s, floor {median(floors):.2f} s, swarm {median(ours):.2f} s,"
-            f" ratios {spread(ratios)}; {last['stalls']} stalls, {last['stall_seconds']:.2f} s;"
-            f" wait p50 {last['demand_p50_ms']:.1f} ms, p99 {last['demand_p99_ms']:.1f} ms",
-            {"appliance": name, "local": local, "floor": floors, "swarm": ours, "ratios": ratios, "done": done},
-        )
+                result, done = comparison.result(inner, known, name)
+                self.done += [(name, counters) for counters in done]
+                yield result
 
     def fetched(self, scope, images):
         """What a boot with a profile fetches over what it reads; of the boots of this run, or of one more."""
@@ -218,17 +214,9 @@ class Profiles:
     def record(self, scope, images):
         """What recording costs of a boot: its parts, as the core's own benchmark has them, times how often a boot has them."""
         known = self.of(images, "demo")
-        cargo = shlex.split(os.environ.get("CARGO", "cargo"))
-        need(cargo[0])
-        note("record")
-        found = subprocess.run(
-            [*cargo, "bench", "-q", "-p", "vmtorrent", "--bench", "recording"],
-            cwd=REPOSITORY, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if found.returncode:
-            raise Failure(f"cargo bench failed: {found.stderr[-500:]}")
-        cost = {name: int(nanos) * 1e-9 for name, nanos in re.findall(r"^(\w+) (\d+) ns$", found.stdout, re.MULTILINE)}
-        recorded = int(re.search(r"^blocks (\d+)$", found.stdout, re.MULTILINE)[1])
+        found = cargo_bench("recording")
+        cost = {name: int(nanos) * 1e-9 for name, nanos in re.findall(r"^(\w+) (\d+) ns$", found, re.MULTILINE)}
+        recorded = int(re.search(r"^blocks (\d+)$", found, re.MULTILINE)[1])
         reads = [line.split() for line in known.trace.read_text().splitlines() if not line.startswith("#")]
         seconds = sum(int(think) for think, _, _ in reads) / 1e6
         block = 16 << 10

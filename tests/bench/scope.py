@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,20 @@ def need(*programs):
     for program in programs:
         if not shutil.which(program):
             raise Skip(f"{program} is missing: run `tests/deps.sh bench` as root")
+
+
+def cargo_bench(name):
+    """What one of the core's own benchmarks prints."""
+    cargo = shlex.split(os.environ.get("CARGO", "cargo"))
+    need(cargo[0])
+    note(f"cargo bench {name}")
+    found = subprocess.run(
+        [*cargo, "bench", "-q", "-p", "vmtorrent", "--bench", name],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if found.returncode:
+        raise Failure(f"cargo bench failed: {found.stderr[-500:]}")
+    return found.stdout
 
 
 class Scope:
@@ -180,4 +195,4 @@ def wait_file(path):
     return lambda: path.is_file() and path.stat().st_size > 0
 
 
-__all__ = ["MIB", "REPOSITORY", "Launch", "Scope", "free_port", "need", "note", "wait_file"]
+__all__ = ["MIB", "REPOSITORY", "Launch", "Scope", "cargo_bench", "free_port", "need", "note", "wait_file"]
