@@ -99,7 +99,7 @@ c_library() {
     # The last one that Rust 1.90 builds. It takes four minutes, the first time.
     tool cargo-c 0.10.19 --bin cargo-cinstall || return
     rm -rf "$prefix"
-    cargo cinstall --quiet --locked --profile quick -p vmtorrent-ffi --prefix "$prefix" --libdir "$prefix/lib" &&
+    cargo cinstall --locked --profile quick -p vmtorrent-ffi --prefix "$prefix" --libdir "$prefix/lib" &&
         ffi/symbols.sh "$prefix/lib/libvmtorrent.so"
 }
 
