@@ -149,13 +149,8 @@ impl Engine {
         }
     }
 
-    /// Makes the window anew when all of it was asked for; false when nothing more is foretold, or when what is left of it is
-    /// others' to bring and it still holds.
+    /// Makes the window anew when all of it was asked for; false when nothing more is foretold.
     pub(super) fn continue_window(&mut self, now: Time) -> bool {
-        let holds = |made: Time| now.since(made) < HOLDS;
-        if self.picker.has_window() && self.guides.made.is_some_and(holds) {
-            return false;
-        }
         // What was made at this very moment was all that there is; and where nothing was found, nothing comes of looking
         // again until something happens.
         if self.guides.guides.is_empty() || self.guides.made == Some(now) || !self.guides.found {
