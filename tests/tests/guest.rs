@@ -11,7 +11,7 @@ use vmtorrent_tests::appliance::{
 };
 use vmtorrent_tests::{command, publish, seed};
 
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(300);
 
 /// Runs `vmtorrent export`, demands that the result holds a sound file system once its journal is replayed, and gives
 /// the number of boots that the guest noted in it.

@@ -19,7 +19,7 @@ use vmtorrent_tests::c_library::repository;
 use vmtorrent_tests::{CLibrary, Daemon, PIECE, Reference, assert_same, publish, require, seed};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const BOOT: Duration = Duration::from_secs(180);
+const BOOT: Duration = Duration::from_secs(300);
 const LENGTH: usize = 32 * PIECE + 512;
 const NOBODY: u32 = 65_534;
 
