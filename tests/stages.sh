@@ -15,16 +15,22 @@ export PATH=$tools/bin:$PATH
 prefix=$target/c-prefix
 floors=(-p vmtorrent-platform -p vmtorrent -p vmtorrent-cli)
 table=()
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 
 stage() {
     local name=$1 begin=$SECONDS status=0
     shift
     printf '\n=== %s\n' "$name"
-    "$@" || status=$?
+    "$@" > >(tee "$log") 2>&1 || status=$?
     table+=("$(printf '%5d s  %s' $((SECONDS - begin)) "$name")")
     if [ $status != 0 ]; then
         table[-1]+="  FAILED (status $status)"
         summary
+        # Last, where it is seen in a log of which only the end was kept; tee may be a moment behind.
+        sleep 1
+        printf '\n=== the end of %s\n' "$name"
+        tail -n 30 "$log"
         exit 1
     fi
 }

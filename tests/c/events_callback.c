@@ -63,7 +63,8 @@ int main(void) {
     s.appliance = NULL;
     vmt_session_free(s.session);
     s.session = NULL;
-    SAME(count(&last.frees), 1);
+    /* By the thread for callbacks, which may be the last that holds the session. */
+    SOON(count(&last.frees) == 1);
     SAME(last.calls, 0);
     stage_close(&s);
     return test_end();

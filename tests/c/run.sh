@@ -20,6 +20,10 @@ if [ "${1:-}" = --one ]; then
     source=$here/$name.c
     program=$SCRATCH/$name
     output=$SCRATCH/$name.output
+    # Nothing outside is read or written, nor what another test keeps of the same image.
+    export HOME=$SCRATCH/home/$name
+    export XDG_CACHE_HOME=$HOME/cache XDG_STATE_HOME=$HOME/state
+    mkdir -p "$HOME"
     begin=$(date +%s%N)
     # shellcheck disable=SC2086
     parts="$SCRATCH/support.o $LINK"
@@ -63,9 +67,11 @@ if [ "${1:-}" = --one ]; then
         # What the test says comes first; a checker says much more when a test did not come to its end.
         said=$(grep -v -E '^==[0-9]+==' "$output" | head -n "${LINES_OF_FAILURE:-60}" | sed 's/^/    /')
         checked=$(grep -E '^==[0-9]+==' "$output" | head -n "${LINES_OF_FAILURE:-60}" | sed 's/^/    /')
-        echo "$line  (status $status)"
-        [ -z "$said" ] || echo "$said"
-        [ -z "$checked" ] || echo "$checked"
+        {
+            echo "$line  (status $status)"
+            [ -z "$said" ] || echo "$said"
+            [ -z "$checked" ] || echo "$checked"
+        } | tee "$SCRATCH/$name.failure"
         ;;
     esac
     echo $result >"$SCRATCH/$name.result"
@@ -94,7 +100,7 @@ FLAGS="-std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -pedantic -g -pthread -I$roo
 RUNNER=
 ASAN_OPTIONS=
 LIMIT=120
-mkdir -p "$SCRATCH/lib" "$SCRATCH/tmp" "$SCRATCH/home"
+mkdir -p "$SCRATCH/lib" "$SCRATCH/tmp"
 case $MODE in
 asan)
     FLAGS="$FLAGS -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
@@ -118,8 +124,6 @@ LINK="-L$SCRATCH/lib -lvmtorrent -ldl -Wl,-rpath,$SCRATCH/lib"
 # A debug build has no soname of its own: the tests find it by the name of the file.
 export ASAN_OPTIONS MODE SCRATCH FLAGS RUNNER LIMIT LINK
 export VMT_TEST_LIBRARY=$SCRATCH/lib/libvmtorrent.so TMPDIR=$SCRATCH/tmp
-# Nothing outside is read or written.
-export HOME=$SCRATCH/home XDG_CACHE_HOME=$SCRATCH/home/cache XDG_STATE_HOME=$SCRATCH/home/state
 # shellcheck disable=SC2086
 ${CC:-gcc} $FLAGS -c -o "$SCRATCH/support.o" "$here/support.c" || exit 1
 
@@ -152,5 +156,7 @@ if [ -n "$left" ]; then
     failed=$((failed + 1))
 fi
 [ $skipped = 0 ] || echo "$skipped skipped"
+# Once more where nobody has to look for it.
+cat "$SCRATCH"/*.failure 2>/dev/null
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
