@@ -70,6 +70,11 @@ impl Picker {
         self.window = window;
     }
 
+    /// Whether anything is left of that.
+    pub fn has_window(&self) -> bool {
+        !self.window.pieces.is_empty()
+    }
+
     /// A piece for background filling: the one that this peer has begun, else the rarest that nobody
     /// has begun, and only when there is none, one that another peer has begun. So a fast peer is not
     /// spent on what slow peers are fetching anyway, and peers that start together stay different.

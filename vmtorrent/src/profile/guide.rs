@@ -3,7 +3,7 @@
 //! Invariant: what is foretold depends on the profile, on the reads so far and on nothing else; a profile that foretells
 //! nothing right soon has no pieces fetched.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::recorder::pieces_of;
@@ -92,13 +92,11 @@ impl Guide {
         let least = (f64::from(profile.runs()) * Self::LEAST_SHARE).ceil() as u32;
         let mut blocks = Vec::new();
         let mut order = Vec::new();
+        let known = profile.files().iter();
+        let known: HashMap<_, _> = known.map(|file| (file.path(), file)).collect();
         let files = image.files().iter().enumerate();
         for (index, file) in files.filter(|(_, f)| !f.padding) {
-            let known = profile
-                .files()
-                .iter()
-                .find(|known| known.path() == file.path);
-            let Some(known) = known else {
+            let Some(known) = known.get(file.path.as_slice()) else {
                 continue;
             };
             let end = u32::try_from(file.length.div_ceil(BLOCK)).unwrap_or(u32::MAX);
@@ -369,14 +367,18 @@ mod tests {
         let mut guide = guide(2);
         let none = HashSet::new();
         let full = window(&mut guide, ALONE, &none).len();
-        for n in 0..20 {
+        let mut horizons = vec![micros(Guide::HORIZON)];
+        for n in 0..80 {
             guide.on_read(0, 0, &[n * 2 + 1]);
+            horizons.push(guide.horizon());
+            // A piece is due each 10 ms.
+            let due = (guide.horizon() / 10_000 + 1).min(full as u64) as usize;
+            let due = if guide.horizon() == 0 { 0 } else { due };
+            assert_eq!(window(&mut guide, ALONE, &none).len(), due);
         }
-        assert!(window(&mut guide, ALONE, &none).len() <= full);
-        assert!(guide.horizon() < micros(Guide::HORIZON));
-        for n in 20..80 {
-            guide.on_read(0, 0, &[n * 2 + 1]);
-        }
+        assert!(horizons.is_sorted_by(|a, b| a >= b), "{horizons:?}");
+        horizons.dedup();
+        assert!(horizons.len() >= 4, "it shrinks step by step: {horizons:?}");
         assert!(!guide.is_trusted());
         assert!(window(&mut guide, ALONE, &none).is_empty());
         for n in 0..60 {

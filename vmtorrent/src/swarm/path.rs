@@ -100,9 +100,14 @@ impl PathEstimator {
         self.min_rtt.map_or(Self::UNKNOWN_RTT, |(_, rtt)| rtt)
     }
 
-    /// Largest delivery rate of the recent past, bytes per second.
+    /// Largest delivery rate of the recent past, bytes per second; a guess before there was any.
     pub(crate) fn rate(&self) -> f64 {
-        self.rates.front().map_or(Self::UNKNOWN_RATE, |(_, r)| *r)
+        self.measured_rate().unwrap_or(Self::UNKNOWN_RATE)
+    }
+
+    /// The same, but nothing before there was any.
+    pub(crate) fn measured_rate(&self) -> Option<f64> {
+        self.rates.front().map(|(_, rate)| *rate)
     }
 
     /// Bytes to keep requested at the peer.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Engine;
 use crate::clock::Time;
 use crate::image::PieceIndex;
-use crate::picker::Window;
+use crate::picker::{PeerKey, Window};
 use crate::profile::{Conditions, Guide};
 
 /// Names the guide of one guest.
@@ -76,8 +76,7 @@ impl Leaving {
     }
 }
 
-/// The least and the most that a guest waits for a piece that another peer brings.
-const LEAST_PATIENCE: Duration = Duration::from_millis(20);
+/// The most that a guest waits for a piece that another peer brings.
 const MOST_PATIENCE: Duration = Duration::from_millis(200);
 /// How long a window holds although the guest goes on.
 const HOLDS: Duration = Duration::from_millis(5);
@@ -153,7 +152,15 @@ impl Engine {
     pub(super) fn continue_window(&mut self, now: Time) -> bool {
         // What was made at this very moment was all that there is; and where nothing was found, nothing comes of looking
         // again until something happens.
-        if self.guides.guides.is_empty() || self.guides.made == Some(now) || !self.guides.found {
+        let Some(made) = self.guides.made.filter(|at| *at != now) else {
+            return false;
+        };
+        if self.guides.guides.is_empty() || !self.guides.found {
+            return false;
+        }
+        // What is left of it this peer lacks; it may have what comes behind, but that need not be looked for with each block.
+        if self.picker.has_window() && now.since(made) < HOLDS {
+            self.wake(made + HOLDS);
             return false;
         }
         self.make_window(now);
@@ -173,8 +180,9 @@ impl Engine {
         {
             return;
         }
-        let own = weight(piece, &self.peer_id);
-        if self.traders().iter().all(|id| weight(piece, id) <= own) {
+        // Only peers of our kind are known to share the pieces out as we do.
+        let takes_turns = |key: &PeerKey| self.profiles.takes_profiles(*key);
+        if Shares::new(&self.peer_id, self.traders().filter(|(key, _)| takes_turns(key))).is_ours(piece) {
             return;
         }
         let block = self.image.geometry().nominal_block_length();
@@ -188,7 +196,7 @@ impl Engine {
         else {
             return;
         };
-        let patience = (LEAST_PATIENCE + seed * 2).min(MOST_PATIENCE);
+        let patience = seed.min(MOST_PATIENCE);
         self.guides.leaving.left.insert(piece, now + patience);
         self.picker.leave(piece);
         self.wake(now + patience);
@@ -221,22 +229,22 @@ impl Engine {
         }
     }
 
-    /// The peers that lack pieces as we do.
-    fn traders(&self) -> Vec<[u8; 20]> {
+    /// The peers that lack pieces as we do, with their ids.
+    fn traders(&self) -> impl Iterator<Item = (PeerKey, &[u8; 20])> {
         self.peers
             .iter()
             .filter(|(key, p)| p.said_field && !self.picker.is_whole(**key))
-            .map(|(_, p)| p.id)
+            .map(|(key, p)| (*key, &p.id))
             .take(MAX_TRADERS)
-            .collect()
     }
 
     fn make_window(&mut self, now: Time) {
-        let traders = self.traders();
+        let shares = Shares::new(&self.peer_id, self.traders());
+        let rates = self.peers.values().filter_map(|p| p.path.measured_rate());
         let conditions = Conditions {
-            rate: self.peers.values().map(|p| p.path.rate()).sum::<f64>() as u64,
+            rate: rates.sum::<f64>() as u64,
             piece: self.image.geometry().nominal_piece_length().into(),
-            traders: traders.len(),
+            traders: shares.others.len(),
         };
         let picker = &self.picker;
         let pieces: Vec<Vec<PieceIndex>> = self
@@ -255,12 +263,9 @@ impl Engine {
         if self.guides.held {
             pieces.clear();
         }
-        let ours = |piece: &PieceIndex| {
-            let own = weight(*piece, &self.peer_id);
-            traders.iter().all(|id| weight(*piece, id) <= own)
-        };
+        let ours = |piece: &PieceIndex| shares.is_ours(*piece);
         let window = Window {
-            ours: (!traders.is_empty()).then(|| pieces.iter().map(ours).collect()),
+            ours: (!shares.others.is_empty()).then(|| pieces.iter().map(ours).collect()),
             pieces,
         };
         self.guides.found = !window.pieces.is_empty();
@@ -270,16 +275,44 @@ impl Engine {
     }
 }
 
-/// Which peer brings a piece into the swarm is decided without a word: it is the one with the greatest weight, and all
-/// peers that know each other come to the same result (rendezvous hashing: D. G. Thaler, C. V. Ravishankar: *Using
-/// Name-Based Mappings to Increase Hit Rates*, IEEE/ACM Transactions on Networking 6(1), 1998).
-fn weight(piece: PieceIndex, id: &[u8; 20]) -> u64 {
-    // FNV-1a, and a mixing step that makes all bits depend on all.
-    let bytes = id.iter().copied().chain(piece.0.to_be_bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    (hash ^ (hash >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+/// Who brings which piece into the swarm.
+///
+/// It is decided without a word: it is the peer with the greatest weight, and all peers that know each other come to the
+/// same result (rendezvous hashing: D. G. Thaler, C. V. Ravishankar: *Using Name-Based Mappings to Increase Hit Rates*,
+/// IEEE/ACM Transactions on Networking 6(1), 1998).
+struct Shares {
+    own: u64,
+    others: Vec<u64>,
+}
+
+impl Shares {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+
+    fn new<'a>(own: &[u8; 20], others: impl Iterator<Item = (PeerKey, &'a [u8; 20])>) -> Self {
+        Self {
+            own: Self::fold(Self::BASIS, own),
+            others: others.map(|(_, id)| Self::fold(Self::BASIS, id)).collect(),
+        }
+    }
+
+    fn is_ours(&self, piece: PieceIndex) -> bool {
+        let own = Self::weight(self.own, piece);
+        self.others.iter().all(|id| Self::weight(*id, piece) <= own)
+    }
+
+    fn weight(id: u64, piece: PieceIndex) -> u64 {
+        let hash = Self::fold(id, &piece.0.to_be_bytes());
+        // A mixing step that makes all bits depend on all.
+        (hash ^ (hash >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// FNV-1a.
+    fn fold(hash: u64, bytes: &[u8]) -> u64 {
+        bytes
+            .iter()
+            .fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(Self::PRIME))
+    }
 }
 
 /// Guests take turns; a piece that several want stands there more than once, which does no harm.

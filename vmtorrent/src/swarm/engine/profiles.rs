@@ -116,6 +116,11 @@ impl Profiles {
         }
     }
 
+    /// Whether a peer said that it takes the extension, so that it is of our kind.
+    pub(super) fn takes_profiles(&self, key: PeerKey) -> bool {
+        self.offers.get(&key).is_some_and(|o| o.extension != 0)
+    }
+
     /// The peer that is asked for parts.
     fn source(&self) -> Option<PeerKey> {
         match &self.stage {
