@@ -8,7 +8,8 @@
 //! - at a peer that has both, a block of a lower band is never picked before one of a higher band;
 //! - a piece that is zero, had, being verified, or a duplicate of another is never picked;
 //! - nothing outside the policy is picked: without background filling only wanted pieces;
-//! - as long as a peer has a wanted block that nobody was asked for, a pick for that peer finds one.
+//! - as long as a peer may be asked for a wanted block that nobody was asked for, a pick for that peer finds one (it may
+//!   not for what is [confined](Picker::confine) to another peer or [left](Picker::leave) to those that lack something).
 
 mod band;
 mod fields;
