@@ -1,5 +1,6 @@
 //! Invariant: a number is shown with its unit, and with no more digits than anybody reads.
 
+use std::fmt;
 use std::time::Duration;
 
 /// With a comma before each three digits.
@@ -16,7 +17,7 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// A time: `0`, `640 µs`, `3.1 ms`, `64 ms`, `1.23 s`, `12.3 s`, `17 min 5 s`.
-pub fn seconds(time: Duration) -> String {
+pub(crate) fn seconds(time: Duration) -> String {
     let s = time.as_secs_f64();
     if time.is_zero() {
         "0 s".to_owned()
@@ -37,12 +38,12 @@ pub fn seconds(time: Duration) -> String {
 }
 
 /// The same of microseconds.
-pub fn micros(time: f64) -> String {
+pub(crate) fn micros(time: f64) -> String {
     seconds(Duration::try_from_secs_f64(time / 1e6).unwrap_or_default())
 }
 
 /// A share of a whole; a dash when there is no whole.
-pub fn percent(part: u64, whole: u64) -> String {
+pub(crate) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "–".to_owned();
     }
@@ -54,6 +55,30 @@ pub fn percent(part: u64, whole: u64) -> String {
         s if s < 0.05 => "< 0.1 %".to_owned(),
         s if s >= 99.95 && part < whole => "> 99.9 %".to_owned(),
         s => format!("{s:.1} %"),
+    }
+}
+
+/// Shows a number of bytes to people, by powers of 1024.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
+        let mut unit = units.next().unwrap_or_default();
+        for larger in units {
+            if value < 1024.0 {
+                break;
+            }
+            value /= 1024.0;
+            unit = larger;
+        }
+        if unit == "B" {
+            write!(f, "{} B", self.0)
+        } else {
+            write!(f, "{value:.1} {unit}")
+        }
     }
 }
 
@@ -101,5 +126,18 @@ mod tests {
         assert_eq!(percent(1, 100_000), "< 0.1 %");
         assert_eq!(percent(99_999, 100_000), "> 99.9 %");
         assert_eq!(percent(1, 3), "33.3 %");
+    }
+
+    #[test]
+    fn bytes_are_shown_in_the_largest_fitting_unit() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (67_108_864, "64.0 MiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
     }
 }

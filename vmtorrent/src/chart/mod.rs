@@ -9,9 +9,11 @@ mod number;
 mod palette;
 mod raster;
 
-pub use axis::{Axis, size};
-pub use escape::{Escaped, Plain, shortened};
-pub use frame::{Anchor, FRAME_STYLE, Frame};
-pub use number::{grouped, micros, percent, seconds};
-pub use palette::{COLOURS, Runs};
-pub use raster::Raster;
+pub(crate) use axis::{Axis, size};
+pub use escape::Plain;
+pub(crate) use escape::{Escaped, shortened};
+pub(crate) use frame::{Anchor, FRAME_STYLE, Frame};
+pub use number::{Bytes, grouped};
+pub(crate) use number::{micros, percent, seconds};
+pub(crate) use palette::{COLOURS, Runs};
+pub(crate) use raster::Raster;

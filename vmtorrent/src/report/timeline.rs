@@ -9,7 +9,7 @@ use super::sampler::figure_at;
 use crate::chart::{Anchor, Axis, Frame, Raster, grouped};
 
 /// The bands in the order in which they are stacked, with the names of their colours.
-pub const BANDS: [(&str, &str); 4] = [
+pub(crate) const BANDS: [(&str, &str); 4] = [
     ("demand", "--demand"),
     ("read-ahead", "--ahead"),
     ("profile", "--profile"),
@@ -29,12 +29,12 @@ const MOST_RECTS: usize = 12_000;
 const UNITS: usize = 10_000;
 
 /// The wall time of the whole run.
-pub fn wall_axis(data: &Data) -> Axis {
+pub(crate) fn wall_axis(data: &Data) -> Axis {
     Axis::time(micros(data.wall()), 10)
 }
 
 /// Bytes per second by band, over wall time.
-pub fn rates(data: &Data) -> String {
+pub(crate) fn rates(data: &Data) -> String {
     let axis = wall_axis(data);
     let wall = data.wall().max(Duration::from_millis(1));
     let step = STEP.max(wall / STEPS).min(wall);
@@ -98,7 +98,7 @@ pub fn rates(data: &Data) -> String {
 }
 
 /// Where the image was first read, over wall time.
-pub fn reads(data: &Data) -> String {
+pub(crate) fn reads(data: &Data) -> String {
     let axis = wall_axis(data);
     let places = data
         .log
@@ -146,7 +146,7 @@ pub fn reads(data: &Data) -> String {
 }
 
 /// A rate as people name lines.
-pub fn bits(rate: f64) -> String {
+pub(crate) fn bits(rate: f64) -> String {
     let bits = rate * 8.0;
     let (value, unit) = match bits {
         b if b >= 9.995e8 => (b / 1e9, "Gbit/s"),

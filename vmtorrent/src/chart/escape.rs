@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 /// Text for the inside of an element or of a quoted attribute, in HTML and in SVG.
-pub struct Escaped<'a>(pub &'a str);
+pub(crate) struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,6 +23,7 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// Text for a terminal: what would move its cursor or change its colours is replaced.
+#[derive(Clone, Copy, Debug)]
 pub struct Plain<'a>(pub &'a str);
 
 impl fmt::Display for Plain<'_> {
@@ -43,7 +44,7 @@ fn harmless(c: char) -> char {
 }
 
 /// At most `most` characters of a name: its begin and its end, which tell files apart.
-pub fn shortened(name: &str, most: usize) -> Cow<'_, str> {
+pub(crate) fn shortened(name: &str, most: usize) -> Cow<'_, str> {
     let length = name.chars().count();
     if length <= most {
         return Cow::Borrowed(name);

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::data::{Data, Fate};
+use crate::chart::Bytes;
 use crate::chart::{Escaped, Frame, Raster, grouped, percent, shortened, size};
-use crate::units::Bytes;
 
 /// What became of a part of the image. The order is that of colours in a cell: the last one wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +65,7 @@ const MOST_RECTS: usize = 12_000;
 const MOST_FILES: usize = 20;
 
 /// The map with its legend.
-pub fn map(data: &Data) -> String {
+pub(crate) fn map(data: &Data) -> String {
     let blocks = states(data);
     let length = data.image.length.max(1);
     let cell = length.div_ceil(CELLS).max(LEAST_CELL).next_power_of_two();

@@ -2,22 +2,22 @@
 
 /// A number on an axis.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// Its place, as a share of the axis.
-    pub at: f64,
+    pub(crate) at: f64,
     /// How it is written.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// An axis from 0.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Axis {
+pub(crate) struct Axis {
     /// What lies at its end; never 0.
-    pub end: f64,
+    pub(crate) end: f64,
     /// What its numbers count; empty where each names its own unit.
-    pub unit: &'static str,
+    pub(crate) unit: &'static str,
     /// Its numbers.
-    pub marks: Vec<Mark>,
+    pub(crate) marks: Vec<Mark>,
 }
 
 /// Units of time with their microseconds and the length from which on they are used.
@@ -39,7 +39,7 @@ const SIZES: [(&str, f64); 5] = [
 
 impl Axis {
     /// Of microseconds; ends where the data does.
-    pub fn time(end: f64, most: usize) -> Self {
+    pub(crate) fn time(end: f64, most: usize) -> Self {
         let end = positive(end);
         let (unit, scale, _) = TIMES
             .into_iter()
@@ -54,7 +54,7 @@ impl Axis {
     }
 
     /// Of bytes, by powers of two; ends where the data does.
-    pub fn bytes(end: f64, most: usize) -> Self {
+    pub(crate) fn bytes(end: f64, most: usize) -> Self {
         let end = positive(end);
         let step = (end / most.max(1) as f64).max(1.0).log2().ceil().exp2();
         let marks = (0..=most)
@@ -73,7 +73,7 @@ impl Axis {
 
     /// Of offsets in something of `length` bytes of which nothing behind `used` is shown: where much would stay empty,
     /// it ends a little behind that. Gives its title too.
-    pub fn offsets(length: u64, used: u64, most: usize) -> (Self, String) {
+    pub(crate) fn offsets(length: u64, used: u64, most: usize) -> (Self, String) {
         if used == 0 || used >= length / 5 * 3 {
             let axis = Self::bytes(length as f64, most);
             return (axis, "offset in the image".to_owned());
@@ -84,7 +84,7 @@ impl Axis {
     }
 
     /// Of bytes per second, in MB/s; ends at a mark.
-    pub fn rate(end: f64, most: usize) -> Self {
+    pub(crate) fn rate(end: f64, most: usize) -> Self {
         // A line of less is none.
         let megabytes = positive(end).max(1000.0) / 1e6;
         let step = decimal_step(megabytes, most);
@@ -97,7 +97,7 @@ impl Axis {
     }
 
     /// The place of a value, as a share of the axis.
-    pub fn share(&self, value: f64) -> f64 {
+    pub(crate) fn share(&self, value: f64) -> f64 {
         value / self.end
     }
 }
@@ -138,7 +138,7 @@ fn decimal_marks(end: f64, step: f64) -> Vec<Mark> {
 }
 
 /// Bytes in the largest unit that fits, without needless zeros: `64 KiB`, `1.25 MiB`.
-pub fn size(bytes: f64) -> String {
+pub(crate) fn size(bytes: f64) -> String {
     if bytes == 0.0 {
         return "0".to_owned();
     }

@@ -23,7 +23,7 @@ struct Tightest {
 }
 
 /// Bytes needed and bytes fetched against guest time, with what the line gives.
-pub fn curve(data: &Data) -> String {
+pub(crate) fn curve(data: &Data) -> String {
     let waits = Waits::new(&data.log.stalls);
     let guest = |at: Duration| {
         let at = at.saturating_sub(data.recorded_from);
@@ -111,7 +111,7 @@ pub fn curve(data: &Data) -> String {
     )
 }
 
-/// As [`RunLog::floor`](vmtorrent::profile::RunLog::floor) finds it; `None` when the line is never behind.
+/// As [`RunLog::floor`](crate::profile::RunLog::floor) finds it; `None` when the line is never behind.
 fn tightest(data: &Data, rate: f64) -> Option<Tightest> {
     let mut needed = 0;
     let mut found: Option<Tightest> = None;
@@ -131,7 +131,7 @@ fn tightest(data: &Data, rate: f64) -> Option<Tightest> {
 }
 
 /// The two stalls beside each other, as bars of HTML.
-pub fn comparison(data: &Data) -> String {
+pub(crate) fn comparison(data: &Data) -> String {
     let had = data.stalled();
     let floor = data.floor();
     let longest = micros(had.max(floor.unwrap_or_default())).max(1.0);

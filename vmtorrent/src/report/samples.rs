@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vmtorrent::Stats;
-use vmtorrent::profile::{BLOCK, FirstRead, RunLog, Stall};
+use crate::Stats;
+use crate::profile::{BLOCK, FirstRead, RunLog, Stall};
 
 use super::data::{Data, Fate, FileFacts, ImageFacts, Line};
 use super::phases::{Phase, Span};
@@ -22,7 +22,7 @@ impl Chance {
 }
 
 /// What a machine of 1 GiB reads in a boot of 14 s: a kernel in the first second, then services in bursts.
-pub fn boot_reads() -> Vec<FirstRead> {
+pub(crate) fn boot_reads() -> Vec<FirstRead> {
     let mut chance = Chance(20_120_410);
     let mut seen = std::collections::BTreeSet::new();
     let mut reads = Vec::new();
@@ -70,7 +70,7 @@ pub fn boot_reads() -> Vec<FirstRead> {
 }
 
 /// That boot over a line of 100 Mbit/s with a profile that knows most of it.
-pub fn boot() -> Data {
+pub(crate) fn boot() -> Data {
     const RATE: f64 = 12_500_000.0;
     const STARTED: u64 = 240_000;
     let mut chance = Chance(7);
@@ -200,7 +200,7 @@ pub fn boot() -> Data {
 }
 
 /// A run that read nothing and fetched nothing.
-pub fn empty() -> Data {
+pub(crate) fn empty() -> Data {
     let mut data = boot();
     data.log = RunLog::default();
     data.stats = Stats::default();
@@ -220,7 +220,7 @@ pub fn empty() -> Data {
 }
 
 /// Nine blocks in pieces of two: one piece was waited for, one is zeros, one was here, one was fetched in vain.
-pub fn small() -> Data {
+pub(crate) fn small() -> Data {
     let mut data = empty();
     data.image.length = 9 * BLOCK;
     data.image.files[0].length = 9 * BLOCK;
@@ -261,7 +261,7 @@ pub fn small() -> Data {
 }
 
 /// Names that try to become markup.
-pub fn hostile() -> Data {
+pub(crate) fn hostile() -> Data {
     let mut data = small();
     let name = "<script>&\"'</script>.img".to_owned();
     data.image.name.clone_from(&name);

@@ -6,7 +6,7 @@ use super::{Axis, Escaped};
 
 /// The place of a text relative to its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anchor {
+pub(crate) enum Anchor {
     /// It begins there.
     Start,
     /// It is centred there.
@@ -20,13 +20,13 @@ pub enum Anchor {
 /// Places across are shares of the width from 0 to 1, places down are pixels. Axes are written around it: whoever shows
 /// it leaves room below and to the left, and lets it overflow.
 #[derive(Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     height: f64,
     body: String,
 }
 
 /// Rules for what a frame draws, beside [`COLOURS`](super::COLOURS).
-pub const FRAME_STYLE: &str = "\
+pub(crate) const FRAME_STYLE: &str = "\
 .frame{overflow:visible;display:block}\
 .frame text{font:12px system-ui,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:var(--soft)}\
 .frame .strong{fill:var(--text);font-weight:600;paint-order:stroke;stroke:var(--page);stroke-width:4px;stroke-linejoin:round}\
@@ -39,7 +39,7 @@ pub const FRAME_STYLE: &str = "\
 
 impl Frame {
     /// An empty one.
-    pub fn new(height: f64) -> Self {
+    pub(crate) fn new(height: f64) -> Self {
         Self {
             height,
             body: String::new(),
@@ -47,7 +47,7 @@ impl Frame {
     }
 
     /// Lines and numbers of an axis at the bottom, and its title below them.
-    pub fn x_axis(&mut self, axis: &Axis, title: &str) {
+    pub(crate) fn x_axis(&mut self, axis: &Axis, title: &str) {
         let (height, below) = (self.height, self.height + 18.0);
         for (n, mark) in axis.marks.iter().enumerate() {
             let at = mark.at * 100.0;
@@ -68,7 +68,7 @@ impl Frame {
     }
 
     /// Lines and numbers of an axis on the left, growing upwards, and its title above it.
-    pub fn y_axis(&mut self, axis: &Axis, title: &str) {
+    pub(crate) fn y_axis(&mut self, axis: &Axis, title: &str) {
         for mark in &axis.marks {
             let at = self.height * (1.0 - mark.at);
             let _ = write!(
@@ -92,7 +92,7 @@ impl Frame {
     }
 
     /// A line on the border.
-    pub fn edge(&mut self, x1: f64, y1: f64, x2: f64, y2: f64) {
+    pub(crate) fn edge(&mut self, x1: f64, y1: f64, x2: f64, y2: f64) {
         let (x1, x2) = (x1 * 100.0, x2 * 100.0);
         let _ = write!(
             self.body,
@@ -101,7 +101,7 @@ impl Frame {
     }
 
     /// A dashed line over the whole width.
-    pub fn dashed(&mut self, y: f64) {
+    pub(crate) fn dashed(&mut self, y: f64) {
         let _ = write!(
             self.body,
             "<line class=\"dashed\" x1=\"0\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
@@ -109,7 +109,7 @@ impl Frame {
     }
 
     /// A text; `class` may be empty.
-    pub fn text(&mut self, x: f64, y: f64, anchor: Anchor, class: &str, text: impl Display) {
+    pub(crate) fn text(&mut self, x: f64, y: f64, anchor: Anchor, class: &str, text: impl Display) {
         let anchor = match anchor {
             Anchor::Start => "start",
             Anchor::Middle => "middle",
@@ -125,7 +125,7 @@ impl Frame {
     }
 
     /// A text to the left of the frame, centred on a height.
-    pub fn left_text(&mut self, y: f64, text: impl Display) {
+    pub(crate) fn left_text(&mut self, y: f64, text: impl Display) {
         let text = text.to_string();
         let _ = write!(
             self.body,
@@ -136,7 +136,7 @@ impl Frame {
     }
 
     /// Shapes over the whole frame, whose own coordinates run over `columns` across and `rows` down. They are no text.
-    pub fn stretched(&mut self, columns: usize, rows: usize, shapes: &str) {
+    pub(crate) fn stretched(&mut self, columns: usize, rows: usize, shapes: &str) {
         let _ = write!(
             self.body,
             "<svg width=\"100%\" height=\"{}\" viewBox=\"0 0 {columns} {rows}\" \
@@ -146,7 +146,7 @@ impl Frame {
     }
 
     /// What was drawn: an SVG element with these attributes.
-    pub fn finish(self, attributes: &str) -> String {
+    pub(crate) fn finish(self, attributes: &str) -> String {
         format!(
             "<svg class=\"frame\" height=\"{}\" {attributes}>{}</svg>",
             self.height, self.body

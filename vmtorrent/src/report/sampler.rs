@@ -1,31 +1,31 @@
 //! Invariant: samples are in the order of their time, and however long a run lasts there are at most [`MOST`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use vmtorrent::Stats;
+use crate::Stats;
 
 /// The figures at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Since the command began.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// Bytes fetched by band: demand, read-ahead, profile, background.
-    pub fetched: [u64; 4],
+    pub(crate) fetched: [u64; 4],
     /// Time during which reads waited, so far.
-    pub stalled: Duration,
+    pub(crate) stalled: Duration,
     /// Connected peers.
-    pub peers: u32,
+    pub(crate) peers: u32,
 }
 
 impl Sample {
     /// Bytes fetched by all bands.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.fetched.iter().sum()
     }
 }
 
 /// Samples that are kept; when they are more, every other one goes.
-pub const MOST: usize = 20_000;
+pub(crate) const MOST: usize = 20_000;
 
 /// Until when it is looked closely.
 const OPENING: Duration = Duration::from_secs(3);
@@ -34,28 +34,22 @@ const NORMAL: Duration = Duration::from_millis(100);
 
 /// Collects samples.
 #[derive(Debug)]
-pub struct Sampler {
-    began: Instant,
+pub(crate) struct Sampler {
     samples: Vec<Sample>,
     pause: Duration,
 }
 
 impl Sampler {
-    /// Counts from `began` on, when nothing had been fetched.
-    pub fn new(began: Instant) -> Self {
+    /// None yet.
+    pub(crate) fn new() -> Self {
         Self {
-            began,
             samples: Vec::new(),
             pause: NORMAL,
         }
     }
 
-    /// Notes the figures of now; gives the time until the next sample is due.
-    pub fn take(&mut self, stats: &Stats) -> Duration {
-        self.note(self.began.elapsed(), stats)
-    }
-
-    fn note(&mut self, at: Duration, stats: &Stats) -> Duration {
+    /// Notes the figures at a time; gives the time until the next sample is due.
+    pub(crate) fn note(&mut self, at: Duration, stats: &Stats) -> Duration {
         if self.samples.len() >= MOST {
             let mut n = 0;
             self.samples.retain(|_| {
@@ -79,13 +73,13 @@ impl Sampler {
     }
 
     /// What was collected.
-    pub fn samples(&self) -> &[Sample] {
+    pub(crate) fn samples(&self) -> &[Sample] {
         &self.samples
     }
 }
 
 /// A figure at any time: between two samples as if it grew evenly, before the first one as it was then.
-pub fn figure_at(samples: &[Sample], at: Duration, figure: impl Fn(&Sample) -> u64) -> f64 {
+pub(crate) fn figure_at(samples: &[Sample], at: Duration, figure: impl Fn(&Sample) -> u64) -> f64 {
     let after = samples.partition_point(|s| s.at <= at);
     let before = after.checked_sub(1).and_then(|n| samples.get(n));
     match (before, samples.get(after)) {
@@ -105,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_beginning_is_looked_at_closely_and_a_long_run_coarsely() {
-        let mut sampler = Sampler::new(Instant::now());
+        let mut sampler = Sampler::new();
         let stats = Stats::default();
         let mut at = Duration::ZERO;
         assert_eq!(sampler.note(at, &stats), CLOSE);

@@ -5,7 +5,7 @@
 ///
 /// The bands' hues follow M. Okabe, K. Ito: *Color Universal Design* (2008); those of `r1` to `r6` follow the map
 /// "plasma" (N. Smith, S. van der Walt: *A Better Default Colormap for Matplotlib*, 2015), whose lightness only grows.
-pub const COLOURS: &str = "\
+pub(crate) const COLOURS: &str = "\
 :root{color-scheme:light dark;--page:#fff;--card:#f6f7f9;--text:#16191d;--soft:#50575f;--line:#d9dde2;--axis:#868e96;\
 --demand:#c44e00;--ahead:#e5a50a;--profile:#1668b8;--background:#8a9199;--stall:#c44e00;--run:#1668b8;--start:#8a9199;\
 --hit:#1155a3;--wait:#e2551a;--before:#22b08a;--spare:#e5a50a;--unread:#e4e7eb;--zero:#f3f4f6;\
@@ -19,32 +19,32 @@ pub const COLOURS: &str = "\
 
 /// Which of at most six colours stands for how many runs.
 #[derive(Clone, Copy, Debug)]
-pub struct Runs {
+pub(crate) struct Runs {
     total: u32,
 }
 
 impl Runs {
     /// Of a profile of so many runs.
-    pub fn of(total: u32) -> Self {
+    pub(crate) fn of(total: u32) -> Self {
         Self {
             total: total.max(1),
         }
     }
 
     /// How many classes there are.
-    pub fn classes(self) -> u8 {
+    pub(crate) fn classes(self) -> u8 {
         self.total.min(6) as u8
     }
 
     /// The class of a block that so many runs read, from 1: the more runs, the higher.
-    pub fn class(self, runs: u32) -> u8 {
+    pub(crate) fn class(self, runs: u32) -> u8 {
         let classes = u64::from(self.classes());
         let class = (u64::from(runs) * classes).div_ceil(u64::from(self.total));
         class.clamp(1, classes) as u8
     }
 
     /// The colour of a class, the name of a CSS variable: the highest class always has the same.
-    pub fn colour(self, class: u8) -> String {
+    pub(crate) fn colour(self, class: u8) -> String {
         let classes = self.classes();
         let place = match classes {
             1 => 6,
@@ -54,7 +54,7 @@ impl Runs {
     }
 
     /// What a class is called: "1 run", "2 runs", "3–4 runs".
-    pub fn name(self, class: u8) -> String {
+    pub(crate) fn name(self, class: u8) -> String {
         let (total, classes) = (u64::from(self.total), u64::from(self.classes()));
         let last = |class: u64| class * total / classes;
         let (from, to) = (

@@ -1,6 +1,8 @@
-//! Invariant: phases follow each other without a gap, from the start of the command on.
+//! Invariant: phases follow each other without a gap, from the start of the report on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock::{SystemClock, Time};
 
 /// What a launch does before the guest runs, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub enum Phase {
 
 impl Phase {
     /// What it is called.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Session => "session: listener and cache opened",
             Self::Image => "image: description loaded",
@@ -27,48 +29,46 @@ impl Phase {
     }
 }
 
-/// A phase with its times since the command began.
+/// A phase with its times since the report began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    pub phase: Phase,
-    pub from: Duration,
-    pub to: Duration,
+pub(crate) struct Span {
+    pub(crate) phase: Phase,
+    pub(crate) from: Duration,
+    pub(crate) to: Duration,
 }
 
 /// Notes when phases end.
 #[derive(Debug)]
-pub struct Phases {
-    began: Instant,
+pub(crate) struct Phases {
+    clock: SystemClock,
+    began: Time,
     ends: Vec<(Phase, Duration)>,
 }
 
 impl Phases {
     /// The first phase begins now.
-    pub fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
+        let clock = SystemClock::start();
         Self {
-            began: Instant::now(),
+            began: clock.now(),
+            clock,
             ends: Vec::new(),
         }
     }
 
-    /// When the first phase began.
-    pub fn began(&self) -> Instant {
-        self.began
-    }
-
-    /// Time since then.
-    pub fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+    /// Time since the first phase began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.clock.now().since(self.began)
     }
 
     /// A phase has ended, and the next begins.
-    pub fn mark(&mut self, phase: Phase) {
+    pub(crate) fn mark(&mut self, phase: Phase) {
         let now = self.elapsed();
         self.ends.push((phase, now));
     }
 
     /// The phases that have ended.
-    pub fn spans(&self) -> Vec<Span> {
+    pub(crate) fn spans(&self) -> Vec<Span> {
         let ends = self.ends.iter();
         let span = |from: &mut Duration, &(phase, to): &(Phase, Duration)| {
             let span = Span {

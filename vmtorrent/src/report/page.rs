@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::data::{Data, Known, Waits};
 use super::timeline::{BANDS, bits};
 use super::{curve, map, opening, timeline};
+use crate::chart::Bytes;
 use crate::chart::{COLOURS, Escaped, FRAME_STYLE, grouped, percent, seconds};
-use crate::units::Bytes;
 
 const STYLE: &str = "\
 *{box-sizing:border-box}\
@@ -48,7 +48,7 @@ td,th{padding:3px 14px 3px 0;border-bottom:1px solid var(--line);font-variant-nu
 @media print{main{max-width:none}h2{break-after:avoid}.plot,.tile{break-inside:avoid}}";
 
 /// The page.
-pub fn page(data: &Data) -> String {
+pub(crate) fn page(data: &Data) -> String {
     let name = Escaped(&data.image.name).to_string();
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}: a run from the swarm</title>\
@@ -207,8 +207,8 @@ fn tiles(html: &mut String, data: &Data) {
 
 fn line(html: &mut String, data: &Data) {
     let text = match data.line {
-        None => "The line's rate is not known, since nothing was fetched: name it with --report-rate, and the report \
-                 tells the floor."
+        None => "The line's rate is not known, since nothing was fetched: name it (the option `report-rate`), and the \
+                 report tells the floor."
             .to_owned(),
         Some(line) => {
             let rate = format!("{}, {}/s", bits(line.rate), Bytes(line.rate as u64));
@@ -216,7 +216,7 @@ fn line(html: &mut String, data: &Data) {
                 Known::Named => format!("Line: {rate}, as named by --report-rate."),
                 Known::BestSecond => format!(
                     "Line: {rate}, measured: the most payload that came within one second of this run. If the line \
-                     gives more, the floor is smaller: name its rate with --report-rate."
+                     gives more, the floor is smaller: name its rate (the option `report-rate`)."
                 ),
                 Known::Mean => format!(
                     "Line: {rate}, measured over the whole run, which was shorter than a second. Name its rate with \
@@ -332,7 +332,7 @@ mod tests {
     fn a_run_without_any_read_and_one_of_few_blocks_have_a_page() {
         let html = page(&empty());
         keep("report-empty.html", &html);
-        for part in ["not known", "--report-rate", "nothing was read"] {
+        for part in ["not known", "report-rate", "nothing was read"] {
             assert!(html.contains(part), "no {part}");
         }
         assert!(!html.contains("NaN"));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::data::Data;
 use super::micros;
+use crate::chart::Bytes;
 use crate::chart::{Axis, Escaped, Frame, seconds};
-use crate::units::Bytes;
 
 /// How much of the run is told.
 const SPAN: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ struct Row {
 }
 
 /// The strip of the first two seconds, and what happened in them.
-pub fn opening(data: &Data) -> String {
+pub(crate) fn opening(data: &Data) -> String {
     let end = micros(SPAN.min(data.wall())).max(1.0);
     let parts = parts(data, end);
     let mut shapes = String::new();
@@ -199,7 +199,7 @@ fn rows(data: &Data) -> Vec<Row> {
             "--stall",
         );
     }
-    let late = |r: &&vmtorrent::profile::FirstRead| data.wall_micros(r.at) <= micros(SPAN);
+    let late = |r: &&crate::profile::FirstRead| data.wall_micros(r.at) <= micros(SPAN);
     let early = data.log.first_reads.iter().filter(late);
     let needed: u64 = early.map(|r| u64::from(r.needed)).sum();
     // Within a millisecond as they stand here: a read is noted when it already waits.

@@ -1,12 +1,12 @@
 //! Profiles for tests.
+use crate::profile::Profile;
 use serde_json::json;
-use vmtorrent::profile::Profile;
 
 /// Block, runs, mean, variance; half of the runs lie at each end.
-pub type Row = (u32, u32, f64, f64);
+pub(crate) type Row = (u32, u32, f64, f64);
 
 /// A profile of so many runs; files as path, length, accesses.
-pub fn profile(runs: u32, files: &[(&str, u64, &[Row])]) -> Profile {
+pub(crate) fn profile(runs: u32, files: &[(&str, u64, &[Row])]) -> Profile {
     let file = |(path, length, rows): &(&str, u64, &[Row])| {
         let row = |&(block, runs, mean, variance): &Row| {
             let (least, most) = (mean - variance.sqrt(), mean + variance.sqrt());
@@ -33,7 +33,7 @@ pub fn profile(runs: u32, files: &[(&str, u64, &[Row])]) -> Profile {
 }
 
 /// A profile like that of a machine of 1 GiB that boots in 14 s.
-pub fn boot(runs: u32) -> Profile {
+pub(crate) fn boot(runs: u32) -> Profile {
     let mut rows = std::collections::BTreeMap::new();
     for (n, read) in crate::report::samples::boot_reads().into_iter().enumerate() {
         // Most blocks are read in every run; each seventh not.

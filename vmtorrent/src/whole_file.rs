@@ -1,48 +1,45 @@
+//! Files that a user named and that are made at once: a profile, a report, a picture.
+//!
 //! Invariant: a file written here is found whole under its name, or not at all.
 
-use std::io::{self, Write};
+use std::ffi::OsStr;
+use std::io;
 use std::path::Path;
 
-use tempfile::NamedTempFile;
-
-use crate::failure::Failure;
+use crate::durable;
+use crate::error::{Error, Result};
 
 /// Writes a file in one step, in the place of one that may be there.
-pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let written = || {
-        let mut file = beside(path)?;
-        file.write_all(content)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)
-    };
-    written().map(drop).map_err(|e| failed(path, &e))
+///
+/// # Errors
+/// Those of the file system, naming the path.
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let written = place(path).and_then(|(at, name)| durable::replace_file(at, name, content));
+    written.map_err(|e| failed(path, e))
 }
 
-/// Fails where [`write()`] would, as far as can be told before.
-pub fn check(path: &Path) -> Result<(), Failure> {
-    if path.is_dir() {
-        return Err(failed(path, &io::ErrorKind::IsADirectory.into()));
-    }
-    beside(path).map(drop).map_err(|e| failed(path, &e))
+/// Fails where [`write()`] would, as far as can be told before; what `path` holds stays.
+///
+/// # Errors
+/// Those of the file system, naming the path.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    let checked = place(path).and_then(|(at, name)| durable::check_place(at, name));
+    checked.map_err(|e| failed(path, e))
 }
 
-/// A file in the same directory, which goes unless it gets its name.
-fn beside(path: &Path) -> io::Result<NamedTempFile> {
+/// The directory and the name of a file.
+fn place(path: &Path) -> io::Result<(&Path, &OsStr)> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As for any file: the umask takes away what it should.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    match path.file_name() {
+        Some(name) => Ok((directory, name)),
+        None => Err(io::ErrorKind::IsADirectory.into()),
     }
-    builder.tempfile_in(directory)
 }
 
-fn failed(path: &Path, error: &io::Error) -> Failure {
+fn failed(path: &Path, error: io::Error) -> Error {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             "make its directory, or name another"
@@ -51,10 +48,8 @@ fn failed(path: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
         _ => "check its directory, or name another",
     };
-    Failure::new(format!(
-        "cannot write {}: {error}; {remedy}",
-        path.display()
-    ))
+    let what = format!("cannot write {}; {remedy}", path.display());
+    Error::io(what, error)
 }
 
 #[cfg(test)]
@@ -83,11 +78,13 @@ mod tests {
             write(&absent, b"x").unwrap_err().to_string(),
         ] {
             assert!(
-                message.contains("absent/a.svg") && message.contains("directory"),
+                message.contains("absent/a.svg") && message.contains("make its directory"),
                 "{message}"
             );
         }
-        let message = check(directory.path()).unwrap_err().to_string();
-        assert!(message.contains("name a file"), "{message}");
+        for no_file in [directory.path(), Path::new("/")] {
+            let message = check(no_file).unwrap_err().to_string();
+            assert!(message.contains("name a file"), "{message}");
+        }
     }
 }

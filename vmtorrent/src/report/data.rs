@@ -2,49 +2,49 @@
 
 use std::time::Duration;
 
-use vmtorrent::image::PieceClass;
-use vmtorrent::profile::{RunLog, Stall};
-use vmtorrent::{Appliance, Stats};
+use crate::image::PieceClass;
+use crate::profile::{RunLog, Stall};
+use crate::{Appliance, Stats};
 
 use super::micros;
 use super::phases::Span;
 use super::sampler::{Sample, figure_at};
 
 /// A run that has ended.
-pub struct Data {
-    pub image: ImageFacts,
-    pub line: Option<Line>,
-    pub samples: Vec<Sample>,
-    pub phases: Vec<Span>,
+pub(crate) struct Data {
+    pub(crate) image: ImageFacts,
+    pub(crate) line: Option<Line>,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) phases: Vec<Span>,
     /// When the recording of `log` began, since the command did.
-    pub recorded_from: Duration,
-    pub log: RunLog,
-    pub stats: Stats,
+    pub(crate) recorded_from: Duration,
+    pub(crate) log: RunLog,
+    pub(crate) stats: Stats,
 }
 
 /// What is known of the image.
-pub struct ImageFacts {
-    pub name: String,
-    pub info_hash: String,
+pub(crate) struct ImageFacts {
+    pub(crate) name: String,
+    pub(crate) info_hash: String,
     /// Bytes.
-    pub length: u64,
-    pub files: Vec<FileFacts>,
+    pub(crate) length: u64,
+    pub(crate) files: Vec<FileFacts>,
     /// Bytes of a piece.
-    pub piece_length: u32,
-    pub pieces: Vec<Fate>,
+    pub(crate) piece_length: u32,
+    pub(crate) pieces: Vec<Fate>,
 }
 
 /// A file of the image.
-pub struct FileFacts {
-    pub path: String,
-    pub offset: u64,
-    pub length: u64,
-    pub padding: bool,
+pub(crate) struct FileFacts {
+    pub(crate) path: String,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+    pub(crate) padding: bool,
 }
 
 /// What became of a piece, apart from its being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It is never fetched: zeros, or a copy of another.
     Nothing,
     /// It is not here.
@@ -57,7 +57,7 @@ pub enum Fate {
 
 impl ImageFacts {
     /// Of an appliance at its end; `had` tells which pieces were here at its start.
-    pub fn of(appliance: &Appliance, had: &[bool]) -> Self {
+    pub(crate) fn of(appliance: &Appliance, had: &[bool]) -> Self {
         let image = appliance.image();
         let fate = |piece| {
             let present = appliance.is_present(piece);
@@ -68,7 +68,7 @@ impl ImageFacts {
                 PieceClass::Unique => Fate::Fetched,
             }
         };
-        let file = |file: &vmtorrent::image::ImageFile| FileFacts {
+        let file = |file: &crate::image::ImageFile| FileFacts {
             path: file.path.join("/"),
             offset: file.offset,
             length: file.length,
@@ -85,8 +85,8 @@ impl ImageFacts {
     }
 
     /// Where a block lies in the image, bytes.
-    pub fn place(&self, file: u32, block: u32) -> Option<std::ops::Range<u64>> {
-        use vmtorrent::profile::BLOCK;
+    pub(crate) fn place(&self, file: u32, block: u32) -> Option<std::ops::Range<u64>> {
+        use crate::profile::BLOCK;
         let file = self.files.get(file as usize)?;
         let start = u64::from(block) * BLOCK;
         let end = (start + BLOCK).min(file.length);
@@ -96,15 +96,15 @@ impl ImageFacts {
 
 /// What the line gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Line {
+pub(crate) struct Line {
     /// Bytes per second.
-    pub rate: f64,
-    pub known: Known,
+    pub(crate) rate: f64,
+    pub(crate) known: Known,
 }
 
 /// How a rate is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub(crate) enum Known {
     /// It was given.
     Named,
     /// The most payload that came within any second.
@@ -118,7 +118,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 impl Line {
     /// The rate that was named, else the one that was seen; `None` when nothing was fetched.
-    pub fn choose(named: Option<u64>, samples: &[Sample]) -> Option<Self> {
+    pub(crate) fn choose(named: Option<u64>, samples: &[Sample]) -> Option<Self> {
         if let Some(rate) = named {
             return Some(Self {
                 rate: rate as f64,
@@ -150,42 +150,42 @@ impl Line {
 
 impl Data {
     /// How long it lasted.
-    pub fn wall(&self) -> Duration {
+    pub(crate) fn wall(&self) -> Duration {
         self.samples.last().map_or(Duration::ZERO, |s| s.at)
     }
 
     /// Time during which reads waited.
-    pub fn stalled(&self) -> Duration {
+    pub(crate) fn stalled(&self) -> Duration {
         Duration::try_from_secs_f64(self.stats.stall_seconds).unwrap_or_default()
     }
 
     /// The floor on the line.
-    pub fn floor(&self) -> Option<Duration> {
+    pub(crate) fn floor(&self) -> Option<Duration> {
         self.log.floor(self.line?.rate)
     }
 
     /// First reads that needed something that was not here at the start, and how many of them did not wait.
-    pub fn hits(&self) -> (u64, u64) {
+    pub(crate) fn hits(&self) -> (u64, u64) {
         let needing = || self.log.first_reads.iter().filter(|r| r.needed > 0);
         let hits = needing().filter(|r| !r.missed).count() as u64;
         (hits, needing().count() as u64)
     }
 
     /// A time of the log (microseconds since the recording began) as microseconds since the command began.
-    pub fn wall_micros(&self, at: u64) -> f64 {
+    pub(crate) fn wall_micros(&self, at: u64) -> f64 {
         micros(self.recorded_from) + at as f64
     }
 }
 
 /// Tells how much of the time until a moment of the log the guest could not use.
-pub struct Waits<'a> {
+pub(crate) struct Waits<'a> {
     stalls: &'a [Stall],
     /// Time waited before each stall, microseconds.
     before: Vec<u64>,
 }
 
 impl<'a> Waits<'a> {
-    pub fn new(stalls: &'a [Stall]) -> Self {
+    pub(crate) fn new(stalls: &'a [Stall]) -> Self {
         let lengths = stalls.iter().map(|s| s.to.saturating_sub(s.from));
         let before = lengths.scan(0_u64, |sum, length| {
             let before = *sum;
@@ -199,7 +199,7 @@ impl<'a> Waits<'a> {
     }
 
     /// Microseconds waited until `at`, both since the recording began.
-    pub fn until(&self, at: u64) -> u64 {
+    pub(crate) fn until(&self, at: u64) -> u64 {
         let begun = self.stalls.partition_point(|s| s.from < at);
         let Some(last) = begun.checked_sub(1) else {
             return 0;

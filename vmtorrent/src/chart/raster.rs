@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// Cells in colours, which become one path for each colour: thousands of marks cost no more than the area they cover.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Raster {
+pub(crate) struct Raster {
     columns: usize,
     rows: usize,
     /// 0: no colour.
@@ -24,7 +24,7 @@ struct Rect {
 
 impl Raster {
     /// Without colour.
-    pub fn new(columns: usize, rows: usize) -> Self {
+    pub(crate) fn new(columns: usize, rows: usize) -> Self {
         let (columns, rows) = (columns.max(1), rows.max(1));
         Self {
             columns,
@@ -34,17 +34,17 @@ impl Raster {
     }
 
     /// Cells in a row.
-    pub fn columns(&self) -> usize {
+    pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 
     /// Rows.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
     /// Colours cells, but none that has a higher colour. What lies outside is left out.
-    pub fn raise(&mut self, columns: Range<usize>, rows: Range<usize>, colour: u8) {
+    pub(crate) fn raise(&mut self, columns: Range<usize>, rows: Range<usize>, colour: u8) {
         let columns = columns.start..columns.end.min(self.columns);
         if columns.is_empty() {
             return;
@@ -58,7 +58,7 @@ impl Raster {
     }
 
     /// Colours cells by their number, counted row by row.
-    pub fn raise_run(&mut self, cells: Range<usize>, colour: u8) {
+    pub(crate) fn raise_run(&mut self, cells: Range<usize>, colour: u8) {
         let end = cells.end.min(self.cells.len());
         for cell in &mut self.cells[cells.start.min(end)..end] {
             *cell = colour.max(*cell);
@@ -67,7 +67,7 @@ impl Raster {
 
     /// A path for each colour, in units of cells. The raster is made coarser until its paths hold at most `most`
     /// rectangles; its size tells how coarse.
-    pub fn paths(&mut self, most: usize) -> BTreeMap<u8, String> {
+    pub(crate) fn paths(&mut self, most: usize) -> BTreeMap<u8, String> {
         let mut rects = self.rects();
         while rects.len() > most.max(1) {
             *self = self.halved();
