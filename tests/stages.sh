@@ -83,6 +83,11 @@ c_tests() {
     tests/c/run.sh asan "$target/debug/libvmtorrent_ffi.so" && tests/c/run.sh valgrind "$target/debug/libvmtorrent_ffi.so"
 }
 
+# The same with AddressSanitizer on both sides of the border.
+c_sanitized() {
+    ffi/sanitize.sh
+}
+
 # What the library declares and exports, as it is for others: without test-hooks.
 c_exports() {
     tests/c/header.sh && ffi/symbols.sh "$target/debug/libvmtorrent_ffi.so"
@@ -122,6 +127,7 @@ test)
     stage "tests of the crates" tests "${floors[@]}"
     stage "C ABI" c_abi
     stage "C tests" c_tests
+    stage "C ABI, Rust with AddressSanitizer" c_sanitized
     stage "examples in the documentation" cargo test --doc --workspace
     stage "without features" without_features
     stage "dev binaries" cargo build -p vmtorrent-cli -p vmtorrent-ffi -p vmtorrent-librqbit-peer
