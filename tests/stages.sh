@@ -102,6 +102,11 @@ c_tests() {
     tests/c/run.sh asan "$target/debug/libvmtorrent_ffi.so" && tests/c/run.sh valgrind "$target/debug/libvmtorrent_ffi.so"
 }
 
+# The same with AddressSanitizer on both sides of the border.
+c_sanitized() {
+    ffi/sanitize.sh
+}
+
 # What the library does without the features that may be left out.
 without_features() {
     cargo clippy -p vmtorrent-ffi --no-default-features -- -D warnings &&
@@ -137,6 +142,7 @@ test)
     stage "tests of the crates" tests vmtorrent-platform vmtorrent vmtorrent-cli
     stage "C ABI" c_abi
     stage "C tests" c_tests
+    stage "C ABI, Rust with AddressSanitizer" c_sanitized
     stage "examples in the documentation" cargo test --doc "${all[@]}"
     stage "without features" without_features
     stage "C library, installed" c_library

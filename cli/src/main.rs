@@ -3,7 +3,6 @@
 //! Invariant: every failure ends in one message on stderr and a status that is not zero.
 
 mod args;
-mod chart;
 mod export;
 mod failure;
 mod launch;
@@ -20,7 +19,6 @@ mod signals;
 mod ticks;
 mod units;
 mod vmm;
-mod whole_file;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,7 +1,5 @@
 //! Invariant: a number is taken exactly as it was meant or refused with an example of a good one.
 
-use std::fmt;
-
 const RATE_HELP: &str =
     "write bytes per second such as 500K, 12.5M or 1Gi, or bits such as 100mbit";
 const SIZE_HELP: &str = "write a whole number of bytes such as 65536 or 64K";
@@ -100,29 +98,6 @@ impl<'a> Number<'a> {
     }
 }
 
-/// Shows a number of bytes to people, by powers of 1024.
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut value = self.0 as f64;
-        let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
-        let mut unit = units.next().unwrap_or_default();
-        for larger in units {
-            if value < 1024.0 {
-                break;
-            }
-            value /= 1024.0;
-            unit = larger;
-        }
-        if unit == "B" {
-            write!(f, "{} B", self.0)
-        } else {
-            write!(f, "{value:.1} {unit}")
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,19 +177,6 @@ mod tests {
     fn a_limit_of_nothing_is_refused() {
         for text in ["0", "0M", "0.5", "7bit"] {
             assert!(rate(text).is_err_and(|e| e.contains("no limit")), "{text}");
-        }
-    }
-
-    #[test]
-    fn bytes_are_shown_in_the_largest_fitting_unit() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (67_108_864, "64.0 MiB"),
-            (u64::MAX, "16777216.0 TiB"),
-        ] {
-            assert_eq!(Bytes(bytes).to_string(), text);
         }
     }
 }

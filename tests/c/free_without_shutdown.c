@@ -10,9 +10,7 @@ int main(void) {
     for (int round = 0; round < 3; round++) {
         s.session = test_session(s.cache);
         CHECK(test_threads() > threads);
-        vmt_options *options = stage_options(&s);
-        OK(vmt_session_launch(s.session, s.image, options, NULL, &s.appliance, ERR));
-        vmt_options_free(options);
+        stage_launch(&s, NULL);
         if (round > 0) {
             READS(s.appliance, "flushed", 7, 1000 * (uint64_t)round);
             READS(s.appliance, s.content, 1000, 0);

@@ -4,6 +4,7 @@ mod announcer;
 mod appliance;
 mod bencode;
 mod bitfield;
+mod chart;
 mod clock;
 mod directories;
 mod durable;
@@ -25,6 +26,8 @@ mod overlay;
 pub mod picker;
 mod pristine;
 pub mod profile;
+pub mod replay;
+pub mod report;
 mod seed;
 mod session;
 mod stats;
@@ -33,6 +36,7 @@ mod swarm;
 mod test_image;
 mod torrent;
 pub mod tracker;
+mod whole_file;
 
 pub use appliance::{Appliance, FileExtent, FileExtentKind};
 #[doc(hidden)]
@@ -47,3 +51,8 @@ pub use session::Session;
 pub use stats::Stats;
 #[doc(hidden)]
 pub use vmtorrent_platform::leave_signals_to_others;
+
+/// Numbers and names as messages for people show them.
+pub mod text {
+    pub use crate::chart::{Bytes, Plain, grouped};
+}

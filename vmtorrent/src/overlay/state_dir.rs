@@ -110,8 +110,8 @@ impl StateDirectory {
                 return Err(Error::new(
                     ErrorKind::NotFound,
                     format!(
-                        "{} is not a state directory: it holds no {RECORD}; name the directory that was \
-                         given to the launch with --state",
+                        "{} is not a state directory: it holds no {RECORD}; name the directory that the \
+                         launch had as its option `state`",
                         path.display()
                     ),
                 ));
@@ -182,8 +182,8 @@ impl StateDirectory {
             return Err(Error::new(
                 ErrorKind::InUse,
                 format!(
-                    "the state directory {} is in use by {holder}: end that, or pass another directory \
-                     with --state",
+                    "the state directory {} is in use by {holder}: end that, or name another directory \
+                     with the option `state`",
                     path.display()
                 ),
             ));
@@ -202,7 +202,7 @@ impl StateDirectory {
         };
         let unreadable = |e| {
             let context = format!(
-                "{} is unreadable: restore it from a backup, or pass another directory with --state",
+                "{} is unreadable: restore it from a backup, or name another directory with the option `state`",
                 file.display()
             );
             Error::with_source(ErrorKind::Corrupt, context, e)
@@ -213,7 +213,7 @@ impl StateDirectory {
                 ErrorKind::InvalidInput,
                 format!(
                     "{} has version {}, this program knows version {VERSION}: use the program that wrote it, \
-                     or pass another directory with --state",
+                     or name another directory with the option `state`",
                     file.display(),
                     record.version
                 ),
@@ -309,8 +309,8 @@ fn check_image(path: &Path, record: &StateRecord, image: &Image) -> Result<()> {
     Err(Error::new(
         ErrorKind::InvalidInput,
         format!(
-            "the state directory {} belongs to the image {} ({}), not to {} ({expected}): pass another \
-             directory with --state",
+            "the state directory {} belongs to the image {} ({}), not to {} ({expected}): name another \
+             directory with the option `state`",
             path.display(),
             record.name,
             record.info_hash,
@@ -336,8 +336,8 @@ fn refuse_foreign(path: &Path) -> Result<()> {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 format!(
-                    "{} is not empty and not a state directory (it holds {}): pass an empty or a new \
-                     directory with --state",
+                    "{} is not empty and not a state directory (it holds {}): name an empty or a new \
+                     directory with the option `state`",
                     path.display(),
                     name.display()
                 ),
@@ -363,7 +363,7 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains(&std::process::id().to_string()), "{text}");
         assert!(text.contains(&dir.path().display().to_string()), "{text}");
-        assert!(text.contains("--state"), "{text}");
+        assert!(text.contains("the option `state`"), "{text}");
         drop(first);
         StateDirectory::open(dir.path(), &image).unwrap();
     }
