@@ -16,6 +16,7 @@ mod pick;
 mod progress;
 mod rarity;
 mod readahead;
+mod runs;
 mod streams;
 mod wants;
 mod window;
@@ -32,6 +33,7 @@ use progress::{Arrival, Progress};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rarity::Rarity;
+use runs::Runs;
 use wants::Wants;
 
 use crate::Bitfield;
@@ -84,6 +86,7 @@ pub struct Picker {
     fields: Fields,
     /// What the profile has fetched next.
     window: Window,
+    runs: Runs,
     missing: u32,
     rng: StdRng,
 }
@@ -122,6 +125,7 @@ impl Picker {
             rarity,
             fields: Fields::default(),
             window: Window::default(),
+            runs: Runs::default(),
             missing,
             rng,
         }
@@ -231,6 +235,7 @@ impl Picker {
     /// A peer has gone; what it was asked for is free again.
     pub fn remove_peer(&mut self, peer: PeerKey) {
         self.release(peer);
+        self.runs.remove(peer);
         self.fields.remove(peer, &mut self.rarity);
     }
 
