@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use url::Url;
 use vmtorrent::Fill;
 
 use crate::log::{LogFilter, LogFormat};
@@ -180,6 +181,9 @@ pub struct LaunchArgs {
     /// Peer to connect to, beside those that are found; may be repeated
     #[arg(long = "peer", value_name = "IP:PORT", value_parser = parse_address)]
     pub peers: Vec<SocketAddr>,
+    /// Web server that holds the image too, beside those that the .torrent file or magnet link names; may be repeated
+    #[arg(long = "web-seed", value_name = "URL", value_parser = parse_web_seed)]
+    pub web_seeds: Vec<Url>,
     /// What is fetched that no read asked for
     #[arg(long, value_enum, default_value_t = FillArg::Idle)]
     pub fill: FillArg,
@@ -205,7 +209,7 @@ pub struct LaunchArgs {
     /// Most that is sent to all peers together
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub upload_limit: Option<u64>,
-    /// Look for no peers but those that --peer names
+    /// Look for no peers but those that --peer names, and ask no web server but those that --web-seed names
     #[arg(long)]
     pub no_discovery: bool,
     /// Write the guest's reads of {disk} there, as far as they reach the image: what `vmtorrent replay` takes
@@ -292,6 +296,15 @@ impl From<FillArg> for Fill {
     }
 }
 
+fn parse_web_seed(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok();
+    url.filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host())
+        .ok_or_else(|| {
+            "not the URL of a web server; write for example https://images.example.org/debian/"
+                .to_owned()
+        })
+}
+
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "not an IP address and port; write for example 192.0.2.7:6881 or [2001:db8::7]:6881"
@@ -344,6 +357,10 @@ mod tests {
         for (line, example) in [
             ("vmtorrent launch a.torrent --peer host", "192.0.2.7:6881"),
             ("vmtorrent launch a.torrent --upload-limit fast", "100mbit"),
+            (
+                "vmtorrent launch a.torrent --web-seed ftp://h/a",
+                "https://images.example.org/",
+            ),
             ("vmtorrent publish a -o b --piece-size 64Q", "64K"),
             ("vmtorrent launch a.torrent --max-disk some", "10G"),
             ("vmtorrent replay a --disk b --speed 0", "such as 2"),

@@ -128,6 +128,7 @@ async fn start(
         mount: Some(mount.path().to_owned()),
         allow_other: args.allow_other,
         peers: args.peers,
+        web_seeds: args.web_seeds,
         fill: args.fill.into(),
         profile,
         auto_profile: args.auto_profile == Switch::On,
@@ -237,7 +238,7 @@ impl Told {
                 let name = image.files().get(*file).map(|f| f.path.join("/"));
                 output.warn(format_args!(
                     "a read of {} at {offset} got no data in time and failed; {peers} peers are connected: \
-                     check the network, add a --peer, or set a longer --read-timeout",
+                     check the network, add a --peer or a --web-seed, or set a longer --read-timeout",
                     name.unwrap_or_default()
                 ));
             }
@@ -248,6 +249,10 @@ impl Told {
             Event::CacheFull { reason } => output.warn(format_args!(
                 "the downloaded copy can't grow: {reason}. Nothing is fetched in the background any more; what reads \
                  need is fetched again each time it is no longer here. Free some space, or set a larger --max-disk"
+            )),
+            Event::WebSeedGivenUp { url, reason } => output.warn(format_args!(
+                "the web seed {url} is not counted on any more: {reason}. Others that have the image are asked; check \
+                 the server, or name another with --web-seed"
             )),
             // The progress shows it.
             _ => {}

@@ -19,7 +19,7 @@ pub struct vmt_stats {
     pub image_bytes: u64,
     /// Bytes of the image that are present locally (zeros and duplicates count).
     pub present_bytes: u64,
-    /// Bytes received from peers and kept: the sum of the next four.
+    /// Bytes received from peers and web seeds, and kept: the sum of the next four.
     pub fetched_bytes: u64,
     /// For reads that waited.
     pub demand_bytes: u64,
@@ -53,6 +53,10 @@ pub struct vmt_stats {
     pub expected_reads: u64,
     /// Connected peers.
     pub peers: u64,
+    /// Of the bytes fetched, those that web servers sent.
+    pub web_seed_bytes: u64,
+    /// Web servers that hold the image and can be asked.
+    pub web_seeds: u64,
 }
 
 // SAFETY: all of its fields have 8 bytes, and the first one is its size.
@@ -100,6 +104,8 @@ impl vmt_stats {
             first_reads: found.first_reads,
             expected_reads: found.expected_reads,
             peers: found.peers.into(),
+            web_seed_bytes: found.web_seed_bytes,
+            web_seeds: found.web_seeds.into(),
         };
         // SAFETY: the caller's promise.
         unsafe { fill(stats, size, filled) };

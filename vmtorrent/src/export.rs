@@ -78,6 +78,11 @@ pub async fn export_in(
     };
     let peers = record.peers.as_array().into_iter().flatten();
     let peers = peers.filter_map(|p| p.as_str()?.parse().ok()).collect();
+    let web_seeds = record
+        .web_seeds
+        .iter()
+        .filter_map(|url| url.parse().ok())
+        .collect();
     let session = Session::start(SessionOptions {
         cache: options.cache.or(record.cache),
         // What an export reads is no run of a guest.
@@ -92,6 +97,7 @@ pub async fn export_in(
             ApplianceOptions {
                 state: State::Directory(state.to_owned()),
                 peers,
+                web_seeds,
                 fill: Fill::None,
                 auto_profile: false,
                 read_timeout: options.read_timeout,

@@ -48,6 +48,9 @@ pub(crate) struct StateRecord {
     /// What the session knows of peers.
     #[serde(default)]
     pub(crate) peers: serde_json::Value,
+    /// URLs of web seeds that were named.
+    #[serde(default)]
+    pub(crate) web_seeds: Vec<String>,
 }
 
 /// The directory in which one appliance keeps what belongs to it alone.
@@ -237,12 +240,18 @@ impl StateDirectory {
         self.record.lock().clone()
     }
 
-    /// Notes, durably, where the pristine copy is and what is known of peers.
-    pub(crate) fn note(&self, cache: Option<&Path>, peers: serde_json::Value) -> Result<()> {
+    /// Notes, durably, where the pristine copy is, what is known of peers, and which web seeds were named.
+    pub(crate) fn note(
+        &self,
+        cache: Option<&Path>,
+        peers: serde_json::Value,
+        web_seeds: Vec<String>,
+    ) -> Result<()> {
         let mut record = self.record.lock();
         let changed = StateRecord {
             cache: cache.map(Path::to_path_buf),
             peers,
+            web_seeds,
             ..record.clone()
         };
         if changed != *record {
@@ -298,6 +307,7 @@ fn new_record(image: &Image) -> StateRecord {
         name: image.name().to_owned(),
         cache: None,
         peers: serde_json::Value::Null,
+        web_seeds: Vec::new(),
     }
 }
 
@@ -375,7 +385,10 @@ mod tests {
         let image = image_of(&[1; 10_000], 16384);
         let state = StateDirectory::open(&path, &image).unwrap();
         let peers = serde_json::json!(["127.0.0.1:9"]);
-        state.note(Some(Path::new("/c")), peers.clone()).unwrap();
+        let web_seeds = vec!["http://w.example/".to_owned()];
+        state
+            .note(Some(Path::new("/c")), peers.clone(), web_seeds.clone())
+            .unwrap();
         assert_eq!(state.path(), path);
         assert!(state.files_dir().is_dir());
         let overlay = state.overlay(0).unwrap();
@@ -397,6 +410,7 @@ mod tests {
         assert_eq!(found.info_hash(), image.info_hash());
         let record: StateRecord = state.record();
         assert_eq!(record.peers, peers);
+        assert_eq!(record.web_seeds, web_seeds);
         assert_eq!(record.cache.as_deref(), Some(Path::new("/c")));
         assert_eq!(state.overlay(0).unwrap().data_blocks(), 1);
     }

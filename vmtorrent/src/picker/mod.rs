@@ -17,6 +17,7 @@ mod pick;
 mod progress;
 mod rarity;
 mod readahead;
+mod runs;
 mod streams;
 mod wants;
 mod window;
@@ -33,6 +34,7 @@ use progress::{Arrival, Progress};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rarity::Rarity;
+use runs::Runs;
 use wants::Wants;
 
 use crate::Bitfield;
@@ -85,6 +87,7 @@ pub struct Picker {
     fields: Fields,
     /// What the profile has fetched next.
     window: Window,
+    runs: Runs,
     missing: u32,
     rng: StdRng,
 }
@@ -123,6 +126,7 @@ impl Picker {
             rarity,
             fields: Fields::default(),
             window: Window::default(),
+            runs: Runs::default(),
             missing,
             rng,
         }
@@ -232,6 +236,7 @@ impl Picker {
     /// A peer has gone; what it was asked for is free again.
     pub fn remove_peer(&mut self, peer: PeerKey) {
         self.release(peer);
+        self.runs.remove(peer);
         self.fields.remove(peer, &mut self.rarity);
     }
 

@@ -2,9 +2,9 @@
 //! peer, and beside it only what was taken back and is still owed an answer.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::Remote;
 use crate::clock::Time;
 use crate::image::{BlockIndex, PieceIndex};
 use crate::swarm::path::{PathEstimator, SendMark};
@@ -47,7 +47,7 @@ pub(crate) struct Abilities {
 /// The state of one connection, as BEP 3 has it, and what we know of the path.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) address: SocketAddr,
+    pub(super) remote: Remote,
     pub(super) id: [u8; 20],
     /// It does not let us request.
     pub(super) chokes_us: bool,
@@ -95,12 +95,12 @@ impl Peer {
 
     pub(super) fn new(
         now: Time,
-        address: SocketAddr,
+        remote: Remote,
         connect_time: Option<Duration>,
         abilities: Abilities,
     ) -> Self {
         Self {
-            address,
+            remote,
             id: abilities.id,
             chokes_us: true,
             we_choke: true,
