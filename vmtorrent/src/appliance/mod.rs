@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span};
@@ -426,6 +427,11 @@ impl Appliance {
 
     fn disk(&self, file: usize) -> Result<Arc<Disk>> {
         self.disk_of(file).cloned()
+    }
+
+    /// The session's.
+    pub(crate) fn runtime(&self) -> &Handle {
+        self.session.handle()
     }
 
     pub(crate) fn block_file(&self, file: usize) -> Result<Arc<dyn BlockFile>> {
