@@ -40,6 +40,8 @@ test)
     /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
     need transmission-daemon transmission-daemon
     need aria2c aria2
+    # The Python package is tested in environments of its own.
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
     # The C interface; its tests have sanitizers (libasan comes with gcc).
     need gcc gcc
     need g++ g++
