@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,14 @@ def own_threads() -> list[str]:
         if name.startswith("vmtorrent"):
             names.append(name)
     return names
+
+
+def no_threads(seconds: float = 2.0) -> bool:
+    """Whether they are gone; the system takes a moment to forget a thread that has ended."""
+    deadline = time.monotonic() + seconds
+    while own_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return own_threads() == []
 
 
 def content(length: int, seed: int = 1) -> bytes:
@@ -139,6 +148,6 @@ def nothing_is_left() -> Iterator[None]:
     before = mounts()
     yield
     assert mounts() == before
-    assert own_threads() == []
+    assert no_threads(), own_threads()
     python = [t.name for t in threading.enumerate() if t.name.startswith("vmtorrent")]
     assert python == []

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import MIB, Swarm, mounts, need_fuse, own_threads
+from conftest import MIB, Swarm, mounts, need_fuse, no_threads
 
 import vmtorrent
 from vmtorrent import aio
@@ -32,7 +32,7 @@ def test_an_appliance_is_read_written_and_exported(swarm: Swarm, tmp_path: Path)
             assert vm._native.try_pread(100, 0, 0) == swarm.data[:100]
         with pytest.raises(vmtorrent.ClosedError):
             await vm.pread(1)
-        assert own_threads() == []
+        assert no_threads()
 
     asyncio.run(run())
 
@@ -134,10 +134,7 @@ def test_a_cancelled_launch_leaves_nothing(dead: Swarm) -> None:
             raise AssertionError("nobody described it")
 
     asyncio.run(run())
-    deadline = time.monotonic() + 10
-    while own_threads() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert own_threads() == [] and mounts() == before
+    assert no_threads(10) and mounts() == before
 
 
 def test_an_exception_in_the_block_closes_it(swarm: Swarm) -> None:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import MIB, Swarm, mounts, need_fuse, own_threads
+from conftest import MIB, Swarm, mounts, need_fuse, no_threads
 
 import vmtorrent
 
@@ -85,7 +85,7 @@ def test_an_exception_in_the_block_ends_it(swarm: Swarm) -> None:
             directory, pid = vm.directory, vm.process.pid
             raise LookupError
     assert not directory.exists() and not Path("/proc", str(pid)).exists()
-    assert own_threads() == []
+    assert no_threads()
 
 
 def test_the_collector_ends_what_nobody_closed(swarm: Swarm) -> None:
@@ -97,7 +97,7 @@ def test_the_collector_ends_what_nobody_closed(swarm: Swarm) -> None:
         del vm
         gc.collect()
     assert not directory.exists() and not Path("/proc", str(pid)).exists()
-    assert own_threads() == []
+    assert no_threads()
     with vmtorrent.launch(swarm.torrent, **swarm.options) as again:
         assert again.pread(4, 100) == b"kept"
 

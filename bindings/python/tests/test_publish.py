@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import MIB, Swarm, content, own_threads
+from conftest import MIB, Swarm, content, no_threads, own_threads
 
 import vmtorrent
 
@@ -125,7 +125,7 @@ def test_a_seed_serves_tracks_and_ends(tmp_path: Path) -> None:
         assert image.name in seed._repr_html_() and image.name in repr(seed)
     seed.close()
     assert seed.closed and seed.stats().uploaded_bytes >= MIB and "closed" in seed._repr_html_()
-    assert own_threads() == []
+    assert no_threads()
 
 
 def test_a_seed_without_its_data_is_refused_with_the_file(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_seed_that_nobody_closed_ends_with_the_collector(tmp_path: Path) -> No
     seed = vmtorrent.seed(image, tmp_path, listen="127.0.0.1:0", local_discovery=False)
     assert own_threads() != []
     del seed
-    assert own_threads() == []
+    assert no_threads()
 
 
 def test_runs_are_recorded_merged_and_used(swarm: Swarm, tmp_path: Path) -> None:
