@@ -33,6 +33,8 @@ mod swarm;
 mod test_image;
 mod torrent;
 pub mod tracker;
+#[cfg(feature = "vmm")]
+pub mod vmm;
 
 pub use appliance::{Appliance, FileExtent, FileExtentKind};
 #[doc(hidden)]

@@ -465,7 +465,7 @@ async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::Sender<Eve
 }
 
 /// The largest file of an image, and its index.
-fn boot_disk(image: &Image) -> Option<(usize, &ImageFile)> {
+pub(crate) fn boot_disk(image: &Image) -> Option<(usize, &ImageFile)> {
     let files = image.files().iter().enumerate();
     files
         .filter(|(_, file)| !file.padding)
