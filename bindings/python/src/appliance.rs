@@ -19,6 +19,7 @@ use crate::profile::Profile;
 use crate::promise::{NOTHING, operate, spawn};
 use crate::session::Origin;
 use crate::stats::StatsDict;
+use crate::vmm::{self, Process, VmmSettings};
 use crate::wait::{detached, wait};
 
 /// A running appliance.
@@ -318,7 +319,12 @@ impl Appliance {
         self.spawn(py, body::export(self.core.clone(), output))
     }
 
-    /// Waits for its end in slices, so that a signal's handler can break it off; the rest is left to `break_off`.
+    /// Begins to run a VMM on the boot disk.
+    fn start_vmm(&self, settings: VmmSettings) -> PyResult<Process> {
+        Ok(vmm::start(&self.core, settings)?)
+    }
+
+    /// Ends it in order. Who is interrupted or late breaks it off.
     fn shutdown(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<StatsDict>> {
         self.core.session.living.check()?;
         let timeout = seconds("timeout", timeout)?;

@@ -18,6 +18,7 @@ mod publish;
 mod seed;
 mod session;
 mod stats;
+mod vmm;
 mod wait;
 
 use pyo3::prelude::*;
@@ -41,6 +42,8 @@ mod _vmtorrent {
     use crate::publish::{publish, publish_async};
     #[pymodule_export]
     use crate::seed::{Seed, seed, seed_async};
+    #[pymodule_export]
+    use crate::vmm::{Console, Process, vmms};
 
     use pyo3::prelude::*;
 
