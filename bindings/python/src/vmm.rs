@@ -265,7 +265,7 @@ impl Process {
 
 impl Console {
     /// Waits until more was read; false after the end.
-    fn more(&self) -> impl Future<Output = Result<bool, Failure>> + Send + 'static {
+    fn reading(&self) -> impl Future<Output = Result<bool, Failure>> + Send + 'static {
         let (console, read) = (self.console.clone(), self.read.clone());
         async move {
             let mut console = console.lock_owned().await;
@@ -285,7 +285,7 @@ impl Console {
     /// Whether more was read: `False` after the end, `None` when nothing came in time.
     fn more(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<bool>> {
         self.session.living.check()?;
-        let work = Console::more(self);
+        let work = self.reading();
         let Some(time) = seconds("timeout", timeout)? else {
             return wait(py, work).map(Some);
         };
@@ -301,7 +301,7 @@ impl Console {
 
     fn more_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.session.living.check()?;
-        let work = Console::more(self);
+        let work = self.reading();
         spawn(py, self.session.runtime(), &self.session.deliverer, work)
     }
 

@@ -328,7 +328,7 @@ def launch(
     ...             vm.pread(4)
     b'boot'
     """
-    _check_vmm(vmm, memory, cpus, name, format, set, extra)
+    _check_vmm(vmm, mount, memory, cpus, name, format, set, extra)
     point = MountPoint(mount)
     machine = Machine(point)
     try:
@@ -353,8 +353,10 @@ def launch(
         raise
 
 
-def _check_vmm(vmm: object, *options: object) -> None:
-    """Options of a VMM without one would be ignored."""
+def _check_vmm(vmm: object, mount: object, *options: object) -> None:
+    """A VMM opens a file, and options of a VMM without one would be ignored."""
+    if vmm is not None and mount is False:
+        raise InvalidInputError(errno.EINVAL, "a VMM opens the disk in the mount: leave mount=False out")
     if vmm is None and any(options):
         text = "memory, cpus, name, format, set and extra are the VMM's: name one with vmm="
         raise InvalidInputError(errno.EINVAL, text)

@@ -338,7 +338,7 @@ def launch(
 ) -> _Starting[Appliance]:
     """Starts an appliance: `vm = await launch(...)`, or `async with launch(...) as vm`. Options and exceptions are those of
     `vmtorrent.launch`."""
-    _check_vmm(vmm, memory, cpus, name, format, set, extra)
+    _check_vmm(vmm, mount, memory, cpus, name, format, set, extra)
 
     async def start() -> Appliance:
         point = MountPoint(mount)
