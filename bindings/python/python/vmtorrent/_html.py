@@ -107,7 +107,8 @@ def seed(name: str, magnet: str, stats: Stats | None) -> str:
 
 def profile(name: str, runs: int, files: Sequence[File], blocks: Sequence[Access], block_length: int) -> str:
     """A profile: which blocks were read; late ones are darker."""
-    starts, total = [], 0
+    starts: list[int] = []
+    total = 0
     for file in files:
         starts.append(total)
         total += file.length

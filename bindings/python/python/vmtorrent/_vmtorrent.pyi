@@ -2,10 +2,32 @@
 import os
 from asyncio import Future
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, TypedDict, final
+from typing import Any, ClassVar, Literal, TypedDict, final, type_check_only
+
+__all__ = [
+    "Appliance",
+    "Console",
+    "Events",
+    "Image",
+    "Process",
+    "Profile",
+    "Seed",
+    "__version__",
+    "end_all",
+    "export",
+    "export_async",
+    "launch",
+    "launch_async",
+    "publish",
+    "publish_async",
+    "seed",
+    "seed_async",
+    "vmms",
+]
 
 __version__: str
 
+@type_check_only
 class SessionSettings(TypedDict):
     listen: str | None
     cache: str | None
@@ -18,6 +40,7 @@ class SessionSettings(TypedDict):
     metadata_timeout: float | None
     max_disk: int | None
 
+@type_check_only
 class ApplianceSettings(TypedDict):
     state: str | None
     ephemeral: bool
@@ -31,6 +54,7 @@ class ApplianceSettings(TypedDict):
     read_timeout: float | None
     trace: str | None
 
+@type_check_only
 class PublishSettings(TypedDict):
     name: str | None
     piece_size: int | None
@@ -38,6 +62,7 @@ class PublishSettings(TypedDict):
     web_seeds: list[str]
     private: bool
 
+@type_check_only
 class VmmSettings(TypedDict):
     vmm: str | list[str]
     memory: int | None
@@ -50,6 +75,7 @@ class VmmSettings(TypedDict):
     work: str
     console: bool
 
+@type_check_only
 class EventDict(TypedDict):
     kind: Literal["complete", "read-timed-out", "storage-failed", "cache-full", "lost"]
     message: str

@@ -42,7 +42,7 @@ from ._seed import BaseSeed, seed_session
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Appliance", "Events", "Process", "Seed", "export", "launch", "publish", "seed"]
+__all__ = ["Appliance", "Events", "Process", "Seed", "Starting", "export", "launch", "publish", "seed"]
 
 _AT_ONCE = 1 << 20
 """Bytes of a read that are copied in the event loop's thread if they are at hand."""
@@ -50,10 +50,11 @@ _AT_ONCE = 1 << 20
 _T = TypeVar("_T", bound="Appliance | Seed")
 
 
-class _Starting(Generic[_T]):
+class Starting(Generic[_T]):
     """Something that is started by `await`, or by `async with`, which closes it too."""
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, _T]]) -> None:
+        """Made by `launch` and `seed`."""
         self._start = start
         self._started: _T | None = None
 
@@ -335,7 +336,7 @@ def launch(
     profile_exchange: bool = True,
     metadata_timeout: float | None = 60.0,
     progress: bool = False,
-) -> _Starting[Appliance]:
+) -> Starting[Appliance]:
     """Starts an appliance: `vm = await launch(...)`, or `async with launch(...) as vm`. Options and exceptions are those of
     `vmtorrent.launch`."""
     _check_vmm(vmm, mount, memory, cpus, name, format, set, extra)
@@ -364,7 +365,7 @@ def launch(
             machine.end_at_once()
             raise
 
-    return _Starting(start)
+    return Starting(start)
 
 
 def seed(
@@ -380,7 +381,7 @@ def seed(
     local_discovery: bool = True,
     profile_exchange: bool = True,
     max_connections: int = 200,
-) -> _Starting[Seed]:
+) -> Starting[Seed]:
     """Serves a published file or directory: `seed = await seed(...)`, or `async with seed(...) as seed`. Options and
     exceptions are those of `vmtorrent.seed`."""
     session = seed_session(
@@ -390,7 +391,7 @@ def seed(
     async def start() -> Seed:
         return Seed(await _vmtorrent.seed_async(native_source(source), os.fspath(data), session, tracker, metrics))
 
-    return _Starting(start)
+    return Starting(start)
 
 
 async def publish(
