@@ -47,6 +47,8 @@ test)
         [ -e $unit ] || [ "$(id -u)" != 0 ] || { mkdir -p ${unit%/*} && ln -s /dev/null $unit; }
     fi
     need openssl openssl
+    # The Python package is tested in environments of its own.
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
     # The C interface; its tests have sanitizers (libasan comes with gcc).
     need gcc gcc
     need g++ g++

@@ -23,6 +23,12 @@ pub(crate) fn state(name: &str) -> Result<PathBuf> {
         .ok_or_else(|| no_home("state directory", "state"))
 }
 
+/// The directory of what a user configures.
+#[cfg(feature = "vmm")]
+pub(crate) fn config() -> Option<PathBuf> {
+    directories::BaseDirs::new().map(|d| d.config_dir().join("vmtorrent"))
+}
+
 fn no_home(what: &str, option: &str) -> Error {
     let text = format!(
         "no home directory is known to put the {what} in: set HOME, or name it with the option `{option}`"

@@ -36,6 +36,8 @@ mod swarm;
 mod test_image;
 mod torrent;
 pub mod tracker;
+#[cfg(feature = "vmm")]
+pub mod vmm;
 mod whole_file;
 
 pub use appliance::{Appliance, FileExtent, FileExtentKind};
