@@ -150,6 +150,7 @@ test)
         stage appliance tests/appliance/build.sh "${VMTORRENT_DEMO_DIR:-.demo}"
     fi
     stage "integration tests" integration
+    stage "Python package" bindings/python/test.sh
     stage fuzzing fuzz/run.sh profile 60
     if [ "$(id -u)" = 0 ]; then
         stage "self-test of the benchmarks" tests/bench/bench.py --self-test --binaries "$target/debug"
