@@ -91,6 +91,10 @@ impl EventDict {
                 "cache-full",
                 format!("the downloaded copy can't grow: {reason}"),
             ),
+            Event::WebSeedGivenUp { url, reason } => Self::new(
+                "web-seed-given-up",
+                format!("the web seed {url} is not counted on any more: {reason}"),
+            ),
             _ => return None,
         })
     }

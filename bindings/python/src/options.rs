@@ -71,6 +71,7 @@ pub(crate) struct ApplianceSettings<'py> {
     mount: Option<PathBuf>,
     allow_other: bool,
     peers: Vec<String>,
+    web_seeds: Vec<String>,
     fill: String,
     profile: Option<PyRef<'py, Profile>>,
     auto_profile: bool,
@@ -100,6 +101,17 @@ impl TryFrom<ApplianceSettings<'_>> for ApplianceOptions {
                 .peers
                 .iter()
                 .map(|peer| address("peers", peer))
+                .collect::<Result<_, _>>()?,
+            web_seeds: given
+                .web_seeds
+                .iter()
+                .map(|url| {
+                    url.parse().map_err(|e| {
+                        Failure::invalid(format!(
+                            "`web_seeds` can't have {url:?}: {e}: write a URL, http://host/debian.img for instance"
+                        ))
+                    })
+                })
                 .collect::<Result<_, _>>()?,
             fill: match given.fill.as_str() {
                 "none" => Fill::None,

@@ -247,6 +247,7 @@ def launch(
     state: str | os.PathLike[str] | None = None,
     ephemeral: bool = False,
     peers: Sequence[str] = (),
+    web_seeds: Sequence[str] = (),
     fill: Fill = "idle",
     profile: Profile | str | os.PathLike[str] | None = None,
     auto_profile: bool = True,
@@ -288,6 +289,7 @@ def launch(
             image's name.
         ephemeral: whether what the guest writes is forgotten at the end.
         peers: IP:PORT of peers, beside those that are found.
+        web_seeds: URLs of web servers that hold the image's files (BEP 19), beside those that its .torrent file names.
         fill: what is fetched in the background: "none", "idle" (what the line has left over) or "full".
         profile: what earlier runs read, which is fetched ahead of the guest: a `Profile` or its file; by default the one
             in the .torrent file and the runs that this host kept.
@@ -337,7 +339,8 @@ def launch(
             metadata_timeout, max_disk,
         )  # fmt: skip
         settings = appliance_settings(
-            point, state, ephemeral, allow_other, peers, fill, profile, auto_profile, record, read_timeout, trace
+            point, state, ephemeral, allow_other, peers, web_seeds, fill, profile, auto_profile, record, read_timeout,
+            trace,
         )
         native = _vmtorrent.launch(native_source(source), session, settings)
         machine.appliance = native

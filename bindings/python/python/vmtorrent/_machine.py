@@ -166,6 +166,7 @@ def appliance_settings(
     ephemeral: bool,
     allow_other: bool,
     peers: Sequence[str],
+    web_seeds: Sequence[str],
     fill: Fill,
     profile: Profile | str | os.PathLike[str] | None,
     auto_profile: bool,
@@ -182,6 +183,7 @@ def appliance_settings(
         "ephemeral": ephemeral,
         "allow_other": allow_other,
         "peers": list(peers),
+        "web_seeds": list(web_seeds),
         "fill": fill,
         "profile": None if profile is None else profile._native,  # pyright: ignore[reportPrivateUsage]
         "auto_profile": auto_profile,

@@ -10,7 +10,7 @@ __all__ = ["Event", "EventKind", "Extent", "ExtentKind", "File", "Fill", "Mismat
 Fill = Literal["none", "idle", "full"]
 """What is fetched in the background: nothing, what the line has left over, everything."""
 
-EventKind = Literal["complete", "read-timed-out", "storage-failed", "cache-full", "lost"]
+EventKind = Literal["complete", "read-timed-out", "storage-failed", "cache-full", "web-seed-given-up", "lost"]
 """What an `Event` tells of."""
 
 ExtentKind = Literal["missing", "present", "zero", "written", "zeroed"]
@@ -51,7 +51,8 @@ class Event:
     kind: EventKind
     """`complete`: the whole image is here. `read-timed-out`: a read got no data in time and failed. `storage-failed`:
     what comes from the swarm can't be stored; it goes on by itself when the disk does. `cache-full`: nothing is fetched
-    in the background any more. `lost`: nobody took the events, and the oldest are gone."""
+    in the background any more. `web-seed-given-up`: a web server that is said to hold the image is not counted on any
+    more. `lost`: nobody took the events, and the oldest are gone."""
     message: str
     """What happened, in a sentence for people."""
     file: int | None = None
@@ -88,7 +89,7 @@ class Stats:
     present_bytes: int
     """Bytes of the image that are here (zeros and duplicates count)."""
     fetched_bytes: int
-    """Bytes received from peers and kept: the sum of the next four."""
+    """Bytes received from peers and web seeds, and kept: the sum of the next four."""
     demand_bytes: int
     """Of these, for reads that waited."""
     readahead_bytes: int
@@ -119,8 +120,12 @@ class Stats:
     """Blocks of 16 KiB that the guest read for the first time, without those of zeros."""
     expected_reads: int
     """Of these, how many the profile expected."""
+    web_seed_bytes: int
+    """Of the bytes fetched, those that web servers sent."""
     peers: int
     """Connected peers."""
+    web_seeds: int
+    """Web servers that hold the image and can be asked."""
 
     @property
     def present_share(self) -> float:

@@ -47,6 +47,7 @@ class ApplianceSettings(TypedDict):
     mount: str | None
     allow_other: bool
     peers: list[str]
+    web_seeds: list[str]
     fill: str
     profile: Profile | None
     auto_profile: bool
@@ -77,7 +78,7 @@ class VmmSettings(TypedDict):
 
 @type_check_only
 class EventDict(TypedDict):
-    kind: Literal["complete", "read-timed-out", "storage-failed", "cache-full", "lost"]
+    kind: Literal["complete", "read-timed-out", "storage-failed", "cache-full", "web-seed-given-up", "lost"]
     message: str
     file: int | None
     offset: int | None

@@ -319,6 +319,7 @@ def launch(
     state: str | os.PathLike[str] | None = None,
     ephemeral: bool = False,
     peers: Sequence[str] = (),
+    web_seeds: Sequence[str] = (),
     fill: Fill = "idle",
     profile: Profile | str | os.PathLike[str] | None = None,
     auto_profile: bool = True,
@@ -350,7 +351,8 @@ def launch(
                 metadata_timeout, max_disk,
             )  # fmt: skip
             settings = appliance_settings(
-                point, state, ephemeral, allow_other, peers, fill, profile, auto_profile, record, read_timeout, trace
+                point, state, ephemeral, allow_other, peers, web_seeds, fill, profile, auto_profile, record, read_timeout,
+                trace,
             )
             native = await _vmtorrent.launch_async(native_source(source), session, settings)
             machine.appliance = native
