@@ -67,6 +67,9 @@
 // Nobody took the events: the oldest were lost, and vmt_event_lost tells how many.
 #define VMT_EVENT_LOST 5
 
+// A web server that is said to hold the image is not counted on any more; the message tells which, and why.
+#define VMT_EVENT_WEB_SEED_GIVEN_UP 6
+
 // It is known to read as zeros, and takes no storage: a hole.
 #define VMT_EXTENT_ZERO 1
 
@@ -135,9 +138,9 @@ typedef struct vmt_image vmt_image;
 // defaults.
 //
 // Keys of a session: listen, cache, download-limit, upload-limit, discovery, local-discovery, profile-exchange,
-// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, fill,
-// profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private,
-// profile. Of vmt_export: cache, read-timeout.
+// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer,
+// web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker,
+// web-seed, private, profile. Of vmt_export: cache, read-timeout.
 typedef struct vmt_options vmt_options;
 
 // What runs of a machine read first, and when: a launch has it fetched ahead of its guest.
@@ -187,7 +190,7 @@ typedef struct vmt_stats {
     uint64_t image_bytes;
     // Bytes of the image that are present locally (zeros and duplicates count).
     uint64_t present_bytes;
-    // Bytes received from peers and kept: the sum of the next four.
+    // Bytes received from peers and web seeds, and kept: the sum of the next four.
     uint64_t fetched_bytes;
     // For reads that waited.
     uint64_t demand_bytes;
@@ -221,6 +224,10 @@ typedef struct vmt_stats {
     uint64_t expected_reads;
     // Connected peers.
     uint64_t peers;
+    // Of the bytes fetched, those that web servers sent.
+    uint64_t web_seed_bytes;
+    // Web servers that hold the image and can be asked.
+    uint64_t web_seeds;
 } vmt_stats;
 
 // Told of each event.

@@ -160,6 +160,10 @@ fn a_file_that_is_replaced_meanwhile_is_found_out_and_left() {
     // As a deployment does it: another file of that name, of the same length.
     let new = web.root().join("new");
     Reference::new(16 << 20, 58).write_to(&new);
+    // nginx tells versions apart by length and time, in seconds.
+    let file = std::fs::File::options().write(true).open(&new).unwrap();
+    let later = std::time::SystemTime::now() + Duration::from_secs(100);
+    file.set_modified(later).unwrap();
     std::fs::rename(&new, web.file()).unwrap();
     let other = std::thread::scope(|scope| {
         let read = scope.spawn(|| web.assert_read("half of it from elsewhere"));

@@ -23,11 +23,12 @@ fn an_image_without_any_peer_is_read_whole_and_filled() {
     publish(&web.file(), &torrent, &["--private", "--web-seed", &url]);
 
     let launch = web.host.launch(&torrent).discovery().fill("none").start();
-    web.assert_read("read by read");
+    web.read_first(1 << 20);
     let progress = launch.wait_for("a report", crate::PATIENCE, |e| {
         e["event"] == "progress" && e["web_seeds"] == 1
     });
     assert_eq!(progress["peers"], 0);
+    web.assert_read("read by read");
     assert_all_from_the_web(&launch.stop(), &web.image);
 
     let before = nginx.served().len();

@@ -39,7 +39,8 @@ fn read_beside(
         }
         script(asked, stream, &file)
     });
-    let peer = web.peer(&[]);
+    // Slow enough that there is always something to ask the web server for.
+    let peer = web.peer(&["--upload-limit", "4M"]);
     let launch = web
         .host
         .launch(&web.torrent())
@@ -62,7 +63,6 @@ fn read_beside(
     assert!(server.asked().len() > 1, "it was never asked");
     let done = launch.stop();
     assert!(number(&done, "wasted_bytes") < 1 << 20, "{done}");
-    assert_eq!(number(&done, "web_seed_bytes"), 0, "{done}");
     peer.stop();
 }
 
@@ -84,10 +84,12 @@ fn an_answer_without_end_is_not_read_further_than_its_range() {
         72,
         |asked, stream, file| {
             head(stream, asked, file, "Transfer-Encoding: chunked")?;
+            let range = asked.range.clone().unwrap();
+            write!(stream, "{:x}\r\n", range.end - range.start)?;
+            stream.write_all(&file[range.start as usize..range.end as usize])?;
             loop {
-                stream.write_all(b"10000\r\n")?;
+                stream.write_all(b"\r\n10000\r\n")?;
                 stream.write_all(&file[..0x10000])?;
-                stream.write_all(b"\r\n")?;
             }
         },
         Some("longer than what was asked for"),
@@ -99,7 +101,9 @@ fn a_server_that_drips_holds_nothing_up() {
     read_beside(
         73,
         |asked, stream, file| {
-            head(stream, asked, file, "Content-Length: 16384")?;
+            let range = asked.range.clone().unwrap();
+            let length = format!("Content-Length: {}", range.end - range.start);
+            head(stream, asked, file, &length)?;
             loop {
                 stream.write_all(b"x")?;
                 std::thread::sleep(Duration::from_millis(500));

@@ -357,3 +357,91 @@ impl Inner {
         left
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_image::image_of;
+
+    /// So many web seeds, all due.
+    fn seeds(count: usize) -> WebSeeds {
+        let image = Arc::new(image_of(&[1; 100], 16384));
+        let http = HttpClient::new().unwrap();
+        let seed = |n: usize| {
+            let url = Url::parse(&format!("http://user:secret@h{n}/disk.img")).unwrap();
+            WebSeed {
+                site: Arc::new(Site::new(image.clone(), url, http.clone())),
+                state: State::Resting(Time::default()),
+                lies: 0,
+            }
+        };
+        WebSeeds {
+            seeds: (0..count).map(seed).collect(),
+            given_up: Vec::new(),
+        }
+    }
+
+    fn begin(seeds: &mut WebSeeds, number: usize, key: usize) {
+        let (orders, _) = mpsc::channel(1);
+        seeds.seeds[number].state = State::Running {
+            key: Some(PeerKey(key)),
+            orders,
+            task: tokio::spawn(std::future::pending::<()>()).abort_handle(),
+            hopeless: false,
+        };
+    }
+
+    fn at(seconds: u64) -> Time {
+        Time::from_start(Duration::from_secs(seconds))
+    }
+
+    #[tokio::test]
+    async fn few_are_asked_at_once_and_others_step_in_for_those_that_are_given_up() {
+        let mut seeds = seeds(AT_ONCE + 2);
+        for n in 0..AT_ONCE {
+            assert_eq!(seeds.due(at(0)), Some(n));
+            begin(&mut seeds, n, n);
+        }
+        assert_eq!(seeds.due(at(0)), None);
+        *seeds.running(3).unwrap().1 = true;
+        assert_eq!(seeds.due(at(0)), Some(AT_ONCE));
+        begin(&mut seeds, AT_ONCE, AT_ONCE);
+        assert_eq!(seeds.due(at(0)), None);
+        // Once nothing is left to fetch all rest, and are due when something is missing again.
+        seeds.rest(at(7));
+        assert_eq!(seeds.due(at(6)), Some(AT_ONCE + 1));
+        assert_eq!(seeds.due(at(7)), Some(0));
+    }
+
+    #[tokio::test]
+    async fn one_that_sends_wrong_bytes_is_left_for_a_while_and_then_for_good() {
+        let mut seeds = seeds(1);
+        let mut now = at(0);
+        for lie in 1..=LIES {
+            assert_eq!(seeds.due(now), Some(0), "before lie {lie}");
+            begin(&mut seeds, 0, lie as usize);
+            assert!(seeds.left(now, PeerKey(lie as usize), Some(&DisconnectReason::BadData)));
+            assert_eq!(seeds.due(now), None);
+            now = now + REST_OF_LIARS * lie;
+        }
+        assert_eq!(seeds.due(at(1_000_000)), None);
+        let [given_up] = &seeds.given_up[..] else {
+            panic!("{:?}", seeds.given_up);
+        };
+        assert_eq!(given_up.url, "http://h0/disk.img");
+        assert!(given_up.reason.contains("wrong bytes"), "{given_up:?}");
+        assert!(!seeds.left(now, PeerKey(9), None), "it is no web seed");
+    }
+
+    #[tokio::test]
+    async fn one_that_lied_before_it_went_is_known_by_its_number() {
+        let mut seeds = seeds(2);
+        for _ in 0..LIES {
+            seeds.lied_before(at(5), 1);
+        }
+        assert_eq!(seeds.given_up.len(), 1);
+        begin(&mut seeds, 0, 0);
+        assert_eq!(seeds.due(at(1_000_000)), None);
+        seeds.lied_before(at(5), 77);
+    }
+}
