@@ -142,7 +142,6 @@ test)
     stage "tests of the crates" tests vmtorrent-platform vmtorrent vmtorrent-cli
     stage "C ABI" c_abi
     stage "C tests" c_tests
-    stage "C ABI, Rust with AddressSanitizer" c_sanitized
     stage "examples in the documentation" cargo test --doc "${all[@]}"
     stage "without features" without_features
     stage "C library, installed" c_library
@@ -150,7 +149,6 @@ test)
         stage appliance tests/appliance/build.sh "${VMTORRENT_DEMO_DIR:-.demo}"
     fi
     stage "integration tests" integration
-    stage "Python package" bindings/python/test.sh
     stage fuzzing fuzz/run.sh profile 60
     if [ "$(id -u)" = 0 ]; then
         stage "self-test of the benchmarks" tests/bench/bench.py --self-test --binaries "$target/debug"
@@ -160,6 +158,8 @@ test)
     else
         printf '\nskipped: the demo needs root\n'
     fi
+    stage "C ABI, Rust with AddressSanitizer" c_sanitized
+    stage "Python package" bindings/python/test.sh
     ;;
 *)
     echo "use: $0 check|test" >&2
