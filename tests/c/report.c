@@ -16,10 +16,11 @@ static char *page(const vmt_report *report, const vmt_appliance *appliance, uint
 }
 
 int main(void) {
+    /* Before any session: the pool of one that seeds grows and shrinks as it likes. */
+    int threads = test_threads_settled();
     stage s;
     stage_open_seed(&s, 0);
     vmt_session_free(s.session);
-    int threads = test_threads_settled();
 
     vmt_report *report = NULL, *other = NULL;
     OK(vmt_report_begin(&report, ERR));
@@ -55,6 +56,7 @@ int main(void) {
     FAILS(VMT_E_UTF8, vmt_report_write(report, s.appliance, 0, "\xff", ERR));
     CHECK(access(at("none.html"), F_OK) != 0);
 
+    stage_lose_seed(&s);
     /* Freed while it follows; the other one outlives what it follows. */
     vmt_report_free(report);
     OK(vmt_report_begin(&other, ERR));
