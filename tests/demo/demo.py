@@ -43,6 +43,10 @@ def identity(path):
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+# A host has processors beside its guest's: for the seed, the network and the launch that run here too.
+GUEST_PROCESSORS = max(1, min(2, (os.cpu_count() or 2) - 1))
+
+
 def qemu_arguments(disk, console, pidfile, memory):
     return [
         "qemu-system-x86_64",
@@ -51,7 +55,7 @@ def qemu_arguments(disk, console, pidfile, memory):
         "-cpu",
         "max",
         "-smp",
-        "2",
+        str(GUEST_PROCESSORS),
         "-m",
         str(memory),
         "-nographic",
