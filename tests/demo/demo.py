@@ -216,7 +216,10 @@ class Demo:
             return f"{done[field] / 1e6:.1f} MB"
 
         written = int(self.ready["written"]) / MIB
-        print(f"\nDebian, {self.size / MIB:.0f} MiB; nginx answered, {written:.0f} MiB written and synced; QEMU, TCG")
+        print(
+            f"\nDebian, {self.size / MIB:.0f} MiB; nginx answered, {written:.0f} MiB written and synced;"
+            f" QEMU, TCG, processors: {GUEST_PROCESSORS}"
+        )
         line("seconds from start", "local file", f"   swarm at {limit}")
         line("  image mounted", "-", f"{swarm['mounted']:12.2f}")
         for name, label in LABELS.items():
