@@ -61,13 +61,14 @@ impl vmt_report {
                 let Some(core) = appliance.upgrade() else {
                     return;
                 };
-                let Ok(next) = core.enter().map(|inside| report.sample(&inside)) else {
+                let sampled = core.enter().map(|inside| report.sample(&inside));
+                // The last to hold the appliance is then the thread that calls back.
+                let poster = core.session().callbacks.poster();
+                poster.post(Box::new(move || drop(core)));
+                let Ok(next) = sampled else {
                     return;
                 };
                 pause = next;
-                // The last to hold the appliance is then the thread that calls back.
-                let session = core.session().clone();
-                session.callbacks.post(Box::new(move || drop(core)));
             }
         });
         Ok(())
