@@ -17,7 +17,8 @@ fn a_file_that_is_not_there_is_given_up_and_peers_are_asked() {
     let Some(nginx) = Nginx::start(web.dir.path(), &web.root(), "") else {
         return;
     };
-    let peer = web.peer(&[]);
+    // Slow: once all is here nobody looks any more.
+    let peer = web.peer(&["--upload-limit", "500K"]);
     let launch = web
         .host
         .launch(&web.torrent())
