@@ -261,8 +261,9 @@ fn words(item: &Item<'_>, places: &BTreeSet<&str>) -> Result<Words> {
     match items.first() {
         Some(program) if !program.text()?.is_empty() => {}
         _ => {
-            return Err(item
-                .refuse("a command line begins with a program; write [\"PROGRAM\", \"ARGUMENT\"]"));
+            return Err(item.refuse(
+                "a command line begins with a program; write [\"PROGRAM\", \"ARGUMENT\"]",
+            ));
         }
     }
     items.iter().map(|item| template(item, places)).collect()
