@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn options_of_a_machine_want_a_vmm() {
-        let check = |line| match parse(line).unwrap().command {
+        let check = |line: &str| match parse(line).unwrap().command {
             Command::Launch(mut launch) => launch.take_choice().check(),
             _ => panic!("not launch"),
         };

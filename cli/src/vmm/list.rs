@@ -77,7 +77,7 @@ fn known(preset: &Preset) -> Known {
         name: preset.name().to_owned(),
         summary: preset.summary().to_owned(),
         manual: preset.manual().map(str::to_owned),
-        origin: preset.origin().map(|path| json_path(path)),
+        origin: preset.origin().map(json_path),
         formats: preset.formats().map(str::to_owned).collect(),
         variables: variables.collect(),
         program,

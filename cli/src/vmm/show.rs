@@ -89,12 +89,8 @@ fn shown(plan: &Plan, manual: Option<&str>, origin: Option<&Path>) -> Shown {
     Shown {
         name: plan.vmm.clone(),
         manual: manual.map(str::to_owned),
-        origin: origin.map(|path| json_path(path)),
-        directories: plan
-            .directories
-            .iter()
-            .map(|path| json_path(path))
-            .collect(),
+        origin: origin.map(json_path),
+        directories: plan.directories.iter().map(json_path).collect(),
         files: files.collect(),
         setup: setup.collect(),
         run: words(&plan.run),

@@ -439,6 +439,8 @@ impl Desk {
     /// Waits for its end, for the deadline, or for something that is asked beyond `heeded`.
     fn wait(&mut self, running: &mut Running, deadline: Option<Instant>, heeded: Asked) -> Woken {
         loop {
+            // What came is noted before it is looked for: nothing wakes us for it again.
+            let asked = self.look();
             if let Some(at) = self
                 .exited
                 .iter()
@@ -451,7 +453,7 @@ impl Desk {
             if !matches!(running.child.try_wait(), Ok(None)) {
                 return Woken::Ended;
             }
-            if self.look() > heeded {
+            if asked > heeded {
                 return Woken::Asked;
             }
             let now = Instant::now();
