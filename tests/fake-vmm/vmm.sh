@@ -2,7 +2,7 @@
 # Stands for the programs of VMMs that can't run in the tests. It is called by their names, notes each call with its
 # words, and plays a machine that is made, runs until it is turned off, and is removed.
 #   FAKE_DIR   where it keeps what it notes
-#   FAKE_FAIL  a pattern of calls that fail, as the shell's `case` takes it
+#   FAKE_FAIL  patterns of calls that fail, as the shell's `case` takes them, parted by spaces
 #   FAKE_BUSY  how often removing a machine fails before it succeeds
 #   FAKE_ORIGINAL  what the disk has to hold; compared by qemu-img through what is attached
 #   FAKE_DEAF  anything: the running machine ignores SIGTERM and the power button
@@ -14,9 +14,13 @@ name=${0##*/}
     for word; do printf '\037%s' "$word"; done
     printf '\n'
 } >> "$FAKE_DIR/calls"
-case "$name $*" in
-${FAKE_FAIL:-nothing}) echo "$name refuses this" >&2; exit 1 ;;
-esac
+set -f
+for pattern in ${FAKE_FAIL:-}; do
+    case "$name $*" in
+    $pattern) echo "$name refuses this" >&2; exit 1 ;;
+    esac
+done
+set +f
 
 # Runs as a machine does.
 machine() {
