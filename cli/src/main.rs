@@ -54,6 +54,7 @@ fn run(command: Command, line: LiveLine) -> Result<ExitCode, Failure> {
         Command::Seed(args) => runtime.block_on(seed::run(args, line)),
         Command::Launch(args) => runtime.block_on(launch::run(*args, line)),
         Command::Profile(command) => profile::run(command, line),
+        Command::Vmm(command) => vmm::run(command),
         Command::Export(args) => runtime.block_on(export::run(args, line)),
     }
 }

@@ -55,6 +55,14 @@ pub fn disk_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Parses a SIZE into bytes of a machine's memory: whole MiB.
+pub fn memory(text: &str) -> Result<u64, String> {
+    let bytes = size(text).and_then(|bytes| u64::try_from(bytes).ok());
+    bytes
+        .filter(|bytes| *bytes > 0 && bytes.is_multiple_of(1 << 20))
+        .ok_or_else(|| "write a whole number of MiB such as 512M or 2G".to_owned())
+}
+
 /// A whole number of bytes, by powers of 1024.
 fn size(text: &str) -> Option<u128> {
     let number = Number::parse(text).filter(|n| n.scale == 1)?;

@@ -93,6 +93,14 @@ impl ConsoleLog {
         self.changed.send_modify(|changes| *changes += 1);
     }
 
+    /// The last bytes, as text.
+    pub(super) fn tail(&self, most: usize) -> String {
+        let kept = self.kept.lock();
+        let from = kept.bytes.len().saturating_sub(most);
+        let bytes: Vec<u8> = kept.bytes.range(from..).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Nothing more will come.
     pub(super) fn end(&self) {
         self.kept.lock().ended = true;

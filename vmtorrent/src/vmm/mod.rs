@@ -23,11 +23,17 @@
 
 mod console;
 mod document;
+#[cfg(test)]
+mod document_tests;
 mod escape;
 mod plan;
 mod preset;
+#[cfg(test)]
+mod preset_tests;
 mod presets;
 mod process;
+#[cfg(all(test, target_os = "linux"))]
+mod process_tests;
 mod supervisor;
 mod template;
 mod values;

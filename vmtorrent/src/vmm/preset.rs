@@ -282,7 +282,7 @@ impl FileTemplate {
 struct Filling<'a> {
     preset: &'a Preset,
     values: &'a Values,
-    image: OsString,
+    image: &'a Template,
 }
 
 impl<'a> Filling<'a> {
@@ -310,19 +310,17 @@ impl<'a> Filling<'a> {
                 known.join(", ")
             ));
         };
-        let mut filling = Self {
+        Ok(Self {
             preset,
             values,
-            image: OsString::new(),
-        };
-        filling.image = image.fill(preset.escape, &|name| filling.value(name))?;
-        Ok(filling)
+            image,
+        })
     }
 
-    fn value(&self, name: &str) -> Result<Value, String> {
+    fn value(&self, name: &str) -> Result<Value<'a>, String> {
         let values = self.values;
         Ok(Value::Plain(match name {
-            "image" => return Ok(Value::Ready(self.image.clone())),
+            "image" => return Ok(Value::Template(self.image)),
             "console" => values.work.join(CONSOLE).into(),
             "cpus" => values.cpus.to_string().into(),
             // The geometry that disks of more than 8 GB have too: heads 16, sectors 63.

@@ -54,6 +54,9 @@ pub struct Ended {
     pub status: Option<ExitStatus>,
     /// What could not be taken back, with the remedy: a machine that is still known to the VMM, for example.
     pub left: Vec<String>,
+    /// The end of what the machine's command itself printed, at most 2000 bytes: why it failed, if it did. Only with
+    /// [`Output::Piped`]; a console on standard output is part of it.
+    pub said: String,
 }
 
 /// How far it is.

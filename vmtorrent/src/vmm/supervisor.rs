@@ -67,6 +67,8 @@ pub(super) struct Supervisor {
     options: ProcessOptions,
     phase: watch::Sender<Phase>,
     console: Option<Arc<ConsoleLog>>,
+    /// What the machine's command itself printed, if that is not seen elsewhere.
+    said: Arc<ConsoleLog>,
     desk: Desk,
 }
 
@@ -90,6 +92,7 @@ impl Supervisor {
             options,
             phase,
             console,
+            said: ConsoleLog::new(),
             desk,
         };
         (sender, supervisor)
@@ -97,6 +100,7 @@ impl Supervisor {
 
     /// From the files to the last step of the clean-up.
     pub(super) fn run(mut self) {
+        vmtorrent_platform::leave_signals_to_others();
         let mut done = Done::default();
         let ran = self.carry_out(&mut done);
         if let Some(console) = &self.console {
@@ -104,16 +108,17 @@ impl Supervisor {
         }
         let left = self.clean_up(&done);
         let phase = match ran {
-            Ok(status) => Phase::Ended(Ended { status, left }),
-            Err(error) => {
-                for text in left {
-                    tracing::warn!("{text}");
-                }
-                Phase::Failed {
-                    kind: error.kind(),
-                    text: error.to_string(),
-                }
-            }
+            Ok(status) => Phase::Ended(Ended {
+                status,
+                left,
+                said: self.said.tail(TOLD as usize),
+            }),
+            Err(error) => Phase::Failed {
+                kind: error.kind(),
+                text: left.iter().fold(error.to_string(), |text, left| {
+                    format!("{text}. Also: {left}")
+                }),
+            },
         };
         self.phase.send_replace(phase);
     }
@@ -139,8 +144,7 @@ impl Supervisor {
         if self.desk.look() > Asked::Nothing {
             return Ok(None);
         }
-        let (mut machine, reader) = self.start()?;
-        done.ran = true;
+        let (mut machine, reader) = self.start(done)?;
         self.phase.send_replace(Phase::Running {
             id: machine.child.id(),
         });
@@ -152,10 +156,10 @@ impl Supervisor {
     }
 
     /// Starts the machine's command.
-    fn start(&mut self) -> Result<(Running, Option<Reader>)> {
+    fn start(&mut self, done: &mut Done) -> Result<(Running, Option<Reader>)> {
         let run = &self.plan.run;
         let mut command = command(run);
-        let failed = |e| spawn_error(&self.plan.vmm, run, e);
+        let failed = |e| spawn_error(run, e);
         let mut pipe = None;
         match self.options.output {
             Output::Inherit => {}
@@ -175,12 +179,13 @@ impl Supervisor {
         let child = (self.options.spawn)(&mut command).map_err(failed)?;
         // It holds our ends of the pipe.
         drop(command);
-        let machine = self.desk.watch(child)?;
+        done.ran = true;
+        let mut machine = self.desk.watch(child)?;
+        machine.leads_group(self.options.output == Output::Piped);
         let reader = match (&self.console, &self.plan.console, pipe) {
             (Some(log), ConsoleSource::File(path), pipe) => {
                 if let Some(pipe) = pipe {
-                    // Nobody reads what the VMM itself says, but it has to be taken.
-                    Reader::pipe(pipe, None)?;
+                    Reader::pipe(pipe, vec![self.said.clone()])?;
                 }
                 Some(Reader::file(
                     path.clone(),
@@ -188,7 +193,9 @@ impl Supervisor {
                     self.options.output,
                 )?)
             }
-            (Some(log), _, Some(pipe)) => Some(Reader::pipe(pipe, Some(log.clone()))?),
+            (Some(log), _, Some(pipe)) => {
+                Some(Reader::pipe(pipe, vec![log.clone(), self.said.clone()])?)
+            }
             _ => None,
         };
         Ok((machine, reader))
@@ -299,7 +306,17 @@ impl Running {
         self.kill(name);
     }
 
-    /// Kills it; a step with all that it started.
+    /// Tells whether it is the first of a group of its own.
+    fn leads_group(&mut self, leads: bool) {
+        #[cfg(unix)]
+        {
+            self.group = leads;
+        }
+        #[cfg(not(unix))]
+        let _ = leads;
+    }
+
+    /// Kills it, and all of its group if that is its own.
     fn kill(&mut self, name: &str) {
         #[cfg(unix)]
         if self.group {
@@ -312,6 +329,18 @@ impl Running {
         }
         if let Err(e) = self.child.kill() {
             tracing::warn!("ending {name}: {e}");
+        }
+    }
+}
+
+impl Drop for Running {
+    /// On the way of an error: nothing is left to run.
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill("the VMM");
+            if let Err(e) = self.child.wait() {
+                tracing::warn!("wait for the VMM: {e}");
+            }
         }
     }
 }
@@ -345,7 +374,7 @@ impl Desk {
 
     fn run_once(&mut self, argv: &Argv, heeded: Asked) -> Result<()> {
         tracing::debug!("{argv}");
-        let failed = |e| spawn_error(&argv.name(), argv, e);
+        let failed = |e| spawn_error(argv, e);
         // A pipe could be kept open by a service that the command starts.
         let mut said = tempfile::tempfile().map_err(|e| Error::io("make a temporary file", e))?;
         let mut command = command(argv);
@@ -355,10 +384,7 @@ impl Desk {
         // Ctrl-C at the terminal ends the machine, not what cleans up after it.
         own_group(&mut command);
         let mut running = self.watch(command.spawn().map_err(failed)?)?;
-        #[cfg(unix)]
-        {
-            running.group = true;
-        }
+        running.leads_group(true);
         let woken = self.wait(&mut running, Some(Instant::now() + STEP_LIMIT), heeded);
         if woken != Woken::Ended {
             running.kill(&argv.name());
@@ -389,7 +415,7 @@ impl Desk {
     fn watch(&mut self, child: Child) -> Result<Running> {
         self.numbers += 1;
         let number = self.numbers;
-        let mut running = Running {
+        let running = Running {
             child,
             number,
             #[cfg(unix)]
@@ -405,11 +431,7 @@ impl Desk {
                 // The desk is there until all that it watches has ended.
                 let _ = sender.send(Message::Exited(number));
             });
-            if let Err(e) = waiting {
-                running.kill("the VMM");
-                let _ = running.child.wait();
-                return Err(Error::io("start a thread for the VMM", e));
-            }
+            waiting.map_err(|e| Error::io("start a thread for the VMM", e))?;
         }
         Ok(running)
     }
@@ -417,6 +439,8 @@ impl Desk {
     /// Waits for its end, for the deadline, or for something that is asked beyond `heeded`.
     fn wait(&mut self, running: &mut Running, deadline: Option<Instant>, heeded: Asked) -> Woken {
         loop {
+            // What came is noted before it is looked for: nothing wakes us for it again.
+            let asked = self.look();
             if let Some(at) = self
                 .exited
                 .iter()
@@ -429,7 +453,7 @@ impl Desk {
             if !matches!(running.child.try_wait(), Ok(None)) {
                 return Woken::Ended;
             }
-            if self.look() > heeded {
+            if asked > heeded {
                 return Woken::Asked;
             }
             let now = Instant::now();
@@ -487,6 +511,8 @@ fn wait_without_reaping(id: u32) {
 fn command(argv: &Argv) -> Command {
     let mut command = Command::new(argv.program());
     command.args(argv.arguments());
+    // This thread leaves them to others.
+    vmtorrent_platform::take_all_signals(&mut command);
     command
 }
 
@@ -498,23 +524,20 @@ fn own_group(command: &mut Command) {
     let _ = command;
 }
 
-fn spawn_error(vmm: &str, argv: &Argv, error: io::Error) -> Error {
+fn spawn_error(argv: &Argv, error: io::Error) -> Error {
     let name = argv.name();
-    let whose = if name == vmm {
-        format!("the VMM {name}")
-    } else {
-        format!("{name}, a program of the VMM {vmm},")
-    };
     let (kind, text) = match error.kind() {
         io::ErrorKind::NotFound => (
             ErrorKind::NotFound,
-            format!("{whose} was not found: install it, or check the name"),
+            format!("the VMM {name} was not found: install it, or check the name"),
         ),
         io::ErrorKind::PermissionDenied => (
             ErrorKind::PermissionDenied,
-            format!("{whose} can't be started: {error}; make it executable, or name another"),
+            format!(
+                "the VMM {name} can't be started: {error}; make it executable, or name another"
+            ),
         ),
-        _ => return Error::io(format!("{whose} can't be started"), error),
+        _ => return Error::io(format!("the VMM {name} can't be started"), error),
     };
     Error::new(kind, text)
 }
@@ -536,14 +559,14 @@ struct Reader {
 
 impl Reader {
     /// Of a pipe.
-    fn pipe(mut pipe: io::PipeReader, log: Option<Arc<ConsoleLog>>) -> Result<Self> {
+    fn pipe(mut pipe: io::PipeReader, logs: Vec<Arc<ConsoleLog>>) -> Result<Self> {
         Self::start(move |_| {
             let mut buffer = [0; 8192];
             loop {
                 match pipe.read(&mut buffer) {
                     Ok(0) => return,
                     Ok(n) => {
-                        if let Some(log) = &log {
+                        for log in &logs {
                             log.push(&buffer[..n]);
                         }
                     }

@@ -21,11 +21,11 @@ enum Part {
 }
 
 /// What stands for a placeholder.
-pub(super) enum Value {
+pub(super) enum Value<'a> {
     /// To be escaped by the rule of the place.
     Plain(OsString),
-    /// Already in the syntax of the place.
-    Ready(OsString),
+    /// Filled in by the same rule. It may not name itself.
+    Template(&'a Template),
 }
 
 impl Template {
@@ -80,23 +80,22 @@ impl Template {
     }
 
     /// The text with all placeholders replaced; `lookup` gives their values, or says why there is none.
-    pub(super) fn fill(
+    pub(super) fn fill<'a>(
         &self,
         escape: Escape,
-        lookup: &dyn Fn(&str) -> Result<Value, String>,
+        lookup: &dyn Fn(&str) -> Result<Value<'a>, String>,
     ) -> Result<OsString, String> {
         let mut filled = OsString::new();
         for part in &self.parts {
             match part {
                 Part::Text(text) => filled.push(text),
                 Part::Place { name, escape: own } => {
+                    let rule = own.unwrap_or(escape);
                     let value = match lookup(name)? {
-                        Value::Ready(value) => value,
-                        Value::Plain(value) => {
-                            let rule = own.unwrap_or(escape);
-                            rule.apply(&value)
-                                .map_err(|cause| refused(name, &value, &cause))?
-                        }
+                        Value::Template(template) => template.fill(rule, lookup)?,
+                        Value::Plain(value) => rule
+                            .apply(&value)
+                            .map_err(|cause| refused(name, &value, &cause))?,
                     };
                     filled.push(value);
                 }
@@ -135,9 +134,10 @@ mod tests {
     use super::*;
 
     fn fill(text: &str) -> Result<String, String> {
+        let image = Template::parse("file={disk}")?;
         let lookup = |name: &str| match name {
             "disk" => Ok(Value::Plain("/m/{cpus},x".into())),
-            "image" => Ok(Value::Ready("file=/m/a,,b".into())),
+            "image" => Ok(Value::Template(&image)),
             _ => Err(format!("no {name}")),
         };
         let filled = Template::parse(text)?.fill(Escape::Comma, &lookup)?;
@@ -152,8 +152,8 @@ mod tests {
             ("{disk}", "/m/{cpus},,x"),
             ("{disk:plain}", "/m/{cpus},x"),
             ("file={disk},if=virtio", "file=/m/{cpus},,x,if=virtio"),
-            ("{image},if=virtio", "file=/m/a,,b,if=virtio"),
-            ("{image:comma}", "file=/m/a,,b"),
+            ("{image},if=virtio", "file=/m/{cpus},,x,if=virtio"),
+            ("{image:plain}", "file=/m/{cpus},x"),
             ("{{{disk:plain}}}", "{/m/{cpus},x}"),
             ("a {{ b }}", "a { b }"),
         ] {
