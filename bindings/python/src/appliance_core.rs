@@ -172,7 +172,7 @@ impl ApplianceCore {
         let Some(time) = timeout else {
             return self.shutdown().await;
         };
-        let late = self.session.runtime().spawn(tokio::time::sleep(time));
+        let late = self.session.sleep(time);
         tokio::select! {
             biased;
             ended = self.shutdown() => ended,

@@ -156,7 +156,7 @@ impl Events {
         let next = self.take();
         let found = match (timeout, session) {
             (Some(time), Some(session)) => {
-                let late = session.runtime().spawn(tokio::time::sleep(time));
+                let late = session.sleep(time);
                 wait(py, async move {
                     tokio::select! {
                         biased;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 use vmtorrent::image::{Image, Magnet, Source};
 use vmtorrent::{Session, SessionOptions};
 
@@ -39,6 +40,15 @@ impl SessionCore {
 
     pub(crate) fn runtime(&self) -> &Handle {
         self.session.runtime()
+    }
+
+    /// A timer, for whoever waits: it ends when it is dropped.
+    pub(crate) fn sleep(&self, time: Duration) -> AbortOnDropHandle<()> {
+        AbortOnDropHandle::new(self.runtime().spawn(async move {
+            // Made here, since a timer belongs to the runtime that it is made in.
+            let timer = tokio::time::sleep(time);
+            timer.await;
+        }))
     }
 
     pub(crate) fn listen(&self) -> SocketAddr {

@@ -224,7 +224,7 @@ impl Process {
         let Some(time) = seconds("timeout", timeout)? else {
             return wait(py, work).map(Some);
         };
-        let late = core.session.runtime().spawn(tokio::time::sleep(time));
+        let late = core.session.sleep(time);
         wait(py, async {
             tokio::select! {
                 biased;
@@ -289,7 +289,7 @@ impl Console {
         let Some(time) = seconds("timeout", timeout)? else {
             return wait(py, work).map(Some);
         };
-        let late = self.session.runtime().spawn(tokio::time::sleep(time));
+        let late = self.session.sleep(time);
         wait(py, async {
             tokio::select! {
                 biased;

@@ -137,7 +137,7 @@ def test_files_are_named_by_number_or_path(tmp_path: Path) -> None:
         assert [f.path for f in vm.files] == ["boot/small.img", "large.img"]
         assert vm.boot_file == 1 and vm.length() == 2 * MIB and vm.length(0) == 5000
         assert vm.pread(5, file=0) == vm.pread(5, file="boot/small.img") == b"small"
-        with pytest.raises(vmtorrent.NotFoundError, match="no file 'other'"):
+        with pytest.raises(vmtorrent.NotFoundError, match='no file "other"'):
             vm.pread(1, file="other")
         with pytest.raises(vmtorrent.InvalidInputError, match="no file 2"):
             vm.pread(1, file=2)

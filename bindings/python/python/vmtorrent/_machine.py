@@ -126,10 +126,13 @@ def not_mounted() -> UnavailableError:
 
 @atexit.register
 def _end_all() -> None:
-    # An exception here would leave the others behind.
     for machine in list(_living):
-        with contextlib.suppress(Exception):
+        # Whatever is raised must not leave the others behind.
+        try:
             machine.end_quietly()
+        except BaseException:
+            with contextlib.suppress(BaseException):
+                machine.end_at_once()
     _vmtorrent.end_all()
 
 
