@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs the stages of `make check` or `make test` in order and tells the time of each; stops at the first that fails.
+# Runs the stages of `make check` or `make test` in order and tells the time of each; stops at the first that fails, or
+# with KEEP_GOING=1 runs the rest too.
 # Use: stages.sh check|test
 # The integration tests skip what the machine can't do; with VMTORRENT_REQUIRE=1 (set when CI is) a skip is a failure.
 set -uo pipefail
@@ -16,6 +17,7 @@ prefix=$target/c-prefix
 # One choice of packages and features, so that all that is tested is compiled once.
 all=(--workspace --features vmtorrent-ffi/test-hooks)
 table=()
+failed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -27,6 +29,8 @@ stage() {
     table+=("$(printf '%5d s  %s' $((SECONDS - begin)) "$name")")
     if [ $status != 0 ]; then
         table[-1]+="  FAILED (status $status)"
+        failed=1
+        [ -z "${KEEP_GOING:-}" ] || return 0
         summary
         # Last, where it is seen in a log of which only the end was kept; tee may be a moment behind.
         sleep 1
@@ -53,7 +57,7 @@ tests() {
     done
     [ $# = 0 ] || shift
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run "${all[@]}" -E "$only" "$@"
+        cargo nextest run "${all[@]}" -E "$only" ${KEEP_GOING:+--no-fail-fast} "$@"
     else
         cargo test "${packages[@]}" "$@"
     fi
@@ -154,6 +158,8 @@ test)
     else
         printf '\nskipped: the demo needs root\n'
     fi
+    stage "C ABI with AddressSanitizer in Rust" ffi/sanitize.sh
+    stage "Python package" bindings/python/test.sh
     ;;
 *)
     echo "use: $0 check|test" >&2
@@ -161,3 +167,4 @@ test)
     ;;
 esac
 summary
+exit $failed

@@ -90,7 +90,7 @@ fn shown(plan: &Plan, manual: Option<&str>, origin: Option<&Path>) -> Shown {
         name: plan.vmm.clone(),
         manual: manual.map(str::to_owned),
         origin: origin.map(json_path),
-        directories: plan.directories.iter().map(json_path).collect(),
+        directories: plan.directories.iter().map(|d| json_path(d)).collect(),
         files: files.collect(),
         setup: setup.collect(),
         run: words(&plan.run),
