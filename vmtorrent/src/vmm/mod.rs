@@ -22,6 +22,8 @@
 //! ```
 
 mod console;
+mod console_reader;
+mod desk;
 mod document;
 #[cfg(test)]
 mod document_tests;

@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 use super::console::{Console, ConsoleLog};
+use super::desk::Message;
 use super::plan::{ConsoleSource, Plan};
-use super::supervisor::{Message, Supervisor};
+use super::supervisor::Supervisor;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What becomes of the VMM's standard input and output.
