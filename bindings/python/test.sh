@@ -68,7 +68,7 @@ wheel=$(echo "$work"/wheels/vmtorrent-*-cp310-abi3-*.whl)
 "$bin/pip" install --quiet --force-reinstall --no-deps "$wheel"
 
 step "types"
-"$bin/python" -m mypy.stubtest vmtorrent --mypy-config-file pyproject.toml
+"$bin/python" -m mypy.stubtest vmtorrent._vmtorrent --mypy-config-file pyproject.toml
 "$bin/pyright" --pythonpath "$bin/python"
 "$bin/pyright" --pythonpath "$bin/python" --verifytypes vmtorrent --ignoreexternal
 

@@ -5,6 +5,7 @@ Without --vmm and a command, QEMU is started.
 """
 
 import argparse
+import sys
 
 import vmtorrent
 
@@ -17,11 +18,13 @@ def main() -> None:
     parser.add_argument("--pattern", default=r"login: ")
     parser.add_argument("--timeout", type=float, default=300)
     parser.add_argument("--peer", action="append", default=[])
-    parser.add_argument("command", nargs="*")
-    given = parser.parse_args()
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    given = parser.parse_args(words[:end])
+    command = words[end + 1 :]
     with vmtorrent.launch(
         given.source,
-        vmm=given.command or given.vmm,
+        vmm=command or given.vmm,
         memory=given.memory,
         peers=given.peer,
         ephemeral=True,

@@ -63,7 +63,8 @@ def no_threads(seconds: float = 2.0) -> bool:
 def content(length: int, seed: int = 1) -> bytes:
     """Bytes that nothing compresses, with zeros in the middle."""
     data = bytearray(random.Random(seed).randbytes(length))
-    data[length // 2 : length // 2 + MIB] = bytes(MIB)
+    middle = length // 2
+    data[middle : middle + MIB] = bytes(min(MIB, length - middle))
     return bytes(data)
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MIB, Swarm, content, mounts, need_fuse
@@ -230,10 +231,10 @@ def test_a_running_machine_and_a_closed_one_are_exported(swarm: Swarm, tmp_path:
     ],
 )
 def test_options_that_make_no_sense_are_refused_with_a_remedy(
-    swarm: Swarm, options: dict[str, object], error: type[vmtorrent.Error], remedy: str
+    swarm: Swarm, options: dict[str, Any], error: type[vmtorrent.Error], remedy: str
 ) -> None:
     with pytest.raises(error, match=re.escape(remedy)):
-        vmtorrent.launch(swarm.torrent, **{**swarm.options, **options})  # type: ignore[arg-type]
+        vmtorrent.launch(swarm.torrent, **{**swarm.options, **options})
 
 
 def test_errors_are_oserrors_with_the_number_of_their_cause(swarm: Swarm, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MIB, Swarm, mounts, need_fuse, no_threads
@@ -82,11 +83,12 @@ def test_a_process_that_ends_without_close_leaves_nothing_and_loses_nothing(
 
 def test_an_exception_in_the_block_ends_it(swarm: Swarm) -> None:
     need_fuse()
+    directory, pid = Path(), 0
     with pytest.raises(LookupError):
         with vmtorrent.launch(swarm.torrent, vmm=["sleep", "1000"], **{**swarm.options, "mount": True}) as vm:
             directory, pid = vm.directory, vm.process.pid
             raise LookupError
-    assert not directory.exists() and not Path("/proc", str(pid)).exists()
+    assert pid and not directory.exists() and not Path("/proc", str(pid)).exists()
     assert no_threads()
 
 
@@ -212,8 +214,8 @@ def test_a_fork_is_refused_and_touches_nothing(swarm: Swarm) -> None:
         assert vm.pread(100, 3 * MIB) == swarm.data[3 * MIB : 3 * MIB + 100]
 
 
-def _read_first(torrent: str, options: dict[str, object], result: "multiprocessing.Queue[bytes]") -> None:
-    with vmtorrent.launch(torrent, **options) as vm:  # type: ignore[arg-type]
+def _read_first(torrent: str, options: dict[str, Any], result: "multiprocessing.Queue[bytes]") -> None:
+    with vmtorrent.launch(torrent, **options) as vm:
         result.put(vm.pread(10))
 
 

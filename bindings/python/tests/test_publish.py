@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MIB, Swarm, content, no_threads, own_threads
@@ -87,10 +88,10 @@ def test_ctrl_c_ends_a_publishing(tmp_path: Path) -> None:
     ("options", "remedy"),
     [({"piece_size": 1000}, "multiple of 16 KiB"), ({"name": "a/b"}, "plain name"), ({"trackers": ["x"]}, "tracker")],
 )
-def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, object], remedy: str) -> None:
+def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, Any], remedy: str) -> None:
     (tmp_path / "disk.img").write_bytes(b"x")
     with pytest.raises(vmtorrent.InvalidInputError, match=remedy):
-        vmtorrent.publish(tmp_path / "disk.img", **options)  # type: ignore[arg-type]
+        vmtorrent.publish(tmp_path / "disk.img", **options)
 
 
 def test_a_seed_serves_tracks_and_ends(tmp_path: Path) -> None:

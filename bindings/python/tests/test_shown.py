@@ -64,6 +64,7 @@ def test_a_bar_shows_how_much_is_here(swarm: Swarm, monkeypatch: pytest.MonkeyPa
 @pytest.mark.extras
 def test_a_profile_is_a_table_and_a_plot(swarm: Swarm) -> None:
     import matplotlib
+    import numpy as np
 
     matplotlib.use("Agg")
     with vmtorrent.launch(swarm.torrent, **swarm.options) as vm:
@@ -74,7 +75,7 @@ def test_a_profile_is_a_table_and_a_plot(swarm: Swarm) -> None:
     assert len(table) == 64 and table["offset"].max() == MIB - 16384
     assert set(table["path"]) == {"disk.img"}
     ax = profile.plot()
-    assert len(ax.collections[0].get_offsets()) == 64
+    assert np.shape(ax.collections[0].get_offsets()) == (64, 2)
     import matplotlib.pyplot as plt
 
     plt.close("all")

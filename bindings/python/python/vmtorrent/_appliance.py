@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """Appliances."""
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ._image import Source, native_source
 from ._machine import Machine, MountPoint, appliance_settings, session_settings, vmm_settings
 from ._process import Process
 from ._profile import Profile
+from ._progress import check
 from ._records import Event, Fill
 
 if TYPE_CHECKING:
@@ -331,6 +333,7 @@ def launch(
     b'boot'
     """
     _check_vmm(vmm, mount, memory, cpus, name, format, set, extra)
+    check(progress)
     point = MountPoint(mount)
     machine = Machine(point)
     try:

@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """What `Appliance` and `aio.Appliance` have in common: all that doesn't wait."""
 
 from __future__ import annotations
@@ -185,6 +186,8 @@ class BaseAppliance:
 
     def _closed_with(self, stats: dict[str, float] | None, last: Stats) -> None:
         self._final = Stats(**stats) if stats is not None else last  # type: ignore[arg-type]
+        if self._machine.bar is not None:
+            self._machine.bar.close(self._final)
         self._machine.forget()
         self._finalizer.detach()
 

@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """What is published, and how."""
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Image:
 def native_source(source: Source) -> str | _vmtorrent.Image:
     """A source as the native module takes it."""
     if isinstance(source, Image):
-        return source._native  # pyright: ignore[reportPrivateUsage]
+        return source._native
     return os.fspath(source)
 
 
@@ -185,7 +186,7 @@ def publish(
     ('disk.img', 65536, 4)
     """
     settings = publish_settings(name, piece_size, trackers, web_seeds, private)
-    native_profile = None if profile is None else profile._native  # pyright: ignore[reportPrivateUsage]
+    native_profile = None if profile is None else profile._native
     with hashing_bar(progress) as told:
         found = _vmtorrent.publish(os.fspath(path), settings, native_profile, told)
     image = Image(found)

@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """What belongs to one launch, and how it ends.
 
 Invariant: the VMM ends before its disk does, the mount before its directory, whatever ends it: `close`, an exception,
@@ -29,7 +30,7 @@ class Machine:
     """An appliance, its VMM, and the directories that were made for them."""
 
     def __init__(self, mount: MountPoint) -> None:
-        self.process_id = os.getpid()
+        self.process_id: int = os.getpid()
         self.mount = mount
         self.work: str | None = None
         self.appliance: _vmtorrent.Appliance | None = None
@@ -188,7 +189,7 @@ def appliance_settings(
         "peers": list(peers),
         "web_seeds": list(web_seeds),
         "fill": fill,
-        "profile": None if profile is None else profile._native,  # pyright: ignore[reportPrivateUsage]
+        "profile": None if profile is None else profile._native,
         "auto_profile": auto_profile,
         "record": None if record is None else os.fspath(record),
         "read_timeout": read_timeout,

@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """A VMM that runs on an appliance's disk."""
 
 from __future__ import annotations

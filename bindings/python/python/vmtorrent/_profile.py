@@ -1,9 +1,12 @@
+# pandas has no types of its own, and those of matplotlib are partial.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportPrivateUsage=false
 """What earlier runs of a machine read, and when."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Union
 
 from . import _html, _vmtorrent
 from ._records import File, Mismatch
@@ -169,7 +172,8 @@ class Profile:
         blocks = self.blocks()
         times = [b.mean / 1e6 for b in blocks]
         places = [(starts[b.file] + b.block * self.BLOCK) / (1 << 20) for b in blocks]
-        ax.scatter(times, places, **{"s": 2, **options})
+        options.setdefault("s", 2)
+        ax.scatter(times, places, **options)
         ax.set_xlabel("guest time, s")
         ax.set_ylabel("place in the image, MiB")
         ax.set_title(f"{self.name}: {len(blocks)} blocks, {self.runs} runs")
@@ -180,7 +184,7 @@ class Profile:
             return NotImplemented
         return self._native.equals(other._native)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"<vmtorrent.Profile {self.name!r} {self.runs} runs, {len(self)} blocks>"

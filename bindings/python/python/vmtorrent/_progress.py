@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from ._records import Stats
@@ -21,8 +21,18 @@ def _tqdm() -> Any:
     return tqdm
 
 
+def check(progress: bool) -> None:
+    """Finds out before anything is begun that there can be no bar.
+
+    Raises:
+        ImportError: tqdm is missing.
+    """
+    if progress:
+        _tqdm()
+
+
 @contextlib.contextmanager
-def hashing_bar(progress: bool | Callable[[int, int], object]) -> Iterator[Callable[[int, int], object] | None]:
+def hashing_bar(progress: bool | Callable[[int, int], object]) -> Generator[Callable[[int, int], object] | None]:
     """What is called with bytes done and bytes in all."""
     if not isinstance(progress, bool):
         yield progress
@@ -48,8 +58,7 @@ class FillingBar:
         self._thread = threading.Thread(target=self._run, name="vmtorrent-progress", daemon=True)
         self._thread.start()
 
-    def _show(self) -> None:
-        stats = self._stats()
+    def _show(self, stats: Stats) -> None:
         self._bar.total = stats.image_bytes
         self._bar.update(stats.present_bytes - self._bar.n)
         self._bar.set_postfix(peers=stats.peers, stalls=stats.stalls)
@@ -58,14 +67,14 @@ class FillingBar:
         # An appliance that is closed meanwhile has no figures any more.
         with contextlib.suppress(OSError):
             while not self._over.wait(_PERIOD):
-                self._show()
+                self._show(self._stats())
 
-    def close(self) -> None:
-        """Takes a last look. Called twice it does nothing."""
+    def close(self, last: Stats | None = None) -> None:
+        """Shows the last figures, if there are any. Called twice it does nothing."""
         if self._over.is_set():
             return
         self._over.set()
         self._thread.join()
-        with contextlib.suppress(OSError):
-            self._show()
+        if last is not None:
+            self._show(last)
         self._bar.close()

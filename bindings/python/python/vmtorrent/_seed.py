@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """Serving a published image."""
 
 from __future__ import annotations

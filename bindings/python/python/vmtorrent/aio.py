@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """The same for asyncio: `launch`, `seed`, `publish` and `export` as awaitables, `launch` and `seed` also with
 `async with`, and events with `async for`.
 
@@ -28,7 +29,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _vmtorrent
-from ._appliance import _check_vmm, _contents  # pyright: ignore[reportPrivateUsage]
+from ._appliance import _check_vmm, _contents
 from ._base import BaseAppliance
 from ._console import compiled
 from ._errors import ClosedError
@@ -36,6 +37,7 @@ from ._image import Image, Source, native_source, publish_settings
 from ._machine import Machine, MountPoint, appliance_settings, session_settings, vmm_settings
 from ._process import BaseProcess
 from ._profile import Profile
+from ._progress import check
 from ._records import Event, Fill
 from ._seed import BaseSeed, seed_session
 
@@ -341,6 +343,7 @@ def launch(
     """Starts an appliance: `vm = await launch(...)`, or `async with launch(...) as vm`. Options and exceptions are those of
     `vmtorrent.launch`."""
     _check_vmm(vmm, mount, memory, cpus, name, format, set, extra)
+    check(progress)
 
     async def start() -> Appliance:
         point = MountPoint(mount)
@@ -409,7 +412,7 @@ async def publish(
 ) -> Image:
     """Describes a file or a directory of files, as `vmtorrent.publish` does, in a thread of its own."""
     settings = publish_settings(name, piece_size, trackers, web_seeds, private)
-    native_profile = None if profile is None else profile._native  # pyright: ignore[reportPrivateUsage]
+    native_profile = None if profile is None else profile._native
     image = Image(await _vmtorrent.publish_async(os.fspath(path), settings, native_profile))
     if output is not None:
         image.save(output)

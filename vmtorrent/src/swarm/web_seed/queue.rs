@@ -40,20 +40,24 @@ impl Job {
 #[derive(Debug, Default)]
 struct Lane {
     blocks: BTreeMap<u64, WireRequest>,
+    bytes: u64,
     /// Also of blocks that have left.
     order: VecDeque<u64>,
 }
 
 impl Lane {
     fn push(&mut self, at: u64, block: WireRequest) {
-        self.blocks.insert(at, block);
+        self.bytes += u64::from(block.length);
+        if let Some(before) = self.blocks.insert(at, block) {
+            self.bytes -= u64::from(before.length);
+        }
         self.order.push_back(at);
     }
 
     fn remove(&mut self, at: u64, block: WireRequest) -> bool {
         let found = self.blocks.get(&at) == Some(&block);
         if found {
-            self.blocks.remove(&at);
+            self.take_out(at);
         }
         if self.blocks.is_empty() {
             self.order.clear();
@@ -61,11 +65,17 @@ impl Lane {
         found
     }
 
+    fn take_out(&mut self, at: u64) -> Option<WireRequest> {
+        let block = self.blocks.remove(&at)?;
+        self.bytes -= u64::from(block.length);
+        Some(block)
+    }
+
     /// The block that was asked for first and those beside it, up to so many bytes.
     fn take(&mut self, most: u64) -> Option<(u64, Vec<WireRequest>)> {
         let first = loop {
             let at = self.order.pop_front()?;
-            if let Some(block) = self.blocks.remove(&at) {
+            if let Some(block) = self.take_out(at) {
                 break (at, block);
             }
         };
@@ -76,7 +86,7 @@ impl Lane {
             if end + u64::from(block.length) - start > most {
                 break;
             }
-            self.blocks.remove(&end);
+            self.take_out(end);
             end += u64::from(block.length);
             run.push_back(block);
         }
@@ -84,7 +94,7 @@ impl Lane {
             if at + u64::from(block.length) != start || end - at > most {
                 break;
             }
-            self.blocks.remove(&at);
+            self.take_out(at);
             start = at;
             run.push_front(block);
         }
@@ -108,6 +118,10 @@ impl FetchQueue {
     /// Ranges that are fetched at once. Over HTTP/1.1 each has a connection.
     const JOBS: usize = 10;
     const OTHER_JOBS: usize = 6;
+    /// So many ranges are under way whatever waits. Another is begun only once [`Self::WORTHWHILE`] bytes wait, so that on
+    /// a fast line, where few blocks wait at a time, they still gather into longer ranges (as Nagle's algorithm, RFC 896).
+    const ALWAYS: usize = 2;
+    const WORTHWHILE: u64 = 128 << 10;
 
     /// A block is asked for that lies at `at` in the image.
     pub(super) fn push(&mut self, at: u64, block: WireRequest, urgent: bool) -> Pushed {
@@ -145,7 +159,7 @@ impl FetchQueue {
         }
         let (start, blocks, urgent) = match self.urgent.take(Self::LONGEST_URGENT) {
             Some((start, blocks)) => (start, blocks, true),
-            None if self.other_jobs < Self::OTHER_JOBS => {
+            None if self.has_room_for_others() => {
                 let (start, blocks) = self.others.take(Self::LONGEST)?;
                 (start, blocks, false)
             }
@@ -159,6 +173,11 @@ impl FetchQueue {
         };
         self.begin(&job);
         Some(job)
+    }
+
+    fn has_room_for_others(&self) -> bool {
+        self.other_jobs < Self::ALWAYS
+            || self.other_jobs < Self::OTHER_JOBS && self.others.bytes >= Self::WORTHWHILE
     }
 
     /// A job that [`ended`](Self::ended) is to be fetched once more, what is left of it.
@@ -263,6 +282,31 @@ mod tests {
         assert_eq!(queue.ended(&over).len(), 32);
         assert!(queue.next().unwrap().urgent);
         assert!(queue.next().is_none());
+    }
+
+    #[test]
+    fn few_blocks_wait_for_more_while_two_ranges_are_under_way() {
+        let mut queue = FetchQueue::default();
+        push(&mut queue, [0], false);
+        let first = queue.next().unwrap();
+        push(&mut queue, [10], false);
+        assert_eq!(shape(&queue.next().unwrap()), (10, 1));
+        push(&mut queue, 20..27, false);
+        assert!(queue.next().is_none(), "112 KiB");
+        // Nothing that a read waits for is held up by that.
+        push(&mut queue, [50], true);
+        assert_eq!(shape(&queue.next().unwrap()), (50, 1));
+        assert!(queue.next().is_none());
+        push(&mut queue, [27], false);
+        assert_eq!(shape(&queue.next().unwrap()), (20, 8), "128 KiB");
+        // What is taken back counts no more.
+        push(&mut queue, 30..38, false);
+        assert!(queue.cancel(37 * BLOCK, block(37)));
+        assert!(queue.next().is_none());
+        queue.ended(&first);
+        assert!(queue.next().is_none(), "two are under way still");
+        push(&mut queue, [40], false);
+        assert_eq!(shape(&queue.next().unwrap()), (30, 7));
     }
 
     #[test]
