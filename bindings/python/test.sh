@@ -70,7 +70,8 @@ wheel=$(echo "$work"/wheels/vmtorrent-*-cp310-abi3-*.whl)
 step "types"
 "$bin/python" -m mypy.stubtest vmtorrent._vmtorrent --mypy-config-file pyproject.toml
 "$bin/pyright" --pythonpath "$bin/python"
-"$bin/pyright" --pythonpath "$bin/python" --verifytypes vmtorrent --ignoreexternal
+# It does not find what is installed below a directory with a dot.
+PYTHONPATH=$here/python "$bin/pyright" --verifytypes vmtorrent --ignoreexternal
 
 step "examples in the docstrings"
 installed=$(cd / && "$bin/python" -c 'import pathlib, vmtorrent; print(pathlib.Path(vmtorrent.__file__).parent)')

@@ -1,5 +1,6 @@
 //! Invariant: C programs of a test are built without a warning against the library that was asked for; none is built here.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,7 +46,9 @@ impl CLibrary {
     /// If it can't be written.
     #[must_use]
     pub fn copy_to(&self, directory: &Path) -> Self {
-        let path = directory.join("libvmtorrent.so");
+        // What is linked with an installed one asks for it by its soname.
+        let name = self.soname().unwrap_or("libvmtorrent.so".to_owned());
+        let path = directory.join(name);
         std::fs::copy(&self.path, &path).unwrap();
         Self { path }
     }
@@ -56,10 +59,24 @@ impl CLibrary {
     /// If the compiler has anything to say.
     pub fn compile(&self, source: &Path, output: &Path, options: &[&str]) {
         let mut command = compiler(source, output);
-        // By its path: it has no soname.
         command.args(options).arg("-I").arg(repository("include"));
+        // By its path as long as it has no soname, which an installed one has.
         command.arg(&self.path);
+        let mut rpath = OsString::from("-Wl,-rpath,");
+        rpath.push(self.path.parent().unwrap());
+        command.arg(rpath);
         built(&mut command);
+    }
+
+    /// By which name programs ask for it, if it has one.
+    fn soname(&self) -> Option<String> {
+        let told = Command::new("objdump").arg("-p").arg(&self.path).output();
+        let told = told.unwrap().stdout;
+        let told = String::from_utf8_lossy(&told);
+        let mut names = told
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("SONAME"));
+        Some(names.next()?.trim().to_owned())
     }
 }
 
