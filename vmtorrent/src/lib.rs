@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod export;
 mod file_pool;
+mod hash;
 mod http;
 pub mod image;
 mod launch;

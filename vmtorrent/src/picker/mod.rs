@@ -26,8 +26,6 @@ pub use pick::Pick;
 pub use readahead::Readahead;
 pub use window::Window;
 
-use std::collections::HashMap;
-
 use fields::Fields;
 use progress::{Arrival, Progress};
 use rand::SeedableRng;
@@ -36,6 +34,7 @@ use rarity::Rarity;
 use wants::Wants;
 
 use crate::Bitfield;
+use crate::hash::HashMap;
 use crate::image::{BlockIndex, Geometry, PieceIndex};
 
 /// Names a connected peer.
@@ -117,7 +116,7 @@ impl Picker {
         Self {
             geometry,
             states,
-            open: HashMap::new(),
+            open: HashMap::default(),
             open_in: [0; 4],
             wants: Wants::default(),
             rarity,

@@ -1,11 +1,12 @@
 //! What profiles have fetched. Invariant: the picker's window is what the guides of all guests foretell now, a moment
 //! ago at most, and nothing when there is no guide.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Engine;
 use crate::clock::Time;
+use crate::hash::HashMap;
 use crate::image::PieceIndex;
 use crate::picker::{PeerKey, Window};
 use crate::profile::{Conditions, Guide};
@@ -55,7 +56,7 @@ struct Leaving {
 impl Default for Leaving {
     fn default() -> Self {
         Self {
-            left: HashMap::new(),
+            left: HashMap::default(),
             success: 1.0,
             rests_until: Time::default(),
         }

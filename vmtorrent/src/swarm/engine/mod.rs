@@ -13,7 +13,7 @@ mod peer;
 mod profiles;
 mod requests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,7 @@ use super::upload::UploadQueue;
 use super::wire::{ExtendedHello, UT_METADATA, VMT_PROFILE, WireMessage, WireRequest};
 use crate::Bitfield;
 use crate::clock::Time;
+use crate::hash::HashMap;
 use crate::image::{Image, PieceClass, PieceIndex};
 use crate::options::Fill;
 use crate::picker::{Band, PeerKey, Picker};
@@ -183,7 +184,7 @@ impl Engine {
         } = config;
         let skipped = |p: PieceIndex| image.piece_class(p) != PieceClass::Unique;
         let picker = Picker::new(*image.geometry(), skipped, |p| have.get(p), seed);
-        let mut duplicates: HashMap<PieceIndex, Vec<PieceIndex>> = HashMap::new();
+        let mut duplicates: HashMap<PieceIndex, Vec<PieceIndex>> = HashMap::default();
         for piece in image.geometry().pieces() {
             if let PieceClass::DuplicateOf(first) = image.piece_class(piece) {
                 duplicates.entry(first).or_default().push(piece);
@@ -200,7 +201,7 @@ impl Engine {
             have,
             unannounced: Vec::new(),
             haves_due: None,
-            assembly: HashMap::new(),
+            assembly: HashMap::default(),
             evidence: Evidence::default(),
             storing: 0,
             max_storing: MAX_STORING
