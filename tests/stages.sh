@@ -126,6 +126,7 @@ test)
     stage documentation documentation
     stage dependencies dependencies
     stage "tests of the crates" tests "${floors[@]}"
+    stage "simulated crowds" tests -p vmtorrent-sim
     stage "C ABI" c_abi
     stage "C tests" c_tests
     stage "examples in the documentation" cargo test --doc --workspace

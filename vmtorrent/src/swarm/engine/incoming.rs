@@ -223,17 +223,20 @@ impl Engine {
         complete: bool,
     ) {
         let length = self.image.geometry().piece_length(block.piece) as usize;
+        let kept = if self.keeps_bodies { length } else { 0 };
         let assembly = self
             .assembly
             .entry(block.piece)
             .or_insert_with(|| Assembly {
-                data: BytesMut::zeroed(length),
+                data: BytesMut::zeroed(kept),
                 kept: Bytes::new(),
                 givers: vec![None; length.div_ceil(BLOCK_LENGTH as usize)],
                 received: [0; 4],
             });
         let begin = block.block as usize * BLOCK_LENGTH as usize;
-        assembly.data[begin..begin + data.len()].copy_from_slice(data);
+        if self.keeps_bodies {
+            assembly.data[begin..begin + data.len()].copy_from_slice(data);
+        }
         assembly.received[band.index()] += data.len() as u64;
         if let Some(giver) = assembly.givers.get_mut(block.block as usize) {
             *giver = Some(key);
@@ -241,7 +244,7 @@ impl Engine {
         if complete {
             assembly.kept = std::mem::take(&mut assembly.data).freeze();
             let data = assembly.kept.clone();
-            self.storing += data.len() as u64;
+            self.storing += length as u64;
             self.outputs.push(Output::Store(block.piece, data));
         }
     }

@@ -118,6 +118,8 @@ pub(crate) struct Engine {
     traffic: Traffic,
     listen_port: u16,
     peer_id: [u8; 20],
+    /// Whether the bytes of blocks are kept, as they are but in a simulation.
+    keeps_bodies: bool,
     outputs: Vec<Output>,
 }
 
@@ -217,9 +219,16 @@ impl Engine {
             traffic: Traffic::default(),
             listen_port,
             peer_id,
+            keeps_bodies: true,
             outputs: Vec::new(),
             image,
         }
+    }
+
+    /// Pieces are assembled without their bytes: what a simulation of thousands of hosts has no room for.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn keep_no_bodies(&mut self) {
+        self.keeps_bodies = false;
     }
 
     /// What is to be done, in order. To be asked after every other call.
