@@ -331,6 +331,15 @@ impl Picker {
             && open.any(|p| p.band == band && (p.asked().next().is_some() || !p.has_free()))
     }
 
+    /// Whether a block of a piece is missing that nobody was asked for.
+    pub fn has_free_block(&self, piece: PieceIndex) -> bool {
+        match self.states.get(piece.as_usize()) {
+            Some(PieceState::Missing) => true,
+            Some(PieceState::Open) => self.open.get(&piece).is_some_and(Progress::has_free),
+            Some(PieceState::Skipped | PieceState::Verifying | PieceState::Had) | None => false,
+        }
+    }
+
     /// The pieces of the demand band that have a free block, oldest demand first.
     ///
     /// The caller spreads their [`free_blocks`](Picker::free_blocks) over the peers by their expected time, with

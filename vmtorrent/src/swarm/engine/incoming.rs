@@ -19,7 +19,7 @@ impl Engine {
             return;
         }
         if self.picker.add_have(key, piece) {
-            self.after_news(now, key);
+            self.after_have(now, key, piece);
         }
     }
 
@@ -84,19 +84,39 @@ impl Engine {
         self.after_news(now, key);
     }
 
-    /// A peer has more than it had: perhaps we want some of it, perhaps it is done.
-    fn after_news(&mut self, now: Time, key: PeerKey) {
-        let full = self.picker.field(key).is_some_and(Bitfield::is_full);
-        if full && self.is_complete() {
-            self.disconnect(now, key, DisconnectReason::BothSeeds);
+    /// A peer has one piece more. With all its peers' HAVEs this is what a host hears most of: nothing is looked through
+    /// but for that piece.
+    fn after_have(&mut self, now: Time, key: PeerKey, piece: PieceIndex) {
+        if self.leave_if_both_full(now, key) {
             return;
         }
         self.show_interest(now, key);
-        if self.picker.has_free(Band::Demand) {
-            self.schedule(now);
-        } else {
-            self.fill_queue(now, key);
+        if !self.picker.has_free_block(piece) {
+            return;
         }
+        self.go_on_with(now, key);
+    }
+
+    fn leave_if_both_full(&mut self, now: Time, key: PeerKey) -> bool {
+        let full = self.picker.field(key).is_some_and(Bitfield::is_full);
+        if full {
+            // It was one to trade with.
+            self.note_peers();
+        }
+        let both = full && self.is_complete();
+        if both {
+            self.disconnect(now, key, DisconnectReason::BothSeeds);
+        }
+        both
+    }
+
+    /// A peer said what it has: perhaps we want some of it, perhaps it is done.
+    fn after_news(&mut self, now: Time, key: PeerKey) {
+        if self.leave_if_both_full(now, key) {
+            return;
+        }
+        self.show_interest(now, key);
+        self.go_on_with(now, key);
     }
 
     /// Says that a peer has what we lack, if it does and was not told yet.
@@ -207,11 +227,7 @@ impl Engine {
                 self.assemble(key, block, band, data, complete);
             }
         }
-        if self.picker.has_free(Band::Demand) {
-            self.schedule(now);
-        } else {
-            self.fill_queue(now, key);
-        }
+        self.go_on_with(now, key);
     }
 
     fn assemble(
