@@ -41,7 +41,12 @@ pub struct Crowd {
     to_come: u32,
     now: Nanos,
     alone: Option<usize>,
+    progress: Option<Progress>,
+    told: Nanos,
 }
+
+/// Is told virtual seconds, guests that run, and guests to come.
+pub type Progress = fn(f64, usize, u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
@@ -79,6 +84,8 @@ const ANNOUNCE: Nanos = 10_000_000_000;
 /// How often a host tries to reach the seed, which it knows by name.
 const DIAL_SEED: Nanos = 5_000_000_000;
 const COUNT: Nanos = 100_000_000;
+/// How often it is told how far a run is.
+const TELL: Nanos = 5_000_000_000;
 /// With churn, the part of the hosts that vanish before their guest is done, and how long the others stay in the mean.
 const VANISH: f64 = 0.05;
 const STAY: f64 = 60.0;
@@ -90,15 +97,24 @@ impl Crowd {
     /// # Errors
     /// A piece length that no image can have.
     pub fn new(scenario: Scenario) -> Result<Self, String> {
-        let image = simulation::image(IMAGE_LENGTH, scenario.piece_length);
-        let image = Arc::new(image.map_err(|e| e.to_string())?);
-        let trace = Trace::boot()?;
         let mut rng = StdRng::seed_from_u64(scenario.seed);
-        let profile = match scenario.kind {
-            Kind::NoProfile => None,
-            Kind::WrongProfile => Some(trace.elsewhere(scenario.seed).profile(&image, &mut rng)),
-            _ => Some(trace.profile(&image, &mut rng)),
+        let boot = Trace::boot()?;
+        let (trace, length) = if scenario.whole_image {
+            (boot, IMAGE_LENGTH)
+        } else {
+            boot.condensed()
         };
+        let (known, length) = match scenario.kind {
+            Kind::NoProfile => (None, length),
+            Kind::WrongProfile => {
+                let (other, length) = trace.elsewhere(length, &mut rng);
+                (Some(other), length)
+            }
+            _ => (Some(trace.clone()), length),
+        };
+        let image = simulation::image(length, scenario.piece_length);
+        let image = Arc::new(image.map_err(|e| e.to_string())?);
+        let profile = known.map(|trace| trace.profile(&image, &mut rng));
         let mut crowd = Self {
             image,
             trace,
@@ -113,6 +129,8 @@ impl Crowd {
             to_come: scenario.guests,
             now: 0,
             alone: None,
+            progress: None,
+            told: 0,
             scenario,
         };
         crowd.at(0, Due::Seed);
@@ -146,6 +164,13 @@ impl Crowd {
         let mut crowd = Self::new(scenario)?;
         crowd.alone = Some(class);
         Ok(crowd)
+    }
+
+    /// Tells how far it is, now and then.
+    #[must_use]
+    pub fn telling(mut self, progress: Option<Progress>) -> Self {
+        self.progress = progress;
+        self
     }
 
     /// The shortest time from one host to another.
@@ -373,6 +398,12 @@ impl Crowd {
     }
 
     fn count(&mut self, now: Nanos, hosts: &mut Hosts<'_>) {
+        if let Some(tell) = self.progress
+            && now >= self.told
+        {
+            self.told = now + TELL;
+            tell(seconds(now), self.running, self.to_come);
+        }
         for index in 1..hosts.count() {
             if self.members[index as usize].done {
                 continue;

@@ -23,13 +23,18 @@ pub use report::{Report, table};
 pub use scenario::{Kind, Scenario};
 
 use crowd::Crowd;
+pub use crowd::Progress;
 
-/// Runs a scenario on so many threads.
+/// Runs a scenario on so many threads, and tells how far it is to whoever wants to know.
 ///
 /// # Errors
 /// A piece length that no image can have.
-pub fn run(scenario: &Scenario, threads: usize) -> Result<Outcome, String> {
-    let mut crowd = Crowd::new(scenario.clone())?;
+pub fn run(
+    scenario: &Scenario,
+    threads: usize,
+    progress: Option<Progress>,
+) -> Result<Outcome, String> {
+    let mut crowd = Crowd::new(scenario.clone())?.telling(progress);
     Ok(world::run(&mut crowd, threads))
 }
 

@@ -29,8 +29,11 @@ enum Command {
         #[arg(long, default_value_t = 60.0)]
         arrivals: f64,
         /// KiB of a piece.
-        #[arg(long, default_value_t = 64)]
+        #[arg(long, default_value_t = 16)]
         piece: u32,
+        /// Simulates the whole image, also what no guest reads: it takes more memory and time.
+        #[arg(long)]
+        whole_image: bool,
         /// Mbit/s of every line that is not special.
         #[arg(long, default_value_t = 100.0)]
         rate: f64,
@@ -43,6 +46,9 @@ enum Command {
         /// Threads; the outcome does not depend on it.
         #[arg(long, default_value_t = 2)]
         threads: usize,
+        /// Tells on stderr how far the run is.
+        #[arg(long)]
+        progress: bool,
     },
     /// Prints files of such lines as a table in Markdown.
     Table {
@@ -79,10 +85,12 @@ fn carry_out(command: Command) -> Result<String, String> {
             guests,
             arrivals,
             piece,
+            whole_image,
             rate,
             connections,
             seed,
             threads,
+            progress,
         } => {
             let bad = |what: &str| Err(format!("{what}: a positive number is expected"));
             if !(0.0..1e6).contains(&arrivals) {
@@ -94,16 +102,21 @@ fn carry_out(command: Command) -> Result<String, String> {
             let scenario = Scenario {
                 arrivals: Duration::from_secs_f64(arrivals),
                 piece_length: piece.saturating_mul(1024),
+                whole_image,
                 rate: rate * 125_000.0,
                 connections: connections.max(2),
                 ..Scenario::new(kind, guests, seed)
             };
-            let report = Report::make(&scenario, threads)?;
+            let report = Report::make(&scenario, threads, progress.then_some(tell))?;
             serde_json::to_string(&report).map_err(|e| e.to_string())
         }
         Command::Table { files } => Ok(table(&load(&files)?)),
         Command::Plot { files } => Ok(plot(&load(&files)?)),
     }
+}
+
+fn tell(seconds: f64, running: usize, to_come: u32) {
+    eprintln!("{seconds:.1} s: {running} guests run, {to_come} to come");
 }
 
 fn load(files: &[PathBuf]) -> Result<Vec<Report>, String> {

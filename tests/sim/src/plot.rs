@@ -64,10 +64,12 @@ pub fn plot(reports: &[Report]) -> String {
     out
 }
 
+/// Name, colour, and numbers of guests with their values.
+type Line = (&'static str, &'static str, Vec<(f64, f64)>);
+
 struct Panel {
     title: &'static str,
-    /// Name, colour, and number of guests with the value.
-    lines: Vec<(&'static str, &'static str, Vec<(f64, f64)>)>,
+    lines: Vec<Line>,
     targets: Vec<(f64, &'static str)>,
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Figures, Spread};
 use crate::scenario::{Kind, Scenario};
-use crate::{alone, run};
+use crate::{Progress, alone, run};
 
 /// A run, its figures, and what it cost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub struct Report {
     pub seed: u64,
     /// Bytes of a piece.
     pub piece_length: u32,
+    /// Whether the image had all of what no guest reads.
+    pub whole_image: bool,
     /// Seconds over which the guests arrived.
     pub arrivals: f64,
     /// Bytes that one guest needs: F.
@@ -36,10 +38,14 @@ impl Report {
     ///
     /// # Errors
     /// Those of [`run`].
-    pub fn make(scenario: &Scenario, threads: usize) -> Result<Self, String> {
+    pub fn make(
+        scenario: &Scenario,
+        threads: usize,
+        progress: Option<Progress>,
+    ) -> Result<Self, String> {
         let alone = alone(scenario)?;
         let began = std::time::Instant::now();
-        let outcome = run(scenario, threads)?;
+        let outcome = run(scenario, threads, progress)?;
         let wall_seconds = began.elapsed().as_secs_f64();
         let rates: Vec<(f64, f64)> = scenario
             .lines()
@@ -51,6 +57,7 @@ impl Report {
             guests: scenario.guests,
             seed: scenario.seed,
             piece_length: scenario.piece_length,
+            whole_image: scenario.whole_image,
             arrivals: scenario.arrivals.as_secs_f64(),
             needed: outcome.needed,
             figures: outcome.figures(&alone, &rates),

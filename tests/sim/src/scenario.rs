@@ -43,6 +43,8 @@ pub struct Scenario {
     pub arrivals: Duration,
     /// Bytes of a piece.
     pub piece_length: u32,
+    /// Whether the image has all of what no guest reads, or little of it.
+    pub whole_image: bool,
     /// Bytes per second of every line that is not special, either way.
     pub rate: f64,
     /// Least and greatest delay of a host's line, one way.
@@ -67,7 +69,8 @@ impl Scenario {
             kind,
             guests,
             arrivals: Duration::from_secs(60),
-            piece_length: 64 << 10,
+            piece_length: 16 << 10,
+            whole_image: false,
             rate: 100.0 * MBIT,
             delay: (Duration::from_micros(2500), Duration::from_micros(7500)),
             connections: 55,

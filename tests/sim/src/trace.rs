@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
 use vmtorrent::image::{BLOCK_LENGTH, Image};
 use vmtorrent::profile::Profile;
 use vmtorrent::simulation;
@@ -34,6 +34,8 @@ const BOOT: &str = include_str!("../data/boot.trace");
 const BOOT_TIME: Duration = Duration::from_secs(13);
 /// Bytes of the appliance's image.
 pub const IMAGE_LENGTH: u64 = 1 << 30;
+/// What is left out of an image, or not.
+const REGION: u64 = 256 << 10;
 /// How much the times of two runs differ: each pause is multiplied by 1 plus or minus so much at most.
 const JITTER: f64 = 0.2;
 
@@ -79,22 +81,46 @@ impl Trace {
         Ok(Self { steps })
     }
 
-    /// As many reads of a block each as would read as much, at random places: other work on the same image.
+    /// The same reads of an image that lacks most of what is not read, and its length in bytes.
+    ///
+    /// Regions of 256 KiB are left out that neither hold a read nor lie beside one that does. Nothing of them is ever
+    /// fetched, but each host has to keep in mind that each of its peers lacks them.
     #[must_use]
-    pub fn elsewhere(&self, seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
+    pub fn condensed(&self) -> (Self, u64) {
+        let mut kept: BTreeMap<u64, u64> = BTreeMap::new();
+        for step in &self.steps {
+            let first = (step.offset / REGION).saturating_sub(1);
+            let last = (step.offset + step.length - 1) / REGION + 1;
+            kept.extend((first..=last).map(|region| (region, 0)));
+        }
+        for (place, region) in kept.values_mut().enumerate() {
+            *region = place as u64;
+        }
+        let length = kept.len() as u64 * REGION;
+        let steps = self.steps.iter().map(|step| Step {
+            offset: kept[&(step.offset / REGION)] * REGION + step.offset % REGION,
+            ..*step
+        });
+        let steps = steps.collect();
+        (Self { steps }, length)
+    }
+
+    /// Other work: it reads as many blocks, in as long a time, in any order, all of a part of the image that lies behind
+    /// `from` and that this one does not read. Gives the length of an image that has that part too.
+    #[must_use]
+    pub fn elsewhere(&self, from: u64, rng: &mut StdRng) -> (Self, u64) {
+        let block = u64::from(BLOCK_LENGTH);
         let blocks = self.first_reads().len();
-        let mut places: Vec<u64> = (0..IMAGE_LENGTH / u64::from(BLOCK_LENGTH)).collect();
-        places.shuffle(&mut rng);
+        let mut places: Vec<u64> = (0..blocks as u64).collect();
+        places.shuffle(rng);
         let think = self.guest_time() / blocks.max(1) as u32;
         let step = |place: u64| Step {
             think,
-            offset: place * u64::from(BLOCK_LENGTH),
-            length: BLOCK_LENGTH.into(),
+            offset: from + place * block,
+            length: block,
         };
-        Self {
-            steps: places.into_iter().take(blocks).map(step).collect(),
-        }
+        let steps = places.into_iter().map(step).collect();
+        (Self { steps }, from + blocks as u64 * block)
     }
 
     /// The same reads by a guest of another speed.
@@ -170,6 +196,8 @@ pub fn blocks(step: &Step, length: u32) -> std::ops::Range<u32> {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
 
     #[test]
@@ -196,17 +224,38 @@ mod tests {
     }
 
     #[test]
-    fn other_work_reads_as_much_in_the_same_time_and_hardly_any_of_the_same() {
+    fn a_condensed_image_has_the_same_reads_next_to_each_other() {
         let boot = Trace::boot().unwrap();
-        let other = boot.elsewhere(1);
+        let (condensed, length) = boot.condensed();
+        assert!(length < IMAGE_LENGTH / 4, "{length}");
+        let mut before = None;
+        for (old, new) in boot.steps.iter().zip(&condensed.steps) {
+            assert_eq!((old.think, old.length), (new.think, new.length));
+            assert_eq!(old.offset % REGION, new.offset % REGION);
+            assert!(new.offset + new.length <= length);
+            // What is read behind each other still is.
+            if let Some((old_before, new_before)) = before {
+                assert_eq!(old.offset == old_before, new.offset == new_before);
+            }
+            before = Some((old.offset + old.length, new.offset + new.length));
+        }
+        for piece in [16 << 10, 64 << 10] {
+            let whole = simulation::image(IMAGE_LENGTH, piece).unwrap();
+            let small = simulation::image(length, piece).unwrap();
+            assert_eq!(boot.needed(&whole), condensed.needed(&small));
+        }
+    }
+
+    #[test]
+    fn other_work_reads_as_much_in_the_same_time_and_nothing_of_the_same() {
+        let (boot, length) = Trace::boot().unwrap().condensed();
+        let (other, end) = boot.elsewhere(length, &mut StdRng::seed_from_u64(1));
         assert_eq!(other.first_reads().len(), boot.first_reads().len());
-        assert!(other.guest_time().abs_diff(boot.guest_time()) < Duration::from_millis(10));
+        let difference = other.guest_time().abs_diff(boot.guest_time());
+        assert!(difference < Duration::from_millis(10));
         let known = boot.first_reads();
-        let same = other
-            .first_reads()
-            .keys()
-            .filter(|b| known.contains_key(b))
-            .count();
-        assert!(same < known.len() / 8, "{same}");
+        assert!(!other.first_reads().keys().any(|b| known.contains_key(b)));
+        let steps = other.steps.iter();
+        assert_eq!(steps.map(|s| s.offset + s.length).max(), Some(end));
     }
 }

@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use vmtorrent_sim::{Figures, Kind, Outcome, Scenario, alone, run};
 
-/// Large pieces make it quick.
 fn scenario(kind: Kind) -> Scenario {
     Scenario {
         arrivals: Duration::from_secs(5),
-        piece_length: 256 << 10,
         ..Scenario::new(kind, 10, 1)
     }
 }
 
 fn figures(scenario: &Scenario) -> (Outcome, Figures) {
-    let outcome = run(scenario, 2).unwrap();
+    let outcome = run(scenario, 2, None).unwrap();
     let rates: Vec<_> = scenario.lines().iter().map(|l| (l.1, l.2)).collect();
     let figures = outcome.figures(&alone(scenario).unwrap(), &rates);
     assert_eq!(figures.unfinished, 0);
@@ -49,10 +47,10 @@ fn ten_guests_cost_each_hardly_more_than_one_and_the_seed_far_less_than_ten() {
 #[test]
 fn the_same_seed_gives_the_same_run_on_any_number_of_threads_and_another_does_not() {
     let scenario = scenario(Kind::Churn);
-    let once = run(&scenario, 1).unwrap();
+    let once = run(&scenario, 1, None).unwrap();
     for threads in [1, 2, 3] {
         assert!(
-            run(&scenario, threads).unwrap() == once,
+            run(&scenario, threads, None).unwrap() == once,
             "{threads} threads"
         );
     }
@@ -60,7 +58,7 @@ fn the_same_seed_gives_the_same_run_on_any_number_of_threads_and_another_does_no
         seed: 2,
         ..scenario
     };
-    assert!(run(&other, 2).unwrap() != once);
+    assert!(run(&other, 2, None).unwrap() != once);
 }
 
 #[test]
