@@ -84,6 +84,8 @@ pub struct Picker {
     fields: Fields,
     /// What the profile has fetched next.
     window: Window,
+    /// The pieces of the window: most peers have none of them, which is seen at a glance.
+    in_window: Bitfield,
     missing: u32,
     rng: StdRng,
 }
@@ -122,6 +124,7 @@ impl Picker {
             rarity,
             fields: Fields::default(),
             window: Window::default(),
+            in_window: Bitfield::new(geometry.piece_count()),
             missing,
             rng,
         }
