@@ -40,6 +40,9 @@ enum Command {
         /// Connections of a guest at most.
         #[arg(long, default_value_t = 55)]
         connections: usize,
+        /// Connections of the seed at most.
+        #[arg(long, default_value_t = 200)]
+        seed_connections: usize,
         /// Everything that is left to chance follows from it.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -88,6 +91,7 @@ fn carry_out(command: Command) -> Result<String, String> {
             whole_image,
             rate,
             connections,
+            seed_connections,
             seed,
             threads,
             progress,
@@ -105,6 +109,7 @@ fn carry_out(command: Command) -> Result<String, String> {
                 whole_image,
                 rate: rate * 125_000.0,
                 connections: connections.max(2),
+                seed_connections: seed_connections.max(1),
                 ..Scenario::new(kind, guests, seed)
             };
             let report = Report::make(&scenario, threads, progress.then_some(tell))?;

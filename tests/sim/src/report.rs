@@ -21,6 +21,8 @@ pub struct Report {
     pub piece_length: u32,
     /// Whether the image had all of what no guest reads.
     pub whole_image: bool,
+    /// Connections of the seed at most.
+    pub seed_connections: usize,
     /// Seconds over which the guests arrived.
     pub arrivals: f64,
     /// Bytes that one guest needs: F.
@@ -58,6 +60,7 @@ impl Report {
             seed: scenario.seed,
             piece_length: scenario.piece_length,
             whole_image: scenario.whole_image,
+            seed_connections: scenario.seed_connections,
             arrivals: scenario.arrivals.as_secs_f64(),
             needed: outcome.needed,
             figures: outcome.figures(&alone, &rates),
@@ -80,8 +83,8 @@ fn peak_memory() -> Option<u64> {
 /// A table in Markdown.
 pub fn table(reports: &[Report]) -> String {
     let mut out = String::from(
-        "| scenario | guests | alone, s | slowdown p50 | p95 | slowest | seed upload, F | fetched, F | in vain, F | bound, s \
-         | simulated in | memory |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| scenario | guests | seed's places | alone, s | slowdown p50 | p95 | slowest | seed upload, F | fetched, F | in vain, F | bound, s \
+         | simulated in | memory |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for report in reports {
         let figures = &report.figures;
@@ -92,7 +95,7 @@ pub fn table(reports: &[Report]) -> String {
         });
         let _ = writeln!(
             out,
-            "| {}{} | {} | {} | {p50:.2} | {p95:.2} | {max:.2} | {:.2} | {:.2} | {:.3} | {:.1} | {:.0} s | {memory} |",
+            "| {}{} | {} | {} | {} | {p50:.2} | {p95:.2} | {max:.2} | {:.2} | {:.2} | {:.3} | {:.1} | {:.0} s | {memory} |",
             name(report.kind),
             if figures.unfinished > 0 {
                 format!(" ({} never done)", figures.unfinished)
@@ -100,6 +103,7 @@ pub fn table(reports: &[Report]) -> String {
                 String::new()
             },
             report.guests,
+            report.seed_connections,
             alone.join(", "),
             figures.seed_upload,
             figures.fetched,
@@ -110,7 +114,7 @@ pub fn table(reports: &[Report]) -> String {
         if let Some(Spread { p50, p95, max }) = figures.free_riders {
             let _ = writeln!(
                 out,
-                "| - the free-riders | | | {p50:.2} | {p95:.2} | {max:.2} | | | | | | |"
+                "| - the free-riders | | | | {p50:.2} | {p95:.2} | {max:.2} | | | | | | |"
             );
         }
     }
