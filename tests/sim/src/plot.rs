@@ -23,7 +23,8 @@ svg{color-scheme:light dark;--page:#fff;--text:#16191d;--soft:#50575f;--line:#d9
 .title{fill:var(--text);font-weight:600}.grid{stroke:var(--line)}.line{fill:none;stroke-width:2}\
 .target{stroke:var(--d);stroke-width:1.5;stroke-dasharray:6 4}";
 
-/// Slowdown and upload of the seed against the number of guests, as SVG: of the plain flash crowds among the reports.
+/// Slowdown and upload of the seed against the number of guests, as SVG: of the plain flash crowds among the reports, one
+/// line for each number of places of the seed (three at most).
 pub fn plot(reports: &[Report]) -> String {
     let mut plain: Vec<&Report> = reports.iter().filter(|r| r.kind == Kind::Plain).collect();
     plain.sort_by_key(|r| r.guests);
@@ -33,30 +34,37 @@ pub fn plot(reports: &[Report]) -> String {
          aria-label=\"Slowdown and seed upload against the number of guests\"><style>{STYLE}</style>\
          <rect class=\"page\" width=\"{width}\" height=\"{height}\"/>"
     );
-    let of = |value: fn(&Report) -> f64| -> Vec<(f64, f64)> {
-        plain
-            .iter()
-            .map(|r| (f64::from(r.guests), value(r)))
-            .collect()
+    let mut places: Vec<usize> = plain.iter().map(|r| r.seed_connections).collect();
+    places.sort_unstable();
+    places.dedup();
+    let of = |places: usize, value: fn(&Report) -> f64| -> Vec<(f64, f64)> {
+        let reports = plain.iter().filter(|r| r.seed_connections == places);
+        reports.map(|r| (f64::from(r.guests), value(r))).collect()
     };
-    let bound = |r: &Report| {
+    let colours = ["a", "c", "b"];
+    let mut slowdown = Vec::new();
+    let mut upload = Vec::new();
+    for (places, colour) in places.into_iter().zip(colours) {
+        let named = |what: &str| format!("{what}, {places} places");
+        let slowest = of(places, |r| r.figures.slowdown.max);
+        slowdown.push((named("slowest"), colour, slowest));
+        upload.push((named("seed"), colour, of(places, |r| r.figures.seed_upload)));
+    }
+    let bound = |r: &&Report| {
         let alone = r.figures.alone.first().copied().unwrap_or(f64::INFINITY);
-        (r.figures.bound / alone).max(1.0)
+        (f64::from(r.guests), (r.figures.bound / alone).max(1.0))
     };
+    let bound = plain.iter().map(bound).collect();
+    slowdown.push(("fluid bound".to_owned(), "d", bound));
     Panel {
-        title: "Time of a guest over that of one alone",
-        lines: vec![
-            ("slowest", "c", of(|r| r.figures.slowdown.max)),
-            ("p95", "b", of(|r| r.figures.slowdown.p95)),
-            ("p50", "a", of(|r| r.figures.slowdown.p50)),
-            ("fluid bound", "d", of(bound)),
-        ],
+        title: "Time of the slowest guest over that of one alone",
+        lines: slowdown,
         targets: vec![(1.5, "1.5 (1,000)"), (1.7, "1.7 (5,000)")],
     }
     .draw(0.0, &mut out);
     Panel {
         title: "What the seed sends, over what one guest needs (F)",
-        lines: vec![("seed", "a", of(|r| r.figures.seed_upload))],
+        lines: upload,
         targets: vec![(10.0, "10 F")],
     }
     .draw(PITCH, &mut out);
@@ -65,7 +73,7 @@ pub fn plot(reports: &[Report]) -> String {
 }
 
 /// Name, colour, and numbers of guests with their values.
-type Line = (&'static str, &'static str, Vec<(f64, f64)>);
+type Line = (String, &'static str, Vec<(f64, f64)>);
 
 struct Panel {
     title: &'static str,
