@@ -32,10 +32,10 @@
  * Panic. A mistake in the library does not end the process: the call gives VMT_E_PANIC, and from then on calls with
  *   that session and its appliances give VMT_E_POISONED. Freeing is all that is left to do: what was flushed is safe.
  * Process. The library installs no signal handler, never exits, prints nothing, and has no thread but those of
- *   sessions, which leave signals to the threads of others. After vmt_session_shutdown (or vmt_appliance_shutdown, if it came from vmt_launch) has given VMT_OK, no
- *   thread of that session is left. When this holds for all sessions, their handles are freed and the log handler is
- *   taken back, the library may be unloaded with dlclose. The system may keep it in memory until the threads that
- *   called it end.
+ *   sessions, which leave signals to the threads of others. After vmt_session_shutdown (or vmt_appliance_shutdown, if
+ *   it came from vmt_launch) has given VMT_OK, no thread of that session is left. When this holds for all sessions,
+ *   their handles are freed and the log handler is taken back, the library may be unloaded with dlclose. The system may
+ *   keep it in memory until the threads that called it end.
  * Versions. Names are only ever added within one VMT_ABI_VERSION. "Since" tells the library's version in which a
  *   function appeared.
  */
@@ -67,6 +67,9 @@
 // Nobody took the events: the oldest were lost, and vmt_event_lost tells how many.
 #define VMT_EVENT_LOST 5
 
+// A web server that is said to hold the image is not counted on any more; the message tells which, and why.
+#define VMT_EVENT_WEB_SEED_GIVEN_UP 6
+
 // It is known to read as zeros, and takes no storage: a hole.
 #define VMT_EXTENT_ZERO 1
 
@@ -94,6 +97,18 @@
 // Everything.
 #define VMT_LOG_TRACE 5
 
+// A phase of a launch, the first of those before its guest runs: the listener, the cache, and looking for peers.
+#define VMT_PHASE_SESSION 1
+
+// The second: the image's description is read, downloaded, or asked of peers.
+#define VMT_PHASE_IMAGE 2
+
+// The third: the state, the copy on the disk, and the mount.
+#define VMT_PHASE_APPLIANCE 3
+
+// The fourth: the VMM's process is started.
+#define VMT_PHASE_VMM 4
+
 // The version of the ABI that this header is of. It changes when programs have to be built anew.
 #define VMT_ABI_VERSION 1
 
@@ -101,7 +116,7 @@
 // image, numbered from 0; offsets and lengths are bytes, at any alignment.
 typedef struct vmt_appliance vmt_appliance;
 
-// Gives up calls that wait: loading, launching, publishing, exporting. It is passed to the call, and triggered by
+// Gives up calls that wait: loading, launching, publishing, exporting, replaying. It is passed to the call, and triggered by
 // another thread. One may serve any number of calls, and may be freed while they run.
 typedef struct vmt_cancel vmt_cancel;
 
@@ -123,13 +138,17 @@ typedef struct vmt_image vmt_image;
 // defaults.
 //
 // Keys of a session: listen, cache, download-limit, upload-limit, discovery, local-discovery, profile-exchange,
-// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, fill,
-// profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private,
-// profile. Of vmt_export: cache, read-timeout.
+// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer,
+// web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker,
+// web-seed, private, profile. Of vmt_export: cache, read-timeout.
 typedef struct vmt_options vmt_options;
 
 // What runs of a machine read first, and when: a launch has it fetched ahead of its guest.
 typedef struct vmt_profile vmt_profile;
+
+// Follows a launch from its begin on, for a page that tells how it went: where its time went, what was fetched for what,
+// and how near that came to the least that the line allows.
+typedef struct vmt_report vmt_report;
 
 // A published file or directory that is served to the swarm.
 typedef struct vmt_seed vmt_seed;
@@ -137,6 +156,9 @@ typedef struct vmt_seed vmt_seed;
 // Carries any number of appliances and seeds: their threads, one port for peers, one cache, shared limits.
 // Appliances of one image share what is downloaded.
 typedef struct vmt_session vmt_session;
+
+// A text that was made for the caller.
+typedef struct vmt_text vmt_text;
 
 // How a call ended: VMT_OK, or one of the negative numbers below. Others may be added: treat them as VMT_E_IO.
 typedef int32_t vmt_status;
@@ -168,7 +190,7 @@ typedef struct vmt_stats {
     uint64_t image_bytes;
     // Bytes of the image that are present locally (zeros and duplicates count).
     uint64_t present_bytes;
-    // Bytes received from peers and kept: the sum of the next four.
+    // Bytes received from peers and web seeds, and kept: the sum of the next four.
     uint64_t fetched_bytes;
     // For reads that waited.
     uint64_t demand_bytes;
@@ -202,6 +224,10 @@ typedef struct vmt_stats {
     uint64_t expected_reads;
     // Connected peers.
     uint64_t peers;
+    // Of the bytes fetched, those that web servers sent.
+    uint64_t web_seed_bytes;
+    // Web servers that hold the image and can be asked.
+    uint64_t web_seeds;
 } vmt_stats;
 
 // Told of each event.
@@ -262,6 +288,31 @@ typedef struct vmt_progress {
     // Frees `user`, at the end of the call. May be NULL.
     void (*free)(void *user);
 } vmt_progress;
+
+// What a replay took.
+//
+// The caller sets `struct_size` to sizeof(vmt_replayed) before: later versions add fields at the end, and fill only
+// those that the caller knows. It is then the size of what was filled.
+typedef struct vmt_replayed {
+    // Bytes of this structure.
+    uint64_t struct_size;
+    // Number of reads.
+    uint64_t reads;
+    // Bytes that were read.
+    uint64_t bytes;
+    // Seconds from the begin to the end.
+    double wall_seconds;
+    // The sum of all thinking, at the speed that was asked for, seconds.
+    double guest_seconds;
+    // The sum of the times that reads took, seconds.
+    double read_seconds;
+    // Median time of a read, milliseconds.
+    double p50_ms;
+    // 99th percentile of these times, milliseconds.
+    double p99_ms;
+    // The longest of them, milliseconds.
+    double max_ms;
+} vmt_replayed;
 
 // It is done.
 #define VMT_OK 0
@@ -510,8 +561,11 @@ vmt_status vmt_appliance_shutdown(const struct vmt_appliance *appliance,
                                   struct vmt_stats *stats,
                                   struct vmt_error **error);
 
-// Frees the handle. An appliance that was not shut down ends at once when no call is under way any more: as after a
-// power failure, its guest then finds all that was flushed. NULL does nothing.
+// Frees the handle. An appliance that was not shut down ends then as after a power failure: its guest finds all that was
+// flushed. Asynchronous reads that wait for the swarm are completed with VMT_E_CLOSED at once, whatever the option
+// `read-timeout` says; other asynchronous calls have 5 seconds, after which they are too. Does not wait for them: the
+// appliance is there until the last completion was called. (Blocking calls have returned before, as for every handle.)
+// NULL does nothing.
 //
 // Since 0.1.0.
 void vmt_appliance_free(struct vmt_appliance *appliance);
@@ -882,6 +936,21 @@ const char *vmt_option_key(size_t index);
 // Since 0.1.0.
 const char *vmt_option_help(size_t index);
 
+// The text. It belongs to the handle.
+//
+// Since 0.1.0.
+const char *vmt_text_string(const struct vmt_text *text);
+
+// Its length in bytes, without the zero at its end.
+//
+// Since 0.1.0.
+size_t vmt_text_length(const struct vmt_text *text);
+
+// Frees a text. NULL does nothing.
+//
+// Since 0.1.0.
+void vmt_text_free(struct vmt_text *text);
+
 // Reads a profile from a file. The caller frees it.
 //
 // Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_IO; VMT_E_INVALID when the file is no
@@ -913,6 +982,23 @@ vmt_status vmt_profile_merge(struct vmt_profile *profile,
 //
 // Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_NO_SPACE, VMT_E_IO. Since 0.1.0.
 vmt_status vmt_profile_save(const struct vmt_profile *profile, const char *path, struct vmt_error **error);
+
+// Draws when which place of the image was read first, and writes that to the file `path`, in one step: an SVG picture of
+// less than a megabyte that asks for nothing elsewhere.
+//
+// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_NO_SPACE, VMT_E_IO. Since 0.1.0.
+vmt_status vmt_profile_plot(const struct vmt_profile *profile,
+                            const char *path,
+                            struct vmt_error **error);
+
+// Tells what a profile holds: with `json` as one JSON object in one line, whose keys name their units, else in some lines
+// for people, each with a line feed at its end. The caller frees the text.
+//
+// Errors: VMT_E_NULL. Since 0.1.0.
+vmt_status vmt_profile_summary(const struct vmt_profile *profile,
+                               bool json,
+                               struct vmt_text **summary,
+                               struct vmt_error **error);
 
 // Number of runs that it is made of.
 //
@@ -953,6 +1039,65 @@ vmt_status vmt_publish(const char *path,
                        const struct vmt_cancel *cancel,
                        struct vmt_image **image,
                        struct vmt_error **error);
+
+// Reads of `disk`, the path of a file or a block device, what the file `trace` says, at its guest's pace: one read at a
+// time, past the page cache where the file system can do that. The option `trace` of a launch writes such a file: a
+// line `think_us offset length` for each read (microseconds, bytes, bytes). `speed` divides the time in which the guest
+// thinks: 1 is as it was, from 0.001 to 1000000 are possible. Waits for all of it. `cancel` may be NULL; it is looked at
+// between reads, and each 50 ms while the guest thinks. `replayed->struct_size` must be set before.
+//
+// The disk may be one that an appliance of this process has mounted, unless a callback of its session does this.
+//
+// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_INVALID when the trace is none or of a longer disk (nothing is read then), for a
+// speed that is out of range, and for a size that makes no sense; VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_IO of both
+// files; VMT_E_CANCELLED. Since 0.1.0.
+vmt_status vmt_replay(const char *trace,
+                      const char *disk,
+                      double speed,
+                      const struct vmt_cancel *cancel,
+                      struct vmt_replayed *replayed,
+                      struct vmt_error **error);
+
+// Begins a report: time is counted from here. Call it before what is to be told: before vmt_launch, or before
+// vmt_session_start. The caller frees it.
+//
+// Errors: VMT_E_NULL. Since 0.1.0.
+vmt_status vmt_report_begin(struct vmt_report **report, struct vmt_error **error);
+
+// Notes that a phase of the start has ended, a VMT_PHASE_ number. Phases that nobody marks are part of the one after
+// them: who calls vmt_launch marks VMT_PHASE_APPLIANCE alone.
+//
+// Errors: VMT_E_NULL; VMT_E_INVALID when there is no such phase. Since 0.1.0.
+vmt_status vmt_report_mark(const struct vmt_report *report,
+                           int32_t phase,
+                           struct vmt_error **error);
+
+// Has the figures of an appliance looked at from now on, 10 times a second and at first 50 times, until the report is
+// freed or the appliance ends. Call it as soon as the appliance is there: what is here then counts as what was here
+// before the launch.
+//
+// Errors: VMT_E_NULL; VMT_E_INVALID when the report follows an appliance already; VMT_E_CLOSED. Since 0.1.0.
+vmt_status vmt_report_follow(const struct vmt_report *report,
+                             const struct vmt_appliance *appliance,
+                             struct vmt_error **error);
+
+// Writes the page of what happened so far to the file `path`, in one step: HTML of less than a megabyte that asks for
+// nothing elsewhere and runs no script. Call it before the appliance is shut down; called again, it is another page.
+// `rate` is what the line gives, bytes per second, for the least time that the report compares with; 0: the most that
+// came within one second.
+//
+// Errors: VMT_E_NULL, VMT_E_UTF8; VMT_E_INVALID when the report does not follow this appliance; VMT_E_NOT_FOUND,
+// VMT_E_PERMISSION, VMT_E_NO_SPACE, VMT_E_IO of the file; VMT_E_CLOSED. Since 0.1.0.
+vmt_status vmt_report_write(const struct vmt_report *report,
+                            const struct vmt_appliance *appliance,
+                            uint64_t rate,
+                            const char *path,
+                            struct vmt_error **error);
+
+// Frees the handle. NULL does nothing.
+//
+// Since 0.1.0.
+void vmt_report_free(struct vmt_report *report);
 
 // Serves a published image: the directory `data` holds its file or directory under its name. Lengths are checked
 // now, each piece on its first use. The caller frees the seed, after vmt_seed_shutdown if it is to end in order.

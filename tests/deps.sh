@@ -40,6 +40,15 @@ test)
     /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
     need transmission-daemon transmission-daemon
     need aria2c aria2
+    # Web seeds. The tests start one themselves: as a service it would only take port 80.
+    if ! have nginx; then
+        missing+=(nginx-light)
+        unit=/etc/systemd/system/nginx.service
+        [ -e $unit ] || [ "$(id -u)" != 0 ] || { mkdir -p ${unit%/*} && ln -s /dev/null $unit; }
+    fi
+    need openssl openssl
+    # The Python package is tested in environments of its own.
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
     # The C interface; its tests have sanitizers (libasan comes with gcc).
     need gcc gcc
     need g++ g++

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs the stages of `make check` or `make test` in order and tells the time of each; stops at the first that fails.
+# Runs the stages of `make check` or `make test` in order and tells the time of each; stops at the first that fails, or
+# with KEEP_GOING=1 runs the rest too.
 # Use: stages.sh check|test
 # The integration tests skip what the machine can't do; with VMTORRENT_REQUIRE=1 (set when CI is) a skip is a failure.
 set -uo pipefail
@@ -13,8 +14,10 @@ tools=${VMTORRENT_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/vmtorrent-tools}
 mkdir -p "$tools/bin"
 export PATH=$tools/bin:$PATH
 prefix=$target/c-prefix
-floors=(-p vmtorrent-platform -p vmtorrent -p vmtorrent-cli)
+# One choice of packages and features, so that all that is tested is compiled once.
+all=(--workspace --features vmtorrent-ffi/test-hooks)
 table=()
+failed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -26,6 +29,8 @@ stage() {
     table+=("$(printf '%5d s  %s' $((SECONDS - begin)) "$name")")
     if [ $status != 0 ]; then
         table[-1]+="  FAILED (status $status)"
+        failed=1
+        [ -z "${KEEP_GOING:-}" ] || return 0
         summary
         # Last, where it is seen in a log of which only the end was kept; tee may be a moment behind.
         sleep 1
@@ -41,21 +46,34 @@ summary() {
     printf '%5d s  in all\n' $SECONDS
 }
 
-# nextest where it is installed, with its hang protection (.config/nextest.toml).
+# Runs the tests of some packages: with nextest where it is installed, for its hang protection (.config/nextest.toml).
+# Use: tests PACKAGE... [-- OPTION...]
 tests() {
+    local packages=() only=
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        packages+=(-p "$1")
+        only+="${only:+ | }package($1)"
+        shift
+    done
+    [ $# = 0 ] || shift
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --no-tests=pass "$@"
+        cargo nextest run "${all[@]}" -E "$only" ${KEEP_GOING:+--no-fail-fast} "$@"
     else
-        cargo test "$@"
+        cargo test "${packages[@]}" "$@"
     fi
+}
+
+# All that is run later: libraries, programs and tests.
+build() {
+    cargo build "${all[@]}" --lib --bins --tests --examples
 }
 
 integration() {
     export VMTORRENT_BIN=${VMTORRENT_BIN:-$target/debug/vmtorrent}
-    export VMTORRENT_LIB=${VMTORRENT_LIB:-$target/debug/libvmtorrent_ffi.so}
+    export VMTORRENT_LIB=${VMTORRENT_LIB:-$prefix/lib/libvmtorrent.so}
     export VMTORRENT_PREFIX=$prefix
     # Each test starts several processes, some a whole machine.
-    RUST_TEST_THREADS=2 NEXTEST_TEST_THREADS=2 tests -p vmtorrent-tests
+    RUST_TEST_THREADS=2 NEXTEST_TEST_THREADS=2 tests vmtorrent-tests
 }
 
 documentation() {
@@ -80,18 +98,13 @@ dependencies() {
 # The C ABI: its header is what its sources say, and its tests pass.
 c_abi() {
     tool cbindgen 0.29.4 || return
-    ffi/header.sh check && tests -p vmtorrent-ffi --features test-hooks
+    ffi/header.sh check && tests/c/header.sh && tests vmtorrent-ffi
 }
 
-# The C ABI from C, with sanitizers and under valgrind.
+# The C ABI from C, with sanitizers and under valgrind: the library with its own features alone, as others get it.
 c_tests() {
     cargo build -p vmtorrent-ffi --features test-hooks || return
     tests/c/run.sh asan "$target/debug/libvmtorrent_ffi.so" && tests/c/run.sh valgrind "$target/debug/libvmtorrent_ffi.so"
-}
-
-# What the library declares and exports, as it is for others: without test-hooks.
-c_exports() {
-    tests/c/header.sh && ffi/symbols.sh "$target/debug/libvmtorrent_ffi.so"
 }
 
 # What the library does without the features that may be left out.
@@ -100,7 +113,7 @@ without_features() {
         cargo test --quiet -p vmtorrent-platform -p vmtorrent --no-default-features --lib without_
 }
 
-# Installs the C library as a distribution would, for tests/tests/c_api.rs.
+# Installs the C library as a distribution would, for tests/tests/c_api.rs, and looks at what it exports.
 c_library() {
     # The last one that Rust 1.90 builds. It takes four minutes, the first time.
     tool cargo-c 0.10.19 --bin cargo-cinstall || return
@@ -118,21 +131,20 @@ case ${1:-} in
 check)
     stage fmt cargo fmt --all --check
     stage clippy cargo clippy --workspace --all-targets -- -D warnings
-    stage "unit tests" tests "${floors[@]}" --lib --bins
+    stage "unit tests" tests vmtorrent-platform vmtorrent vmtorrent-cli -- --lib --bins
     ;;
 test)
     stage fmt cargo fmt --all --check
     stage clippy cargo clippy --workspace --all-targets -- -D warnings
     stage documentation documentation
     stage dependencies dependencies
-    stage "tests of the crates" tests "${floors[@]}"
-    stage "simulated crowds" tests -p vmtorrent-sim
+    stage build build
+    stage "tests of the crates" tests vmtorrent-platform vmtorrent vmtorrent-cli
+    stage "simulated crowds" tests vmtorrent-sim
     stage "C ABI" c_abi
     stage "C tests" c_tests
-    stage "examples in the documentation" cargo test --doc --workspace
+    stage "examples in the documentation" cargo test --doc "${all[@]}"
     stage "without features" without_features
-    stage "dev binaries" cargo build -p vmtorrent-cli -p vmtorrent-ffi -p vmtorrent-librqbit-peer
-    stage "C header and exports" c_exports
     stage "C library, installed" c_library
     if [ "$(id -u)" = 0 ]; then
         stage appliance tests/appliance/build.sh "${VMTORRENT_DEMO_DIR:-.demo}"
@@ -147,6 +159,8 @@ test)
     else
         printf '\nskipped: the demo needs root\n'
     fi
+    stage "C ABI with AddressSanitizer in Rust" ffi/sanitize.sh
+    stage "Python package" bindings/python/test.sh
     ;;
 *)
     echo "use: $0 check|test" >&2
@@ -154,3 +168,4 @@ test)
     ;;
 esac
 summary
+exit $failed

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use url::Url;
 use vmtorrent::Fill;
 
 use crate::log::{LogFilter, LogFormat};
 use crate::profile::ProfileCommand;
 use crate::report::ReportArgs;
 use crate::units;
+use crate::vmm::{Choice, MachineArgs, VmmCommand};
 
 const UNITS: &str = "\
 SIZE  bytes; suffixes K, M, G (also Ki, Mi, Gi) are powers of 1024: 64K
@@ -22,16 +24,22 @@ Messages for people and the log go to stderr. Without --log, RUST_LOG sets what 
 Exit status: 0 done, 1 failed, 2 wrong usage.";
 
 const LAUNCH: &str = "\
-VMM ARGS are started once the disk can be opened. In them {disk} stands for the path of the image's largest
+With --vmm a machine is made and run by a VMM that is known by its name, once the disk can be opened: `vmtorrent vmm
+list` tells the names, `vmtorrent vmm show NAME` the command lines. ARGS are put behind the one that runs the machine:
+
+  vmtorrent launch debian.torrent --vmm qemu --memory 2G --cpus 2
+
+Without --vmm, ARGS are the whole command line of a VMM. In them {disk} stands for the path of the image's largest
 file and {dir} for the directory of all its files, also inside an argument:
 
   vmtorrent launch debian.torrent -- qemu-system-x86_64 -m 1G \\
       -drive file={disk},format=raw,if=virtio,cache=none,aio=native,rerror=stop,werror=stop
 
 vmtorrent ends with the VMM and its exit status (128 + N when signal N ended it). SIGINT, SIGTERM or SIGHUP ends
-the VMM with SIGTERM, after 10 seconds with SIGKILL, and the exit status is 128 + the signal's number. Without
-VMM ARGS it mounts and waits for such a signal, and the exit status is 0. In every case what the guest wrote is
-flushed, the directory is unmounted, and the state is kept for the next launch. A second signal skips the waiting.
+the VMM with SIGTERM, after 10 seconds with SIGKILL, and the exit status is 128 + the signal's number; a VMM of --vmm
+may be ended by another command, after which the machine is removed. Without a VMM it mounts and waits for such a
+signal, and the exit status is 0. In every case what the guest wrote is flushed, the directory is unmounted, and the
+state is kept for the next launch. A second signal skips the waiting.
 
 With --json the VMM's stdout goes to stderr, so that stdout holds nothing but events, one JSON object a line:
 ready, then progress each second, then done.";
@@ -75,6 +83,9 @@ pub enum Command {
     Launch(Box<LaunchArgs>),
     /// Write the mutable image as the guest left it into a file or directory
     Export(ExportArgs),
+    /// Tell which VMMs are known, and what they would run
+    #[command(subcommand)]
+    Vmm(VmmCommand),
     /// Put together, tell and draw what runs of a machine read first
     #[command(subcommand)]
     Profile(ProfileCommand),
@@ -180,6 +191,9 @@ pub struct LaunchArgs {
     /// Peer to connect to, beside those that are found; may be repeated
     #[arg(long = "peer", value_name = "IP:PORT", value_parser = parse_address)]
     pub peers: Vec<SocketAddr>,
+    /// Web server that holds the image too, beside those that the .torrent file or magnet link names; may be repeated
+    #[arg(long = "web-seed", value_name = "URL", value_parser = parse_web_seed)]
+    pub web_seeds: Vec<Url>,
     /// What is fetched that no read asked for
     #[arg(long, value_enum, default_value_t = FillArg::Idle)]
     pub fill: FillArg,
@@ -205,7 +219,7 @@ pub struct LaunchArgs {
     /// Most that is sent to all peers together
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub upload_limit: Option<u64>,
-    /// Look for no peers but those that --peer names
+    /// Look for no peers but those that --peer names, and ask no web server but those that --web-seed names
     #[arg(long)]
     pub no_discovery: bool,
     /// Write the guest's reads of {disk} there, as far as they reach the image: what `vmtorrent replay` takes
@@ -221,12 +235,26 @@ pub struct LaunchArgs {
     /// Print events on stdout, one JSON object a line; the VMM's stdout goes to stderr
     #[arg(long)]
     pub json: bool,
-    /// The VMM and its arguments; {disk} and {dir} are replaced
-    #[arg(last = true, value_name = "VMM ARGS")]
-    pub vmm: Vec<OsString>,
+    /// The VMM that runs a machine on the disk
+    #[arg(long, value_name = "NAME")]
+    pub vmm: Option<String>,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// A VMM and its arguments, in which {disk} and {dir} are replaced; with --vmm, more arguments for that one
+    #[arg(last = true, value_name = "ARGS")]
+    pub words: Vec<OsString>,
 }
 
 impl LaunchArgs {
+    /// What is to be started.
+    pub fn take_choice(&mut self) -> Choice {
+        Choice {
+            name: self.vmm.take(),
+            machine: std::mem::take(&mut self.machine),
+            words: std::mem::take(&mut self.words),
+        }
+    }
+
     /// How long a read waits; `None`: for ever.
     pub fn read_timeout(&self) -> Option<Duration> {
         (self.read_timeout > 0).then(|| Duration::from_secs(self.read_timeout))
@@ -292,6 +320,15 @@ impl From<FillArg> for Fill {
     }
 }
 
+fn parse_web_seed(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok();
+    url.filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host())
+        .ok_or_else(|| {
+            "not the URL of a web server; write for example https://images.example.org/debian/"
+                .to_owned()
+        })
+}
+
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "not an IP address and port; write for example 192.0.2.7:6881 or [2001:db8::7]:6881"
@@ -321,9 +358,50 @@ mod tests {
         let Command::Launch(launch) = args.command else {
             panic!("not launch");
         };
-        assert_eq!(launch.vmm, ["qemu", "-drive", "file={disk}", "--json"]);
+        assert_eq!(launch.words, ["qemu", "-drive", "file={disk}", "--json"]);
         assert!(!launch.json);
         assert_eq!(Fill::from(launch.fill), Fill::None);
+    }
+
+    #[test]
+    fn a_vmm_by_name_has_a_machine_and_may_get_more_words() {
+        let args = parse(
+            "vmtorrent launch a.torrent --vmm qemu --memory 2G --cpus 3 --vmm-set accel=tcg --vmm-set cpu=max -- -s",
+        )
+        .unwrap();
+        let Command::Launch(mut launch) = args.command else {
+            panic!("not launch");
+        };
+        let choice = launch.take_choice();
+        choice.check().unwrap();
+        assert_eq!(choice.name.as_deref(), Some("qemu"));
+        assert_eq!(
+            (choice.machine.memory, choice.machine.cpus),
+            (Some(2 << 30), Some(3))
+        );
+        assert_eq!(choice.machine.vmm_set.len(), 2);
+        assert_eq!(choice.words, ["-s"]);
+    }
+
+    #[test]
+    fn options_of_a_machine_want_a_vmm() {
+        let check = |line: &str| match parse(line).unwrap().command {
+            Command::Launch(mut launch) => launch.take_choice().check(),
+            _ => panic!("not launch"),
+        };
+        check("vmtorrent launch a.torrent -- qemu").unwrap();
+        for option in [
+            "--memory 1G",
+            "--cpus 2",
+            "--vmm-set a=b",
+            "--vmm-name x",
+            "--disk-format raw",
+            "--vmm-file f",
+        ] {
+            let line = format!("vmtorrent launch a.torrent {option} -- qemu");
+            let message = check(&line).unwrap_err().to_string();
+            assert!(message.contains("--vmm NAME"), "{option}: {message}");
+        }
     }
 
     #[test]
@@ -344,8 +422,24 @@ mod tests {
         for (line, example) in [
             ("vmtorrent launch a.torrent --peer host", "192.0.2.7:6881"),
             ("vmtorrent launch a.torrent --upload-limit fast", "100mbit"),
+            (
+                "vmtorrent launch a.torrent --web-seed ftp://h/a",
+                "https://images.example.org/",
+            ),
             ("vmtorrent publish a -o b --piece-size 64Q", "64K"),
             ("vmtorrent launch a.torrent --max-disk some", "10G"),
+            (
+                "vmtorrent launch a.torrent --vmm qemu --memory 1.5G",
+                "512M",
+            ),
+            (
+                "vmtorrent launch a.torrent --vmm qemu --memory 1000",
+                "512M",
+            ),
+            (
+                "vmtorrent launch a.torrent --vmm qemu --vmm-set accel",
+                "accel=tcg",
+            ),
             ("vmtorrent replay a --disk b --speed 0", "such as 2"),
             ("vmtorrent replay a --disk b --speed nan", "such as 2"),
         ] {

@@ -8,7 +8,7 @@ use crate::args::ExportArgs;
 use crate::failure::Failure;
 use crate::output::{LiveLine, Output};
 use crate::signals::Signals;
-use crate::units::Bytes;
+use vmtorrent::text::Bytes;
 
 /// Writes the image as the guest left it.
 pub async fn run(args: ExportArgs, line: LiveLine) -> Result<ExitCode, Failure> {

@@ -56,10 +56,13 @@ mod tests {
         let message = Failure::from(bare).to_string();
         assert!(message.starts_with("open a.torrent: "), "{message}");
         assert!(message.ends_with("(check the name)"), "{message}");
-        let full = Error::new(ErrorKind::InUse, "held by 7: pass another --state");
+        let full = Error::new(
+            ErrorKind::InUse,
+            "held by 7: name another with the option `state`",
+        );
         assert_eq!(
             Failure::from(full).to_string(),
-            "held by 7: pass another --state"
+            "held by 7: name another with the option `state`"
         );
     }
 }

@@ -3,13 +3,14 @@
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use vmtorrent::image::{Image, Source};
 use vmtorrent::profile::Profile;
+use vmtorrent::vmm::Ended;
 use vmtorrent::{Appliance, ApplianceOptions, Event, Session, SessionOptions, State};
 
 use crate::args::{LaunchArgs, Switch};
@@ -19,20 +20,21 @@ use crate::output::{LiveLine, Output, Ready, View, json_path, metrics_url};
 use crate::report::{Follower, Phase};
 use crate::signals::{Caught, Signals};
 use crate::ticks;
-use crate::vmm::{self, Vmm};
+use crate::vmm::{self, Choice, Vmm};
 
 /// What ended the wait.
 enum End {
-    Vmm(ExitStatus),
-    Signal(Caught),
+    Vmm(Ended),
+    Signal(Caught, Option<Ended>),
 }
 
 /// Shows the image, runs the VMM, and cleans up.
 pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
     let report = Follower::begin(std::mem::take(&mut args.report))?;
-    let command = std::mem::take(&mut args.vmm);
-    let shares_terminal = !command.is_empty() && io::stdout().is_terminal();
+    let choice = args.take_choice();
+    choice.check()?;
+    let shares_terminal = !choice.is_none() && io::stdout().is_terminal();
     let mut output = Output::new(args.json, shares_terminal, line);
     let mount = MountPoint::choose(args.mount.as_deref())?;
     let source = args.source.parse::<Source>()?.with_peers(&args.peers);
@@ -48,7 +50,7 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
         &session,
         &appliance,
         metrics,
-        &command,
+        &choice,
         &mut signals,
         &mut output,
         &report,
@@ -76,13 +78,20 @@ pub async fn run(mut args: LaunchArgs, line: LiveLine) -> Result<ExitCode, Failu
     // The first failure is the one that explains the others.
     let ended = ended?;
     output.done(&stats?, View::Appliance);
-    let code = match ended {
-        End::Vmm(status) => vmm::exit_code(status),
-        End::Signal(_) if command.is_empty() => ExitCode::SUCCESS,
-        End::Signal(caught) => caught.exit_code(),
+    let (code, vmm) = match ended {
+        End::Vmm(ended) => (
+            ended.status.map_or(ExitCode::FAILURE, vmm::exit_code),
+            Some(ended),
+        ),
+        End::Signal(_, _) if choice.is_none() => (ExitCode::SUCCESS, None),
+        End::Signal(caught, ended) => (caught.exit_code(), ended),
     };
-    // What was asked for is not there.
-    if reported.is_err() && code == ExitCode::SUCCESS {
+    let left = vmm.map(|vmm| vmm.left).unwrap_or_default();
+    for text in &left {
+        output.warn(text);
+    }
+    // What was asked for is not there, or something is that should be gone.
+    if (reported.is_err() || !left.is_empty()) && code == ExitCode::SUCCESS {
         return Ok(ExitCode::FAILURE);
     }
     Ok(code)
@@ -128,6 +137,7 @@ async fn start(
         mount: Some(mount.path().to_owned()),
         allow_other: args.allow_other,
         peers: args.peers,
+        web_seeds: args.web_seeds,
         fill: args.fill.into(),
         profile,
         auto_profile: args.auto_profile == Switch::On,
@@ -145,7 +155,7 @@ async fn attend(
     session: &Session,
     appliance: &Appliance,
     metrics: Option<SocketAddr>,
-    command: &[std::ffi::OsString],
+    choice: &Choice,
     signals: &mut Signals,
     output: &mut Output,
     report: &Follower,
@@ -166,11 +176,14 @@ async fn attend(
     };
     output.ready(ready, format_args!("ready: {}", disk.display()));
 
-    let mut vmm = match command {
-        [] => None,
-        command => {
-            let json = output.is_json();
-            let vmm = Vmm::start(command, &disk, dir, json)?;
+    let vmm = match choice.is_none() {
+        true => None,
+        false => {
+            let vmm = Vmm::begin(choice, appliance, output.is_json())?;
+            tokio::select! {
+                started = vmm.started() => started?,
+                caught = signals.next() => return Ok(End::Signal(caught, Some(vmm.stop(signals).await?))),
+            }
             report.mark(Phase::Vmm);
             Some(vmm)
         }
@@ -180,18 +193,19 @@ async fn attend(
     let mut ticks = ticks::each_second();
     loop {
         let vmm_ended = async {
-            match &mut vmm {
+            match &vmm {
                 Some(vmm) => vmm.wait().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            status = vmm_ended => return status.map(End::Vmm),
+            ended = vmm_ended => return ended.map(End::Vmm),
             caught = signals.next() => {
-                if let Some(vmm) = &mut vmm {
-                    vmm.stop(signals).await?;
-                }
-                return Ok(End::Signal(caught));
+                let ended = match &vmm {
+                    Some(vmm) => Some(vmm.stop(signals).await?),
+                    None => None,
+                };
+                return Ok(End::Signal(caught, ended));
             }
             event = next_event(&mut events) => told.tell(&event, image, output),
             _ = ticks.tick() => output.progress(appliance.stats(), View::Appliance),
@@ -237,7 +251,7 @@ impl Told {
                 let name = image.files().get(*file).map(|f| f.path.join("/"));
                 output.warn(format_args!(
                     "a read of {} at {offset} got no data in time and failed; {peers} peers are connected: \
-                     check the network, add a --peer, or set a longer --read-timeout",
+                     check the network, add a --peer or a --web-seed, or set a longer --read-timeout",
                     name.unwrap_or_default()
                 ));
             }
@@ -248,6 +262,10 @@ impl Told {
             Event::CacheFull { reason } => output.warn(format_args!(
                 "the downloaded copy can't grow: {reason}. Nothing is fetched in the background any more; what reads \
                  need is fetched again each time it is no longer here. Free some space, or set a larger --max-disk"
+            )),
+            Event::WebSeedGivenUp { url, reason } => output.warn(format_args!(
+                "the web seed {url} is not counted on any more: {reason}. Others that have the image are asked; check \
+                 the server, or name another with --web-seed"
             )),
             // The progress shows it.
             _ => {}

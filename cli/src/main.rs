@@ -3,7 +3,6 @@
 //! Invariant: every failure ends in one message on stderr and a status that is not zero.
 
 mod args;
-mod chart;
 mod export;
 mod failure;
 mod launch;
@@ -20,7 +19,6 @@ mod signals;
 mod ticks;
 mod units;
 mod vmm;
-mod whole_file;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -56,6 +54,7 @@ fn run(command: Command, line: LiveLine) -> Result<ExitCode, Failure> {
         Command::Seed(args) => runtime.block_on(seed::run(args, line)),
         Command::Launch(args) => runtime.block_on(launch::run(*args, line)),
         Command::Profile(command) => profile::run(command, line),
+        Command::Vmm(command) => vmm::run(command),
         Command::Export(args) => runtime.block_on(export::run(args, line)),
     }
 }

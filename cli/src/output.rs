@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use vmtorrent::Stats;
 
-use crate::units::Bytes;
+use vmtorrent::text::Bytes;
 
 /// How often a plain line tells how far it is, if anything changed.
 const PLAIN_PERIOD: Duration = Duration::from_secs(10);

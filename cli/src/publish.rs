@@ -8,7 +8,7 @@ use vmtorrent::profile::Profile;
 use crate::args::PublishArgs;
 use crate::failure::Failure;
 use crate::output::{LiveLine, Output};
-use crate::units::Bytes;
+use vmtorrent::text::Bytes;
 
 /// Makes a .torrent file.
 pub fn run(args: PublishArgs, line: LiveLine) -> Result<ExitCode, Failure> {

@@ -1,7 +1,5 @@
 //! Invariant: a number is taken exactly as it was meant or refused with an example of a good one.
 
-use std::fmt;
-
 const RATE_HELP: &str =
     "write bytes per second such as 500K, 12.5M or 1Gi, or bits such as 100mbit";
 const SIZE_HELP: &str = "write a whole number of bytes such as 65536 or 64K";
@@ -57,6 +55,14 @@ pub fn disk_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Parses a SIZE into bytes of a machine's memory: whole MiB.
+pub fn memory(text: &str) -> Result<u64, String> {
+    let bytes = size(text).and_then(|bytes| u64::try_from(bytes).ok());
+    bytes
+        .filter(|bytes| *bytes > 0 && bytes.is_multiple_of(1 << 20))
+        .ok_or_else(|| "write a whole number of MiB such as 512M or 2G".to_owned())
+}
+
 /// A whole number of bytes, by powers of 1024.
 fn size(text: &str) -> Option<u128> {
     let number = Number::parse(text).filter(|n| n.scale == 1)?;
@@ -97,29 +103,6 @@ impl<'a> Number<'a> {
             scale: 10_u128.pow(fraction.len() as u32),
             suffix,
         })
-    }
-}
-
-/// Shows a number of bytes to people, by powers of 1024.
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut value = self.0 as f64;
-        let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
-        let mut unit = units.next().unwrap_or_default();
-        for larger in units {
-            if value < 1024.0 {
-                break;
-            }
-            value /= 1024.0;
-            unit = larger;
-        }
-        if unit == "B" {
-            write!(f, "{} B", self.0)
-        } else {
-            write!(f, "{value:.1} {unit}")
-        }
     }
 }
 
@@ -202,19 +185,6 @@ mod tests {
     fn a_limit_of_nothing_is_refused() {
         for text in ["0", "0M", "0.5", "7bit"] {
             assert!(rate(text).is_err_and(|e| e.contains("no limit")), "{text}");
-        }
-    }
-
-    #[test]
-    fn bytes_are_shown_in_the_largest_fitting_unit() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (67_108_864, "64.0 MiB"),
-            (u64::MAX, "16777216.0 TiB"),
-        ] {
-            assert_eq!(Bytes(bytes).to_string(), text);
         }
     }
 }

@@ -182,6 +182,27 @@ fn submit(
     Ok(())
 }
 
+/// Accepts a call for a file.
+///
+/// # Safety
+/// As for [`guarded_on`].
+unsafe fn submit_on_file(
+    appliance: *const vmt_appliance,
+    file: usize,
+    completion: vmt_completion,
+    error: *mut *mut vmt_error,
+    prepare: impl FnOnce(usize) -> Result<Operation, Failure>,
+) -> vmt_status {
+    // First of all: whatever becomes of the call, its user pointer is freed.
+    let offered = Offered::new(completion);
+    // SAFETY: the caller's promise.
+    unsafe {
+        guarded_on(appliance, error, |appliance| {
+            submit(appliance, offered, |core| prepare(core.files.index(file)?))
+        })
+    }
+}
+
 /// Accepts a call that panics.
 #[cfg(feature = "test-hooks")]
 pub(crate) fn submit_panic(appliance: &vmt_appliance, offered: Offered) -> Result<(), Failure> {
@@ -191,7 +212,8 @@ pub(crate) fn submit_panic(appliance: &vmt_appliance, offered: Offered) -> Resul
 async fn run(core: Arc<ApplianceCore>, operation: Operation, completion: Completion) {
     let outcome = match completion.appliance() {
         Some(appliance) => {
-            let work = AssertUnwindSafe(operation.run(&core, appliance)).catch_unwind();
+            let work = core.unless_abandoned(operation.run(&core, appliance));
+            let work = AssertUnwindSafe(work).catch_unwind();
             work.await
                 .unwrap_or_else(|payload| Err(Failure::panicked(&*payload)))
         }
@@ -217,18 +239,14 @@ pub unsafe extern "C" fn vmt_aio_pread(
     completion: vmt_completion,
     error: *mut *mut vmt_error,
 ) -> vmt_status {
-    let offered = Offered::new(completion);
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            submit(appliance, offered, |core| {
-                let file = core.files.index(file)?;
-                let buffer = Buffer::new(buffer, length)?;
-                Ok(Operation::Read {
-                    file,
-                    buffer,
-                    offset,
-                })
+        submit_on_file(appliance, file, completion, error, |file| {
+            let buffer = Buffer::new(buffer, length)?;
+            Ok(Operation::Read {
+                file,
+                buffer,
+                offset,
             })
         })
     }
@@ -248,15 +266,11 @@ pub unsafe extern "C" fn vmt_aio_pwrite(
     completion: vmt_completion,
     error: *mut *mut vmt_error,
 ) -> vmt_status {
-    let offered = Offered::new(completion);
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            submit(appliance, offered, |core| {
-                let file = core.files.index(file)?;
-                let data = Bytes::copy_from_slice(bytes(data.cast(), length, "data")?);
-                Ok(Operation::Write { file, data, offset })
-            })
+        submit_on_file(appliance, file, completion, error, |file| {
+            let data = Bytes::copy_from_slice(bytes(data.cast(), length, "data")?);
+            Ok(Operation::Write { file, data, offset })
         })
     }
 }
@@ -273,14 +287,10 @@ pub unsafe extern "C" fn vmt_aio_flush(
     completion: vmt_completion,
     error: *mut *mut vmt_error,
 ) -> vmt_status {
-    let offered = Offered::new(completion);
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            submit(appliance, offered, |core| {
-                let file = core.files.index(file)?;
-                Ok(Operation::Flush { file })
-            })
+        submit_on_file(appliance, file, completion, error, |file| {
+            Ok(Operation::Flush { file })
         })
     }
 }
@@ -298,17 +308,13 @@ pub unsafe extern "C" fn vmt_aio_discard(
     completion: vmt_completion,
     error: *mut *mut vmt_error,
 ) -> vmt_status {
-    let offered = Offered::new(completion);
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            submit(appliance, offered, |core| {
-                let file = core.files.index(file)?;
-                Ok(Operation::Discard {
-                    file,
-                    offset,
-                    length,
-                })
+        submit_on_file(appliance, file, completion, error, |file| {
+            Ok(Operation::Discard {
+                file,
+                offset,
+                length,
             })
         })
     }
@@ -327,17 +333,13 @@ pub unsafe extern "C" fn vmt_aio_write_zeroes(
     completion: vmt_completion,
     error: *mut *mut vmt_error,
 ) -> vmt_status {
-    let offered = Offered::new(completion);
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            submit(appliance, offered, |core| {
-                let file = core.files.index(file)?;
-                Ok(Operation::Zero {
-                    file,
-                    offset,
-                    length,
-                })
+        submit_on_file(appliance, file, completion, error, |file| {
+            Ok(Operation::Zero {
+                file,
+                offset,
+                length,
             })
         })
     }

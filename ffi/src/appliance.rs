@@ -3,6 +3,7 @@
 
 use std::ffi::{CString, c_char};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use vmtorrent::image::Image;
@@ -30,6 +31,9 @@ pub struct vmt_appliance {
     core: Arc<ApplianceCore>,
 }
 
+/// What is under way when the handle is freed, and is no read, may take so long.
+const AFTER_FREE: Duration = Duration::from_secs(5);
+
 /// Who uses an appliance for longer than a call.
 pub(crate) type Using = InsideForLong<Appliance>;
 
@@ -38,6 +42,8 @@ pub(crate) struct ApplianceCore {
     gate: Arc<Gate<Appliance>>,
     /// Cancelled when the end begins.
     closing: CancellationToken,
+    /// Cancelled when the handle is gone: nobody is there any more who could end it.
+    abandoned: CancellationToken,
     ending: Ending,
     pub(crate) files: FileList,
     directory: Option<CString>,
@@ -69,6 +75,7 @@ impl ApplianceCore {
             state: c_path(appliance.state_directory()),
             gate: Arc::new(Gate::new(appliance)),
             closing: CancellationToken::new(),
+            abandoned: CancellationToken::new(),
             ending: Ending::new(),
             owns_session,
             session,
@@ -108,6 +115,23 @@ impl ApplianceCore {
         }
     }
 
+    /// Breaks work off some time after the handle was freed: else what waits for a swarm that is gone would keep the
+    /// appliance for ever.
+    pub(crate) async fn unless_abandoned<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let late = async {
+            self.abandoned.cancelled().await;
+            tokio::time::sleep(AFTER_FREE).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = late => Err(Failure::closed("appliance")),
+        }
+    }
+
     fn end_now(&self, deadline: Deadline) -> Result<Stats, Failure> {
         self.gate.close();
         self.closing.cancel();
@@ -139,6 +163,14 @@ impl Handle for vmt_appliance {
 
     fn owner(&self) -> Option<&Owner> {
         Some(&self.core.session.owner)
+    }
+}
+
+impl Drop for vmt_appliance {
+    fn drop(&mut self) {
+        self.core.gate.close();
+        self.core.closing.cancel();
+        self.core.abandoned.cancel();
     }
 }
 
@@ -447,8 +479,11 @@ pub unsafe extern "C" fn vmt_appliance_shutdown(
     }
 }
 
-/// Frees the handle. An appliance that was not shut down ends at once when no call is under way any more: as after a
-/// power failure, its guest then finds all that was flushed. NULL does nothing.
+/// Frees the handle. An appliance that was not shut down ends then as after a power failure: its guest finds all that was
+/// flushed. Asynchronous reads that wait for the swarm are completed with VMT_E_CLOSED at once, whatever the option
+/// `read-timeout` says; other asynchronous calls have 5 seconds, after which they are too. Does not wait for them: the
+/// appliance is there until the last completion was called. (Blocking calls have returned before, as for every handle.)
+/// NULL does nothing.
 ///
 /// Since 0.1.0.
 #[unsafe(no_mangle)]

@@ -52,11 +52,9 @@ impl CallbackThread {
         })
     }
 
-    /// Has something done there.
-    pub(crate) fn post(&self, job: Job) {
-        if let Err(job) = self.queue.push(job) {
-            job();
-        }
+    /// The way there.
+    pub(crate) fn poster(&self) -> Poster {
+        Poster(self.queue.clone())
     }
 
     /// Whether this is the thread.
@@ -97,6 +95,19 @@ impl CallbackThread {
             thread::sleep(Duration::from_micros(200));
         }
         thread.join().is_ok()
+    }
+}
+
+/// The way to a session's thread for callbacks. It keeps no session: what is posted may hold the last handle of it, which is
+/// then given up there, and not by who posts it, which may be a thread that the end of the session waits for.
+pub(crate) struct Poster(Arc<Queue<Job>>);
+
+impl Poster {
+    /// Has something done there.
+    pub(crate) fn post(&self, job: Job) {
+        if let Err(job) = self.0.push(job) {
+            job();
+        }
     }
 }
 

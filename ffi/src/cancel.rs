@@ -7,7 +7,7 @@ use crate::error::{Failure, vmt_error};
 use crate::guard::{Handle, Out, Owner, free, guarded, look};
 use crate::status::vmt_status;
 
-/// Gives up calls that wait: loading, launching, publishing, exporting. It is passed to the call, and triggered by
+/// Gives up calls that wait: loading, launching, publishing, exporting, replaying. It is passed to the call, and triggered by
 /// another thread. One may serve any number of calls, and may be freed while they run.
 pub struct vmt_cancel {
     token: CancellationToken,

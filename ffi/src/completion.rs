@@ -103,7 +103,8 @@ impl Drop for Completion {
 
 impl Pending {
     fn post(self, outcome: Result<u64, Failure>) {
-        let session = self.core.session().clone();
+        let session = self.core.session();
+        let poster = session.callbacks.poster();
         if let Err(failure) = &outcome
             && failure.status == VMT_E_PANIC
         {
@@ -120,6 +121,6 @@ impl Pending {
             // SAFETY: the caller gave the function for this; the error lives until it returns.
             unsafe { (pending.call)(pending.user.pointer, status, value, lent) };
         };
-        session.callbacks.post(Box::new(job));
+        poster.post(Box::new(job));
     }
 }

@@ -19,6 +19,8 @@ pub const VMT_EVENT_STORAGE_FAILED: i32 = 3;
 pub const VMT_EVENT_CACHE_FULL: i32 = 4;
 /// Nobody took the events: the oldest were lost, and vmt_event_lost tells how many.
 pub const VMT_EVENT_LOST: i32 = 5;
+/// A web server that is said to hold the image is not counted on any more; the message tells which, and why.
+pub const VMT_EVENT_WEB_SEED_GIVEN_UP: i32 = 6;
 
 /// Something that happened. Other kinds may be added: pass over what you don't know.
 pub struct vmt_event {
@@ -77,6 +79,13 @@ impl vmt_event {
             Event::CacheFull { reason } => Self {
                 kind: VMT_EVENT_CACHE_FULL,
                 message: c_string(format!("the downloaded copy can't grow: {reason}")),
+                ..nothing
+            },
+            Event::WebSeedGivenUp { url, reason } => Self {
+                kind: VMT_EVENT_WEB_SEED_GIVEN_UP,
+                message: c_string(format!(
+                    "the web seed {url} is not counted on any more: {reason}"
+                )),
                 ..nothing
             },
             _ => return None,

@@ -158,13 +158,13 @@ impl Listener {
             return;
         };
         let call = self.call;
-        let keep = session.clone();
-        session.callbacks.post(Box::new(move || {
+        let poster = session.callbacks.poster();
+        poster.post(Box::new(move || {
             // SAFETY: the caller gave the function for this; the event lives until it returns.
             unsafe { call(user.pointer, &event) };
             drop(user);
             // The last to hold the session is then the thread that calls back.
-            drop(keep);
+            drop(session);
         }));
     }
 }
@@ -173,10 +173,10 @@ impl Drop for Listener {
     fn drop(&mut self) {
         // Freed in the thread for callbacks too, behind the last call.
         if let (Some(session), user) = (self.session.upgrade(), self.user.take()) {
-            let keep = session.clone();
-            session.callbacks.post(Box::new(move || {
+            let poster = session.callbacks.poster();
+            poster.post(Box::new(move || {
                 drop(user);
-                drop(keep);
+                drop(session);
             }));
         }
     }

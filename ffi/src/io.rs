@@ -67,6 +67,26 @@ fn read(
     Ok(done)
 }
 
+/// Does something with a file, in the caller's thread.
+///
+/// # Safety
+/// As for [`guarded_on`].
+unsafe fn on_file(
+    appliance: *const vmt_appliance,
+    file: usize,
+    error: *mut *mut vmt_error,
+    body: impl FnOnce(&Appliance, usize) -> Result<(), Failure>,
+) -> vmt_status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        guarded_on(appliance, error, |appliance| {
+            let core = appliance.core();
+            let index = core.files.index(file)?;
+            body(&*core.enter()?, index)
+        })
+    }
+}
+
 /// Reads `length` bytes of a file from `offset` into `buffer`, waiting for what is missing, and stores in `*read` how
 /// many they are: fewer only at the end of the file, 0 behind it. What is present costs no allocation and no change
 /// of threads. After a failure the content of `buffer` is undefined.
@@ -145,16 +165,13 @@ pub unsafe extern "C" fn vmt_pwrite(
 ) -> vmt_status {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            let core = appliance.core();
-            let index = core.files.index(file)?;
+        on_file(appliance, file, error, |appliance, index| {
             let data = bytes(data.cast(), length, "data")?;
-            let inside = core.enter()?;
             for (number, part) in data.chunks(CHUNK).enumerate() {
                 let at = offset_of(offset, number * CHUNK)?;
-                if inside.try_write_at(index, at, part)?.is_none() {
+                if appliance.try_write_at(index, at, part)?.is_none() {
                     let part = Bytes::copy_from_slice(part);
-                    block_on(inside.write_at(index, at, part))?;
+                    block_on(appliance.write_at(index, at, part))?;
                 }
             }
             Ok(())
@@ -175,10 +192,8 @@ pub unsafe extern "C" fn vmt_flush(
 ) -> vmt_status {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            let core = appliance.core();
-            let index = core.files.index(file)?;
-            Ok(block_on(core.enter()?.flush(index))?)
+        on_file(appliance, file, error, |appliance, index| {
+            Ok(block_on(appliance.flush(index))?)
         })
     }
 }
@@ -196,10 +211,8 @@ pub unsafe extern "C" fn vmt_discard(
 ) -> vmt_status {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            let core = appliance.core();
-            let index = core.files.index(file)?;
-            Ok(block_on(core.enter()?.discard(index, offset, length))?)
+        on_file(appliance, file, error, |appliance, index| {
+            Ok(block_on(appliance.discard(index, offset, length))?)
         })
     }
 }
@@ -217,10 +230,8 @@ pub unsafe extern "C" fn vmt_write_zeroes(
 ) -> vmt_status {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            let core = appliance.core();
-            let index = core.files.index(file)?;
-            Ok(block_on(core.enter()?.write_zeroes(index, offset, length))?)
+        on_file(appliance, file, error, |appliance, index| {
+            Ok(block_on(appliance.write_zeroes(index, offset, length))?)
         })
     }
 }
@@ -237,10 +248,8 @@ pub unsafe extern "C" fn vmt_set_length(
 ) -> vmt_status {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            let core = appliance.core();
-            let index = core.files.index(file)?;
-            Ok(core.enter()?.set_len(index, length)?)
+        on_file(appliance, file, error, |appliance, index| {
+            Ok(appliance.set_len(index, length)?)
         })
     }
 }
@@ -260,10 +269,8 @@ pub unsafe extern "C" fn vmt_prefetch(
 ) -> vmt_status {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        guarded_on(appliance, error, |appliance| {
-            let core = appliance.core();
-            let index = core.files.index(file)?;
-            let found = core.enter()?.prefetch(index, offset, length)?;
+        on_file(appliance, file, error, |appliance, index| {
+            let found = appliance.prefetch(index, offset, length)?;
             if let Ok(missing) = Out::new(missing, "missing") {
                 missing.set(found);
             }

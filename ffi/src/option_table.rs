@@ -52,6 +52,7 @@ const ADDRESS: &str = "write an IP address and a port such as 192.0.2.7:6881 or 
 const RATE: &str = "write a whole number of bytes per second such as 12500000, or 0 for no limit";
 const SIZE: &str = "write a whole number of bytes such as 10737418240, or 0 for no limit";
 const SECONDS: &str = "write seconds such as 60 or 0.5, or 0 for ever";
+const WEB_SEED: &str = "write a URL such as https://images.example.org/debian/";
 const TEXT: &str = "write at least one character";
 
 macro_rules! key {
@@ -233,8 +234,11 @@ pub(crate) static KEYS: &[Key] = &[
     ),
     key!(
         c"web-seed",
-        c"URL of a web server that holds the image too, for the .torrent file. May be set several times. Default: none.",
-        |s, v| Ok(s.publish.web_seeds.push(some(v)?.to_owned()))
+        c"URL (http or https) of a web server that holds the image too: for the .torrent file, or for a launch beside those that the .torrent file names. May be set several times. Default: none.",
+        |s, v| {
+            s.appliance.web_seeds.push(parsed(some(v)?, WEB_SEED)?);
+            Ok(s.publish.web_seeds.push(v.to_owned()))
+        }
     ),
     key!(
         c"private",

@@ -15,9 +15,9 @@ use crate::text::text;
 /// defaults.
 ///
 /// Keys of a session: listen, cache, download-limit, upload-limit, discovery, local-discovery, profile-exchange,
-/// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, fill,
-/// profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private,
-/// profile. Of vmt_export: cache, read-timeout.
+/// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer,
+/// web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker,
+/// web-seed, private, profile. Of vmt_export: cache, read-timeout.
 pub struct vmt_options {
     settings: Mutex<Settings>,
 }
@@ -218,6 +218,7 @@ mod tests {
             mount,
             allow_other,
             peers,
+            web_seeds,
             fill,
             profile,
             auto_profile,
@@ -229,6 +230,7 @@ mod tests {
         assert!(mount.is_some() && record.is_some() && trace.is_some() && profile.is_none());
         assert!(allow_other && !auto_profile);
         assert_eq!((peers.len(), fill), (2, Fill::Full));
+        assert_eq!(web_seeds[0].as_str(), "http://b/");
         assert_eq!(read_timeout, Some(Duration::from_millis(250)));
         assert_eq!(s.export.read_timeout, read_timeout);
         assert_eq!(s.profile_file.as_deref(), Some("/p".as_ref()));
@@ -254,6 +256,7 @@ mod tests {
             ("read-timeout", "nan", "0.5"),
             ("read-timeout", "1e999", "0.5"),
             ("fill", "some", "none, idle or full"),
+            ("web-seed", "b", "https://"),
             ("state", "", "at least one"),
             ("piece-size", "64K", "65536"),
         ] {

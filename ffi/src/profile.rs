@@ -7,6 +7,7 @@ use vmtorrent::profile::Profile;
 
 use crate::error::vmt_error;
 use crate::guard::{Handle, Out, Owner, free, guarded, guarded_on, look};
+use crate::owned_text::vmt_text;
 use crate::status::vmt_status;
 use crate::text::{bytes, c_string, text};
 
@@ -155,6 +156,50 @@ pub unsafe extern "C" fn vmt_profile_save(
         guarded_on(profile, error, |profile| {
             let path = text(path, "path")?;
             Ok(profile.copy().save(path.as_ref())?)
+        })
+    }
+}
+
+/// Draws when which place of the image was read first, and writes that to the file `path`, in one step: an SVG picture of
+/// less than a megabyte that asks for nothing elsewhere.
+///
+/// Errors: VMT_E_NULL, VMT_E_UTF8, VMT_E_NOT_FOUND, VMT_E_PERMISSION, VMT_E_NO_SPACE, VMT_E_IO. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmt_profile_plot(
+    profile: *const vmt_profile,
+    path: *const c_char,
+    error: *mut *mut vmt_error,
+) -> vmt_status {
+    // SAFETY: what the header asks of every caller.
+    unsafe {
+        guarded_on(profile, error, |profile| {
+            let path = text(path, "path")?;
+            Ok(profile.copy().save_plot(path.as_ref())?)
+        })
+    }
+}
+
+/// Tells what a profile holds: with `json` as one JSON object in one line, whose keys name their units, else in some lines
+/// for people, each with a line feed at its end. The caller frees the text.
+///
+/// Errors: VMT_E_NULL. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmt_profile_summary(
+    profile: *const vmt_profile,
+    json: bool,
+    summary: *mut *mut vmt_text,
+    error: *mut *mut vmt_error,
+) -> vmt_status {
+    // SAFETY: what the header asks of every caller.
+    unsafe {
+        guarded_on(profile, error, |profile| {
+            let out = Out::new(summary, "summary")?;
+            let summary = profile.lock().summary();
+            out.give(vmt_text::new(match json {
+                true => summary.to_json(),
+                false => summary.to_string(),
+            }));
+            Ok(())
         })
     }
 }

@@ -1,10 +1,9 @@
-//! Invariant: no more is written than the caller has room for; fields are only ever added at the end.
-
-use std::mem::{offset_of, size_of};
+//! Invariant: the figures are those of the library, under the same names; fields are only ever added at the end.
 
 use vmtorrent::Stats;
 
 use crate::error::Failure;
+use crate::sized::{Growing, fill, room};
 
 /// What an appliance or a seed has cost and served so far.
 ///
@@ -20,7 +19,7 @@ pub struct vmt_stats {
     pub image_bytes: u64,
     /// Bytes of the image that are present locally (zeros and duplicates count).
     pub present_bytes: u64,
-    /// Bytes received from peers and kept: the sum of the next four.
+    /// Bytes received from peers and web seeds, and kept: the sum of the next four.
     pub fetched_bytes: u64,
     /// For reads that waited.
     pub demand_bytes: u64,
@@ -54,6 +53,19 @@ pub struct vmt_stats {
     pub expected_reads: u64,
     /// Connected peers.
     pub peers: u64,
+    /// Of the bytes fetched, those that web servers sent.
+    pub web_seed_bytes: u64,
+    /// Web servers that hold the image and can be asked.
+    pub web_seeds: u64,
+}
+
+// SAFETY: all of its fields have 8 bytes, and the first one is its size.
+unsafe impl Growing for vmt_stats {
+    const NAME: &'static str = "vmt_stats";
+
+    fn set_size(&mut self, size: u64) {
+        self.struct_size = size;
+    }
 }
 
 impl vmt_stats {
@@ -62,18 +74,8 @@ impl vmt_stats {
     /// # Safety
     /// `stats` is NULL or its `struct_size` may be read.
     pub(crate) unsafe fn size(stats: *const Self) -> Result<usize, Failure> {
-        if stats.is_null() {
-            return Err(Failure::null("stats"));
-        }
         // SAFETY: the caller's promise.
-        let size = unsafe { (&raw const (*stats).struct_size).read() };
-        let room = usize::try_from(size).unwrap_or(usize::MAX);
-        if room < offset_of!(Self, present_bytes) {
-            return Err(Failure::invalid(format!(
-                "stats->struct_size is {size}: set it to sizeof(vmt_stats) before the call"
-            )));
-        }
-        Ok(room.min(size_of::<Self>()))
+        unsafe { room(stats, "stats") }
     }
 
     /// Fills as much as there is room for.
@@ -82,7 +84,7 @@ impl vmt_stats {
     /// `size` was given by [`size`](Self::size) for `stats`, of which so many bytes may be written to.
     pub(crate) unsafe fn fill(stats: *mut Self, size: usize, found: &Stats) {
         let filled = Self {
-            struct_size: size as u64,
+            struct_size: 0,
             image_bytes: found.image_bytes,
             present_bytes: found.present_bytes,
             fetched_bytes: found.fetched_bytes,
@@ -102,11 +104,11 @@ impl vmt_stats {
             first_reads: found.first_reads,
             expected_reads: found.expected_reads,
             peers: found.peers.into(),
+            web_seed_bytes: found.web_seed_bytes,
+            web_seeds: found.web_seeds.into(),
         };
-        // SAFETY: both are that long; the structure has no padding, since all fields have 8 bytes.
-        unsafe {
-            std::ptr::copy_nonoverlapping((&raw const filled).cast::<u8>(), stats.cast(), size)
-        };
+        // SAFETY: the caller's promise.
+        unsafe { fill(stats, size, filled) };
     }
 }
 

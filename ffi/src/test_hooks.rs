@@ -1,4 +1,4 @@
-//! Ways to meet a panic, for tests. Invariant: no release has them.
+//! Ways to meet a panic and mistakes with memory, for tests. Invariant: no release has them.
 
 use crate::appliance::vmt_appliance;
 use crate::completion::{Offered, vmt_completion};
@@ -31,4 +31,19 @@ pub unsafe extern "C" fn vmt_test_panic_in_task(
             crate::aio::submit_panic(appliance, offered)
         })
     }
+}
+
+/// Reads a byte of the heap that was freed, or with `behind` the one behind the end: proof that a sanitizer is on in
+/// Rust code.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmt_test_bad_read(behind: bool) -> u8 {
+    let room = Box::new([1_u8; 16]);
+    let start = std::hint::black_box(room.as_ptr());
+    if behind {
+        // SAFETY: none, this is the mistake.
+        return unsafe { start.add(room.len()).read_volatile() };
+    }
+    drop(room);
+    // SAFETY: none, this is the mistake.
+    unsafe { start.read_volatile() }
 }

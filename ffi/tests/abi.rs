@@ -370,8 +370,11 @@ fn handles_are_freed_in_any_order_also_with_calls_under_way() {
         vmt_appliance_free(stage.appliance);
     }
     (stage.session, stage.appliance) = (null_mut(), null_mut());
-    assert_eq!(told.recv_timeout(PATIENCE), Ok((VMT_OK, 100)));
-    assert_eq!(buffer, content(LENGTH)[..100]);
+    // It waits, and ends with the appliance; unless the data was faster.
+    match told.recv_timeout(PATIENCE) {
+        Ok((VMT_OK, 100)) => assert_eq!(buffer, content(LENGTH)[..100]),
+        other => assert_eq!(other, Ok((VMT_E_CLOSED, 0))),
+    }
 }
 
 #[test]

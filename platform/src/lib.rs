@@ -26,7 +26,7 @@ pub use block_file::BlockFile;
 pub use errno::Errno;
 pub use file::PositionedFile;
 pub use memory::MemoryBlockFile;
-pub use signals::leave_signals_to_others;
+pub use signals::{leave_signals_to_others, take_all_signals};
 pub use socket::set_receive_low_water;
 #[cfg(unix)]
 pub use tree::TreeVolume;

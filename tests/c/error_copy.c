@@ -24,9 +24,7 @@ int main(void) {
     vmt_session_free(s.source);
     vmt_seed_free(s.seed);
     s.source = NULL, s.seed = NULL;
-    vmt_options *options = stage_options(&s);
-    OK(vmt_session_launch(s.session, s.image, options, NULL, &s.appliance, ERR));
-    vmt_options_free(options);
+    stage_launch(&s, NULL);
     char buffer[10];
     OK(vmt_aio_pread(s.appliance, 0, buffer, sizeof buffer, 0, (vmt_completion){keep, NULL, finished}, ERR));
     OK(vmt_appliance_shutdown(s.appliance, VMT_FOREVER, NULL, ERR));

@@ -8,10 +8,7 @@ int main(void) {
     vmt_session_free(s.source);
     vmt_seed_free(s.seed);
     s.source = NULL, s.seed = NULL;
-    vmt_options *options = stage_options(&s);
-    OK(vmt_options_set(options, "read-timeout", "0.2", ERR));
-    OK(vmt_session_launch(s.session, s.image, options, NULL, &s.appliance, ERR));
-    vmt_options_free(options);
+    stage_launch(&s, "read-timeout", "0.2", NULL);
     vmt_events *events = NULL;
     OK(vmt_events_open(s.appliance, &events, ERR));
     static char buffers[READS_COUNT][8];

@@ -40,9 +40,7 @@ int main(void) {
     check_file(at("out2.img"), expected, length);
     free(expected);
     /* The state still serves. */
-    options = stage_options(&s);
-    OK(vmt_session_launch(s.session, s.image, options, NULL, &s.appliance, ERR));
-    vmt_options_free(options);
+    stage_launch(&s, NULL);
     READS(s.appliance, "end", 3, s.length + 49997);
 
     /* Several files. */

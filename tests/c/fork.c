@@ -25,6 +25,8 @@ static void never_event(void *user, const vmt_event *event) {
     CHECK(!"called in the child");
 }
 
+static vmt_report *report;
+
 static void in_child(stage *s, vmt_events *events, vmt_cancel *cancel) {
     char buffer[16] = {0};
     size_t size = 0;
@@ -61,6 +63,9 @@ static void in_child(stage *s, vmt_events *events, vmt_cancel *cancel) {
     REFUSED(vmt_appliance_file_length(a, 0, &number, ERR));
     REFUSED(vmt_appliance_stats(a, &stats, ERR));
     REFUSED(vmt_appliance_profile(a, &profile, ERR));
+    REFUSED(vmt_report_mark(report, VMT_PHASE_VMM, ERR));
+    REFUSED(vmt_report_follow(report, a, ERR));
+    REFUSED(vmt_report_write(report, a, 0, at("report.html"), ERR));
     REFUSED(vmt_appliance_shutdown(a, VMT_FOREVER, NULL, ERR));
     REFUSED(vmt_events_open(a, &queue, ERR));
     REFUSED(vmt_events_next(events, &event, ERR));
@@ -81,6 +86,7 @@ static void in_child(stage *s, vmt_events *events, vmt_cancel *cancel) {
     vmt_options_free(options);
     CHECK(session == NULL && appliance == NULL && image == NULL && profile == NULL && queue == NULL && event == NULL);
     CHECK(seed == NULL);
+    vmt_report_free(report);
     vmt_events_free(events);
     vmt_appliance_free(a);
     vmt_seed_free(s->seed);
@@ -170,6 +176,7 @@ int main(void) {
     OK(vmt_events_open(s.appliance, &events, ERR));
     vmt_cancel *cancel = NULL;
     OK(vmt_cancel_new(&cancel, ERR));
+    OK(vmt_report_begin(&report, ERR));
     /* Nobody shall hold the lock of the heap meanwhile. */
     test_sleep(100);
     fork_and(in_child, &s, events, cancel);
@@ -184,6 +191,7 @@ int main(void) {
     FAILS(VMT_E_AGAIN, vmt_events_next(events, &event, ERR));
     vmt_events_free(events);
     vmt_cancel_free(cancel);
+    vmt_report_free(report);
     OK(vmt_appliance_shutdown(s.appliance, VMT_FOREVER, NULL, ERR));
 
     stage_close(&s);

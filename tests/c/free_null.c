@@ -11,8 +11,10 @@ int main(void) {
         vmt_image_free(NULL);
         vmt_options_free(NULL);
         vmt_profile_free(NULL);
+        vmt_report_free(NULL);
         vmt_seed_free(NULL);
         vmt_session_free(NULL);
+        vmt_text_free(NULL);
     }
     return test_end();
 }

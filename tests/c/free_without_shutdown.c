@@ -3,16 +3,19 @@
 #include "test.h"
 
 int main(void) {
-    stage s;
-    stage_open_seed(&s, 0);
-    vmt_session_free(s.session);
+    /* Before any session, and with no other one beside it: the pool of one that seeds grows and shrinks as it likes. */
     int threads = test_threads_settled();
+    stage s;
+    stage_open(&s, 0, NULL);
+    stage_check(&s, 0, s.length);
+    OK(vmt_session_shutdown(s.session, VMT_FOREVER, ERR));
+    vmt_appliance_free(s.appliance);
+    vmt_session_free(s.session);
+    stage_lose_seed(&s);
     for (int round = 0; round < 3; round++) {
         s.session = test_session(s.cache);
         CHECK(test_threads() > threads);
-        vmt_options *options = stage_options(&s);
-        OK(vmt_session_launch(s.session, s.image, options, NULL, &s.appliance, ERR));
-        vmt_options_free(options);
+        stage_launch(&s, NULL);
         if (round > 0) {
             READS(s.appliance, "flushed", 7, 1000 * (uint64_t)round);
             READS(s.appliance, s.content, 1000, 0);

@@ -1,5 +1,6 @@
 /* What belongs to a handle is gone with it, and who still reads it has to be caught: the library's memory is of the same heap:
  * asan: heap-use-after-free
+ * rust: heap-use-after-free
  * valgrind: Invalid read
  */
 #include "test.h"

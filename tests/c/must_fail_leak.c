@@ -1,5 +1,6 @@
 /* What is never freed has to be caught, also when it is a handle of the library:
  * asan: LeakSanitizer: detected memory leaks
+ * rust: LeakSanitizer: detected memory leaks
  * valgrind: definitely lost
  */
 #include "test.h"

@@ -1,4 +1,5 @@
 /* A buffer that is shorter than the caller says has to be caught, though it is the library that writes behind it:
+ * rust: heap-buffer-overflow
  * valgrind: Invalid write
  */
 #include "test.h"

@@ -1,5 +1,6 @@
 /* A write behind the end of memory has to be caught:
  * asan: heap-buffer-overflow
+ * rust: heap-buffer-overflow
  * valgrind: Invalid write of size
  */
 #include "test.h"

@@ -1,5 +1,6 @@
 /* Undefined behaviour has to be caught:
  * asan: signed integer overflow
+ * rust: signed integer overflow
  */
 #include "test.h"
 

@@ -227,6 +227,15 @@ int main(void) {
     QUIET(vmt_profile_from_bytes(NULL, 0, NULL, NULL));
     QUIET(vmt_profile_merge(NULL, NULL, false, NULL, NULL));
     QUIET(vmt_profile_save(NULL, NULL, NULL));
+    vmt_text *text = NULL;
+    NEEDS("profile", vmt_profile_summary(NULL, false, &text, ERR));
+    NEEDS("summary", vmt_profile_summary(profile, true, NULL, ERR));
+    NEEDS("profile", vmt_profile_plot(NULL, at("x"), ERR));
+    NEEDS("path", vmt_profile_plot(profile, NULL, ERR));
+    QUIET(vmt_profile_summary(NULL, false, NULL, NULL));
+    QUIET(vmt_profile_plot(NULL, NULL, NULL));
+    CHECK(vmt_text_string(NULL) == NULL);
+    SAME(vmt_text_length(NULL), 0);
     SAME(vmt_profile_runs(NULL), 0);
     SAME(vmt_profile_blocks(NULL), 0);
     CHECK(vmt_profile_name(NULL) == NULL);
@@ -262,9 +271,31 @@ int main(void) {
     CHECK(vmt_session_tracker_url(NULL) == NULL);
     CHECK(vmt_session_metrics_url(NULL) == NULL);
 
+    /* Reports and replays. */
+    vmt_report *report = NULL;
+    vmt_replayed replayed = {.struct_size = sizeof replayed};
+    NEEDS("report", vmt_report_begin(NULL, ERR));
+    NEEDS("report", vmt_report_mark(NULL, VMT_PHASE_VMM, ERR));
+    NEEDS("report", vmt_report_follow(NULL, a, ERR));
+    NEEDS("report", vmt_report_write(NULL, a, 0, at("x"), ERR));
+    OK(vmt_report_begin(&report, ERR));
+    NEEDS("appliance", vmt_report_follow(report, NULL, ERR));
+    OK(vmt_report_follow(report, a, ERR));
+    NEEDS("appliance", vmt_report_write(report, NULL, 0, at("x"), ERR));
+    NEEDS("path", vmt_report_write(report, a, 0, NULL, ERR));
+    vmt_report_free(report);
+    NEEDS("trace", vmt_replay(NULL, "x", 1, NULL, &replayed, ERR));
+    NEEDS("disk", vmt_replay("x", NULL, 1, NULL, &replayed, ERR));
+    NEEDS("replayed", vmt_replay("x", "x", 1, NULL, NULL, ERR));
+    QUIET(vmt_report_begin(NULL, NULL));
+    QUIET(vmt_report_mark(NULL, 0, NULL));
+    QUIET(vmt_report_follow(NULL, NULL, NULL));
+    QUIET(vmt_report_write(NULL, NULL, 0, NULL, NULL));
+    QUIET(vmt_replay(NULL, NULL, 0, NULL, NULL, NULL));
+
     /* Nothing was made, and all still works. */
     CHECK(image == NULL && session == NULL && event == NULL && seed == NULL && cancel == NULL && appliance == NULL);
-    CHECK(other == NULL);
+    CHECK(other == NULL && text == NULL);
     CHECK(access(at("x"), F_OK) != 0 && access(at("out"), F_OK) != 0);
     stage_check(&s, 0, s.length);
     vmt_profile_free(profile);

@@ -77,11 +77,7 @@ static void run(bool in_task) {
     vmt_appliance_free(s.appliance);
     vmt_session_free(s.session);
     s.session = test_session(s.cache);
-    vmt_options *options = stage_options(&s);
-    vmt_status status = VMT_E_IN_USE;
-    SOON((status = vmt_session_launch(s.session, s.image, options, NULL, &s.appliance, NULL)) != VMT_E_IN_USE);
-    SAME(status, VMT_OK);
-    vmt_options_free(options);
+    stage_launch_when_free(&s, "fill", "none");
     READS(s.appliance, "flushed", 7, 0);
     READS(s.appliance, s.content + PIECE, PIECE, PIECE);
     OK(vmt_session_shutdown(s.session, VMT_FOREVER, ERR));

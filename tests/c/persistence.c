@@ -5,10 +5,7 @@ static void relaunch(stage *s, const char *key, const char *value) {
     OK(vmt_appliance_shutdown(s->appliance, VMT_FOREVER, NULL, ERR));
     vmt_appliance_free(s->appliance);
     s->appliance = NULL;
-    vmt_options *options = stage_options(s);
-    OK(vmt_options_set(options, key, value, ERR));
-    OK(vmt_session_launch(s->session, s->image, options, NULL, &s->appliance, ERR));
-    vmt_options_free(options);
+    stage_launch(s, key, value, NULL);
 }
 
 int main(void) {

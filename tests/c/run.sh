@@ -1,18 +1,19 @@
 #!/bin/bash
 # Builds each test of the C ABI against include/vmtorrent.h and a shared library, and runs it.
 #
-#   tests/c/run.sh [asan|valgrind] LIBRARY [TEST...]
+#   tests/c/run.sh [asan|rust|valgrind] LIBRARY [TEST...]
 #
 # asan: the tests run with AddressSanitizer (leaks too) and UndefinedBehaviorSanitizer; the library is as it is, but shares the
-# heap with them. valgrind: the tests are built plainly and everything runs under memcheck. Before, mistakes made on purpose
-# (must_fail_*.c) have to be caught, or nothing that follows would prove anything.
+# heap with them. rust: the same with a library that is built with AddressSanitizer too, as ffi/sanitize.sh does it. valgrind:
+# the tests are built plainly and everything runs under memcheck. Before, mistakes made on purpose (must_fail_*.c) have to be
+# caught, or nothing that follows would prove anything.
 # LIBRARY has the feature `test-hooks`. A test ends with 0, or 77 when the machine can't do what it needs: then it is skipped,
 # which with VMTORRENT_REQUIRE=1 is a failure. JOBS: tests at a time.
 set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-usage="usage: tests/c/run.sh [asan|valgrind] LIBRARY [TEST...]"
+usage="usage: tests/c/run.sh [asan|rust|valgrind] LIBRARY [TEST...]"
 
 # One test, in the environment that is made below: writes its line, and its result.
 if [ "${1:-}" = --one ]; then
@@ -80,7 +81,7 @@ fi
 
 MODE=asan
 case ${1:-} in
-asan | valgrind) MODE=$1 && shift ;;
+asan | rust | valgrind) MODE=$1 && shift ;;
 esac
 library=${1:?$usage}
 shift
@@ -102,7 +103,7 @@ ASAN_OPTIONS=
 LIMIT=120
 mkdir -p "$SCRATCH/lib" "$SCRATCH/tmp"
 case $MODE in
-asan)
+asan | rust)
     FLAGS="$FLAGS -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
     cp "$library" "$SCRATCH/lib/libvmtorrent.so"
     ASAN_OPTIONS=detect_leaks=1:exitcode=99:detect_stack_use_after_return=1:strict_string_checks=1

@@ -56,9 +56,7 @@ int main(void) {
     vmt_appliance_free(s.appliance);
     vmt_session_free(s.session);
     s.session = test_session(s.cache);
-    vmt_options *options = stage_options(&s);
-    OK(vmt_session_launch(s.session, s.image, options, NULL, &s.appliance, ERR));
-    vmt_options_free(options);
+    stage_launch(&s, NULL);
     for (int i = 0; i < THREADS; i++) {
         uint64_t value = 0;
         size_t read = 0;

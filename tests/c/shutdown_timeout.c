@@ -29,9 +29,7 @@ static void *shut_session(void *user) {
 }
 
 static void relaunch(void) {
-    vmt_options *options = stage_options(&s);
-    OK(vmt_session_launch(s.session, s.image, options, NULL, &s.appliance, ERR));
-    vmt_options_free(options);
+    stage_launch(&s, NULL);
 }
 
 int main(void) {

@@ -271,15 +271,50 @@ vmt_options *stage_options(const stage *stage) {
     return options;
 }
 
-void stage_open(stage *stage, size_t length, ...) {
-    stage_open_seed(stage, length);
+static vmt_status try_launch(stage *stage, const vmt_options *options) {
+    test_reset();
+    return vmt_session_launch(stage->session, stage->image, options, NULL, &stage->appliance, ERR);
+}
+
+static void launch(stage *stage, const char *key, va_list more) {
     vmt_options *options = stage_options(stage);
-    va_list more;
-    va_start(more, length);
-    set_options(options, va_arg(more, const char *), more);
-    va_end(more);
-    OK(vmt_session_launch(stage->session, stage->image, options, NULL, &stage->appliance, ERR));
+
+    set_options(options, key, more);
+    OK(try_launch(stage, options));
     vmt_options_free(options);
+}
+
+void stage_launch(stage *stage, ...) {
+    va_list more;
+
+    va_start(more, stage);
+    launch(stage, va_arg(more, const char *), more);
+    va_end(more);
+}
+
+void stage_launch_when_free(stage *stage, const char *key, const char *value) {
+    vmt_options *options = stage_options(stage);
+    vmt_status status;
+
+    OK(vmt_options_set(options, key, value, ERR));
+    SOON((status = try_launch(stage, options)) != VMT_E_IN_USE);
+    test_ok(__FILE__, __LINE__, "vmt_session_launch", status);
+    vmt_options_free(options);
+}
+
+void stage_open(stage *stage, size_t length, ...) {
+    va_list more;
+
+    stage_open_seed(stage, length);
+    va_start(more, length);
+    launch(stage, va_arg(more, const char *), more);
+    va_end(more);
+}
+
+void stage_lose_seed(stage *stage) {
+    OK(vmt_session_shutdown(stage->source, VMT_FOREVER, ERR));
+    vmt_seed_free(stage->seed);
+    stage->seed = NULL;
 }
 
 void stage_close(stage *stage) {

@@ -19,6 +19,7 @@
 /* Of builds with the feature `test-hooks` only. */
 vmt_status vmt_test_panic(const vmt_session *session, vmt_error **error);
 vmt_status vmt_test_panic_in_task(const vmt_appliance *appliance, vmt_completion completion, vmt_error **error);
+uint8_t vmt_test_bad_read(bool behind);
 
 /* Seconds after which what is waited for does not come any more. */
 enum { PATIENCE = 60 };
@@ -119,8 +120,14 @@ typedef struct {
 void stage_open(stage *stage, size_t length, ...) __attribute__((sentinel));
 /* All but the appliance. */
 void stage_open_seed(stage *stage, size_t length);
-/* Launches the appliance, with more options. */
+/* The options of its appliance. */
 vmt_options *stage_options(const stage *stage);
+/* Launches the appliance, with more options up to a NULL. */
+void stage_launch(stage *stage, ...) __attribute__((sentinel));
+/* The same with one more option, after an appliance that was only freed: its state is free when its last call has ended. */
+void stage_launch_when_free(stage *stage, const char *key, const char *value);
+/* Ends the session that seeds: from then on the swarm is dead. */
+void stage_lose_seed(stage *stage);
 /* Shuts everything down in order, and frees it. What is NULL was freed already. */
 void stage_close(stage *stage);
 /* Reads with vmt_pread, and compares with the image. */

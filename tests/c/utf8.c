@@ -27,6 +27,7 @@ int main(void) {
     vmt_appliance *appliance = NULL;
     vmt_seed *seed = NULL;
     size_t file;
+    vmt_replayed replayed = {.struct_size = sizeof replayed};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         const char *text = bad[i].text, *where = bad[i].where;
         REFUSED("source", vmt_session_load(s.session, text, NULL, NULL, &image, ERR));
@@ -39,6 +40,9 @@ int main(void) {
         REFUSED("value", vmt_options_set(options, "state", text, ERR));
         REFUSED("path", vmt_profile_load(text, &loaded, ERR));
         REFUSED("path", vmt_profile_save(profile, text, ERR));
+        REFUSED("path", vmt_profile_plot(profile, text, ERR));
+        REFUSED("trace", vmt_replay(text, "disk", 1, NULL, &replayed, ERR));
+        REFUSED("disk", vmt_replay("trace", text, 1, NULL, &replayed, ERR));
         REFUSED("path", vmt_publish(text, NULL, test_no_progress, NULL, &image, ERR));
         REFUSED("data", vmt_session_seed(s.source, s.image, text, &seed, ERR));
         REFUSED("address", vmt_session_serve_tracker(s.session, text, ERR));

@@ -148,6 +148,13 @@ impl Launch {
         self
     }
 
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// Lets it have no more files and sockets open at once.
     #[must_use]
     pub fn descriptors(mut self, limit: impl std::fmt::Display) -> Self {

@@ -114,7 +114,7 @@ fn files_that_do_not_exist_are_named() {
             text(&stage.path("out.img")),
         ]),
         FAILED,
-        &[&[absent], &["--state"]],
+        &[&[absent], &["option `state`"]],
     );
 }
 
@@ -145,7 +145,7 @@ fn a_torrent_that_is_none_is_refused() {
             "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567",
         ]),
         FAILED,
-        &[&["magnet"], &["nobody"], &["--peer"], &[".torrent"]],
+        &[&["magnet"], &["nobody"], &["option `peer`"], &[".torrent"]],
     );
     for (link, why) in [
         ("magnet:?dn=disk.img", "xt is missing"),
@@ -164,7 +164,11 @@ fn a_torrent_that_is_none_is_refused() {
     ]);
     search.args(["--no-lsd", "--metadata-timeout", "1"]);
     search.args(["--listen", "127.0.0.1:0"]);
-    fails(search, FAILED, &[&["0 of 1 peers answered"], &["--peer"]]);
+    fails(
+        search,
+        FAILED,
+        &[&["0 of 1 peers answered"], &["option `peer`"]],
+    );
 }
 
 #[test]
@@ -262,7 +266,7 @@ fn a_mount_point_and_a_state_in_use_are_refused_and_the_holder_is_left_alone() {
     fails(
         stage.launch(["--mount", text(&other)]),
         FAILED,
-        &[&[&holder.pid().to_string()], &["--state"], &["disk"]],
+        &[&[&holder.pid().to_string()], &["option `state`"], &["disk"]],
     );
     fails(
         stage.launch(["--mount", text(&mount), "--ephemeral"]),
@@ -308,7 +312,11 @@ fn a_state_of_another_image_is_refused() {
     let status = second.wait_exit(Duration::from_secs(30));
     assert_eq!(status.code(), Some(FAILED));
     let message = second.stderr();
-    for word in [here.as_str().unwrap(), text(&host.state()), "--state"] {
+    for word in [
+        here.as_str().unwrap(),
+        text(&host.state()),
+        "option `state`",
+    ] {
         assert!(message.contains(word), "no {word} in: {message}");
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) fn cache() -> Result<PathBuf> {
     directories::BaseDirs::new()
         .map(|d| d.cache_dir().join("vmtorrent"))
-        .ok_or_else(|| no_home("cache directory", "--cache"))
+        .ok_or_else(|| no_home("cache directory", "cache"))
 }
 
 /// The directory that holds the state of one appliance.
@@ -20,12 +20,18 @@ pub(crate) fn state(name: &str) -> Result<PathBuf> {
                 .join("vmtorrent")
                 .join(name)
         })
-        .ok_or_else(|| no_home("state directory", "--state"))
+        .ok_or_else(|| no_home("state directory", "state"))
+}
+
+/// The directory of what a user configures.
+#[cfg(feature = "vmm")]
+pub(crate) fn config() -> Option<PathBuf> {
+    directories::BaseDirs::new().map(|d| d.config_dir().join("vmtorrent"))
 }
 
 fn no_home(what: &str, option: &str) -> Error {
     let text = format!(
-        "no home directory is known to put the {what} in: set HOME, or name it with {option}"
+        "no home directory is known to put the {what} in: set HOME, or name it with the option `{option}`"
     );
     Error::new(ErrorKind::NotFound, text)
 }

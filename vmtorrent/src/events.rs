@@ -29,4 +29,12 @@ pub enum Event {
         /// What the system says, or the bound.
         reason: String,
     },
+    /// A web server that is said to hold the image is not counted on any more. Unless it sent wrong bytes again and
+    /// again it is looked at every ten minutes all the same.
+    WebSeedGivenUp {
+        /// Its URL, without what may be secret in it.
+        url: String,
+        /// What it did.
+        reason: String,
+    },
 }

@@ -64,13 +64,7 @@ pub async fn export_in(
     options: ExportOptions,
     started: impl FnOnce(&Session),
 ) -> Result<u64> {
-    if output.exists() {
-        let text = format!(
-            "{} exists: remove it, or choose another name",
-            output.display()
-        );
-        return Err(Error::new(ErrorKind::InUse, text));
-    }
+    refuse_existing(output)?;
     // Read what the state says, then let it go: the launch below takes it again.
     let (image, record) = {
         let (directory, image) = StateDirectory::open_existing(state, Image::from_bytes)?;
@@ -78,6 +72,11 @@ pub async fn export_in(
     };
     let peers = record.peers.as_array().into_iter().flatten();
     let peers = peers.filter_map(|p| p.as_str()?.parse().ok()).collect();
+    let web_seeds = record
+        .web_seeds
+        .iter()
+        .filter_map(|url| url.parse().ok())
+        .collect();
     let session = Session::start(SessionOptions {
         cache: options.cache.or(record.cache),
         // What an export reads is no run of a guest.
@@ -92,6 +91,7 @@ pub async fn export_in(
             ApplianceOptions {
                 state: State::Directory(state.to_owned()),
                 peers,
+                web_seeds,
                 fill: Fill::None,
                 auto_profile: false,
                 read_timeout: options.read_timeout,
@@ -107,6 +107,31 @@ pub async fn export_in(
     ended?;
     closed?;
     Ok(written)
+}
+
+impl Appliance {
+    /// As [`export`], of an appliance that runs: writes its files as they are while they are read. What its guest has
+    /// not written to the disk yet is not among it, and what it writes meanwhile may be or not: a VMM that has ended, or
+    /// is paused, leaves a whole image.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] when `output` exists, [`ErrorKind::TimedOut`] when missing data does not come, and those of
+    /// the file system.
+    pub async fn export(&self, output: &Path) -> Result<u64> {
+        refuse_existing(output)?;
+        write_out(self, output, self.runtime()).await
+    }
+}
+
+fn refuse_existing(output: &Path) -> Result<()> {
+    if output.exists() {
+        let text = format!(
+            "{} exists: remove it, or choose another name",
+            output.display()
+        );
+        return Err(Error::new(ErrorKind::InUse, text));
+    }
+    Ok(())
 }
 
 /// Waits for the disk in a thread of the session, not in one of the caller's executor.

@@ -16,12 +16,14 @@ use url::Url;
 
 use crate::{Error, ErrorKind, Result};
 
-/// The HTTP client for .torrent files and trackers. Clones share their connections.
+/// The HTTP client for .torrent files, trackers and web seeds. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     client: reqwest::Client,
     /// Uses no proxy of the environment.
     direct: reqwest::Client,
+    /// Speaks HTTP/2 too, and never goes from https to http.
+    web_seeds: reqwest::Client,
 }
 
 /// What a web server said.
@@ -48,13 +50,35 @@ impl HttpClient {
             builder
                 .user_agent(concat!("vmtorrent/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(Duration::from_secs(10))
-                .redirect(reqwest::redirect::Policy::limited(5))
+                .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
                 .pool_idle_timeout(Duration::from_secs(30))
         };
         let client = common().build().map_err(|e| unavailable(e.into()))?;
         let direct = common().no_proxy().build();
         let direct = direct.map_err(|e| unavailable(e.into()))?;
-        Ok(Self { client, direct })
+        let web_seeds = common();
+        #[cfg(feature = "tls")]
+        let web_seeds = {
+            let mut tls = tls.clone();
+            tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            web_seeds.tls_backend_preconfigured(tls)
+        };
+        let web_seeds = web_seeds
+            .redirect(reqwest::redirect::Policy::custom(follow))
+            .referer(false)
+            .pool_idle_timeout(WEB_SEED_IDLE)
+            .build();
+        let web_seeds = web_seeds.map_err(|e| unavailable(e.into()))?;
+        Ok(Self {
+            client,
+            direct,
+            web_seeds,
+        })
+    }
+
+    /// The client for web seeds. What it is asked for, and how much of an answer is read, is for its user to bound.
+    pub(crate) fn web_seeds(&self) -> &reqwest::Client {
+        &self.web_seeds
     }
 
     /// Gets a URL: the answer's body of at most `limit` bytes, within `timeout` in all.
@@ -73,6 +97,22 @@ impl HttpClient {
     ) -> Result<Answer> {
         get(&self.direct, url, limit, timeout).await
     }
+}
+
+const MAX_REDIRECTS: usize = 5;
+/// How long a connection to a web seed is kept that nothing is asked over. Servers commonly keep one for about so long.
+const WEB_SEED_IDLE: Duration = Duration::from_secs(60);
+
+/// Whether a redirect of a web seed is followed.
+fn follow(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
+    let before = attempt.previous();
+    if before.len() > MAX_REDIRECTS {
+        return attempt.error("it redirects too often");
+    }
+    if before.last().is_some_and(|b| b.scheme() == "https") && attempt.url().scheme() != "https" {
+        return attempt.error("it redirects from https to http");
+    }
+    attempt.follow()
 }
 
 fn unavailable(e: Box<dyn std::error::Error + Send + Sync>) -> Error {

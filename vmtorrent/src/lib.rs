@@ -4,6 +4,7 @@ mod announcer;
 mod appliance;
 mod bencode;
 mod bitfield;
+mod chart;
 mod clock;
 mod directories;
 mod durable;
@@ -26,6 +27,8 @@ mod overlay;
 pub mod picker;
 mod pristine;
 pub mod profile;
+pub mod replay;
+pub mod report;
 mod seed;
 mod session;
 mod stats;
@@ -34,6 +37,9 @@ mod swarm;
 mod test_image;
 mod torrent;
 pub mod tracker;
+#[cfg(feature = "vmm")]
+pub mod vmm;
+mod whole_file;
 
 pub use appliance::{Appliance, FileExtent, FileExtentKind};
 #[doc(hidden)]
@@ -52,3 +58,8 @@ pub use swarm::simulation;
 pub use stats::Stats;
 #[doc(hidden)]
 pub use vmtorrent_platform::leave_signals_to_others;
+
+/// Numbers and names as messages for people show them.
+pub mod text {
+    pub use crate::chart::{Bytes, Plain, grouped};
+}

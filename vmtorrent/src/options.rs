@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use url::Url;
+
 use crate::profile::Profile;
 
 /// What is fetched in the background, beside what reads ask for and what is fetched around and behind them: the rest of
@@ -44,7 +46,8 @@ pub struct SessionOptions {
     /// Bytes per second to all peers together; `None`: no limit.
     pub upload_limit: Option<u64>,
     /// Whether peers are looked for at all: through trackers, on the local network, and where an earlier run found
-    /// them. Without it only those are dialled that [`ApplianceOptions::peers`] names. Default: yes.
+    /// them. Without it only those are dialled that [`ApplianceOptions::peers`] names, and only the web servers of
+    /// [`ApplianceOptions::web_seeds`] are asked. Default: yes.
     pub discovery: bool,
     /// Whether peers on the local network are looked for (BEP 14, multicast to UDP port 6771), unless the image is
     /// private. Needs `discovery`. Default: yes.
@@ -94,6 +97,8 @@ pub struct ApplianceOptions {
     pub allow_other: bool,
     /// Peers to connect to, beside those that trackers name.
     pub peers: Vec<SocketAddr>,
+    /// Web servers (http or https) that hold the image's files, beside those that its .torrent file or magnet link names.
+    pub web_seeds: Vec<Url>,
     /// What is fetched that no read asked for.
     pub fill: Fill,
     /// What earlier runs read, and when: it is fetched before the guest asks for it. `None`: what came with the image,
@@ -120,6 +125,7 @@ impl Default for ApplianceOptions {
             mount: None,
             allow_other: false,
             peers: Vec::new(),
+            web_seeds: Vec::new(),
             fill: Fill::Idle,
             profile: None,
             auto_profile: true,

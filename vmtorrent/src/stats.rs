@@ -11,7 +11,7 @@ pub struct Stats {
     pub image_bytes: u64,
     /// Bytes of the image that are present locally (zeros and duplicates count).
     pub present_bytes: u64,
-    /// Bytes received from peers and kept: the sum of the four bands.
+    /// Bytes received from peers and web seeds, and kept: the sum of the four bands.
     pub fetched_bytes: u64,
     /// Of these, for reads that waited.
     pub demand_bytes: u64,
@@ -43,6 +43,10 @@ pub struct Stats {
     pub first_reads: u64,
     /// Of these, how many the profile expected.
     pub expected_reads: u64,
+    /// Of the bytes fetched, those that web servers sent.
+    pub web_seed_bytes: u64,
     /// Connected peers.
     pub peers: u32,
+    /// Web servers that hold the image and can be asked.
+    pub web_seeds: u32,
 }

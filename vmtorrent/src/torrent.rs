@@ -22,7 +22,7 @@ use crate::metrics::{HighWater, ImageFigures, Labels};
 use crate::options::Fill;
 use crate::pristine::{Pristine, Shortage};
 use crate::stats::Stats;
-use crate::swarm::{MAX_REMEMBERED, PeersFile, Swarm, SwarmConfig};
+use crate::swarm::{GivenUp, MAX_REMEMBERED, PeersFile, Swarm, SwarmConfig};
 use crate::tracker::{TrackerClient, TrackerConfig, TrackerHandle, TransferStats};
 
 /// How often what was stored is made durable.
@@ -62,6 +62,7 @@ pub(crate) struct Torrent {
     /// Names the image in the log.
     span: Span,
     fetched_shown: HighWater,
+    web_seed_shown: HighWater,
 }
 
 impl Torrent {
@@ -135,6 +136,7 @@ impl Torrent {
                 runtime,
                 span: span.clone(),
                 fetched_shown: HighWater::default(),
+                web_seed_shown: HighWater::default(),
             }
         })
     }
@@ -221,7 +223,9 @@ impl Torrent {
             background_bytes,
             uploaded_bytes: traffic.uploaded,
             wasted_bytes: traffic.wasted,
+            web_seed_bytes: traffic.web_seeds,
             peers: self.swarm.peer_count() as u32,
+            web_seeds: self.swarm.web_seed_count() as u32,
             ..Stats::default()
         }
     }
@@ -244,6 +248,8 @@ impl Torrent {
             fetched_bytes: self.fetched_shown.raise(traffic.fetched),
             wasted_bytes: traffic.wasted,
             uploaded_bytes: traffic.uploaded,
+            web_seed_bytes: self.web_seed_shown.raise([traffic.web_seeds, 0, 0, 0])[0],
+            web_seeds: self.swarm.web_seed_count() as u64,
             peers: self.swarm.peers(),
             storage_failing: self.swarm.storage_error().is_some()
                 || self.pristine.shortage().is_some_and(|s| s.refuses()),
@@ -355,6 +361,9 @@ async fn watch(torrent: Weak<Torrent>, swarm: Arc<Swarm>) {
                     && let Some(tracker) = torrent.tracker.lock().as_ref()
                 {
                     tracker.announce_now();
+                }
+                for GivenUp { url, reason } in swarm.take_given_up_web_seeds() {
+                    let _ = torrent.events.send(Event::WebSeedGivenUp { url, reason });
                 }
                 let reason = swarm.storage_error();
                 if let (false, Some(reason)) = (failing, &reason) {

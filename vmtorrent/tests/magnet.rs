@@ -428,7 +428,7 @@ async fn a_search_that_fails_tells_what_was_tried_and_what_to_do() {
         text.contains("1 of 1 peers answered, 1 had no metadata"),
         "{text}"
     );
-    assert!(text.contains("--peer"), "{text}");
+    assert!(text.contains("option `peer`"), "{text}");
     assert!(text.contains(&image.info_hash().to_string()), "{text}");
 
     let text = failure(&image, &[without[1], garbage, gone])

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use vmtorrent::profile::{Mismatch, Profile};
 
 use super::MergeArgs;
-use crate::chart::{Plain, grouped};
 use crate::failure::Failure;
 use crate::output::{LiveLine, Output};
+use vmtorrent::text::{Plain, grouped};
 
 /// Merges profiles into one.
 pub fn run(args: &MergeArgs, line: LiveLine) -> Result<ExitCode, Failure> {

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueHint;
-use vmtorrent::profile::{BLOCK, ProfileFile};
 
 use crate::failure::Failure;
 use crate::output::LiveLine;
@@ -75,23 +74,3 @@ pub fn run(command: ProfileCommand, line: LiveLine) -> Result<ExitCode, Failure>
         ProfileCommand::Plot(args) => plot::run(&args, line),
     }
 }
-
-/// Bytes of a block: the last one of a file may be shorter.
-fn block_bytes(file: &ProfileFile, block: u32) -> u64 {
-    let start = u64::from(block) * BLOCK;
-    file.length().saturating_sub(start).min(BLOCK)
-}
-
-/// Bytes of all blocks of a file that were read.
-fn bytes_of(file: &ProfileFile) -> u64 {
-    let blocks = file.blocks().keys();
-    blocks.map(|block| block_bytes(file, *block)).sum()
-}
-
-/// A file's path as people write it.
-fn path_text(file: &ProfileFile) -> String {
-    file.path().join("/")
-}
-
-#[cfg(test)]
-mod samples;

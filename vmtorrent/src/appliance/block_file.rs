@@ -114,9 +114,18 @@ impl Disk {
         Ok(())
     }
 
-    /// Fills `buffer` up to the end of the file if that is possible without waiting.
+    /// Fills `buffer` up to the end of the file if that is possible without waiting; else the read goes on to wait.
     pub(super) fn read_at_once(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
-        // Every read comes here first, also one that has to wait then: this is where it is traced, once.
+        self.answer(offset, buffer, true)
+    }
+
+    /// The same for who then asks again, with a call that waits.
+    pub(super) fn read_if_at_hand(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
+        self.answer(offset, buffer, false)
+    }
+
+    /// Every read comes here first, also one that has to wait then (`waits`): this is where it is traced, once.
+    fn answer(&self, offset: u64, buffer: &mut [u8], waits: bool) -> Result<Option<usize>> {
         let arrived = self.trace.as_ref().map(|trace| (trace, trace.now()));
         let present = self.read_present(offset, buffer)?;
         if let Some((trace, at)) = arrived {
@@ -126,7 +135,7 @@ impl Disk {
             };
             // The guest's own writes are no part of the image, nor is what lies behind its end.
             let left = self.file.length.saturating_sub(offset);
-            if left > 0 && present.as_ref().is_none_or(of_image) {
+            if left > 0 && present.as_ref().map_or(waits, of_image) {
                 trace.note(at, offset, left.min(buffer.len() as u64));
             }
         }

@@ -22,7 +22,7 @@ impl Appliance {
         buffer: &mut [u8],
     ) -> Result<Option<usize>> {
         let disk = self.disk_of(file)?;
-        disk.read_at_once(offset, buffer)
+        disk.read_if_at_hand(offset, buffer)
             .map_err(|e| disk.told("read", &e))
     }
 

@@ -294,11 +294,12 @@ impl Disk {
         let why = match self.config.swarm.storage_error() {
             Some(reason) => format!("what came could not be stored: {reason}; free some space"),
             None if peers == 0 => {
-                "no peer is connected: is anybody seeding? Name one with --peer".to_owned()
+                "no peer is connected: is anybody seeding? Name one with the option `peer`"
+                    .to_owned()
             }
             None => format!(
-                "{peers} peers did not deliver it in time: are they slow, or lack it? A longer \
-                 --read-timeout waits longer"
+                "{peers} peers did not deliver it in time: are they slow, or lack it? A larger \
+                 option `read-timeout` waits longer"
             ),
         };
         self.error(ErrorKind::TimedOut, offset, &why)

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span};
@@ -428,6 +429,11 @@ impl Appliance {
         self.disk_of(file).cloned()
     }
 
+    /// The session's.
+    pub(crate) fn runtime(&self) -> &Handle {
+        self.session.handle()
+    }
+
     pub(crate) fn block_file(&self, file: usize) -> Result<Arc<dyn BlockFile>> {
         Ok(self.disk(file)?)
     }
@@ -459,7 +465,7 @@ async fn forward(mut from: broadcast::Receiver<Event>, to: broadcast::Sender<Eve
 }
 
 /// The largest file of an image, and its index.
-fn boot_disk(image: &Image) -> Option<(usize, &ImageFile)> {
+pub(crate) fn boot_disk(image: &Image) -> Option<(usize, &ImageFile)> {
     let files = image.files().iter().enumerate();
     files
         .filter(|(_, file)| !file.padding)

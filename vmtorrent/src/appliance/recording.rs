@@ -11,7 +11,8 @@ use tokio::runtime::Handle;
 use super::exchange::Exchange;
 use super::run::Run;
 use crate::error::Result;
-use crate::profile::{KeptProfiles, Known, Profile};
+use crate::profile::{KeptProfiles, Known};
+use crate::whole_file;
 
 /// How often a run is written, if it has read anything new.
 const EVERY: Duration = Duration::from_secs(5);
@@ -61,7 +62,7 @@ impl Recording {
     /// Those of the file system, naming the path.
     pub(crate) fn open(&self) -> Result<()> {
         match &self.file {
-            Some(file) if file.exists() => Profile::check_place(file),
+            Some(file) if file.exists() => whole_file::check(file),
             Some(file) => self.run.profile().save(file),
             None => Ok(()),
         }

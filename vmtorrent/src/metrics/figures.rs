@@ -28,6 +28,8 @@ pub(crate) struct ImageFigures {
     pub(crate) present_bytes: u64,
     /// By band.
     pub(crate) fetched_bytes: [u64; 4],
+    pub(crate) web_seed_bytes: u64,
+    pub(crate) web_seeds: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) uploaded_bytes: u64,
     pub(crate) peers: PeerCounts,
@@ -126,13 +128,21 @@ fn write_images(page: &mut Exposition, images: &[ImageFigures]) {
     );
     let mut fetched = page.counter(
         "vmtorrent_image_fetched_bytes_total",
-        "Bytes received from peers and kept, by what they were for.",
+        "Bytes received from peers and web seeds and kept, by what they were for.",
     );
     for image in images {
         for (band, bytes) in BANDS.into_iter().zip(image.fetched_bytes) {
             fetched.sample(&image.labels.with("band", band), bytes);
         }
     }
+    each(
+        images,
+        page.counter(
+            "vmtorrent_image_web_seed_bytes_total",
+            "Of the bytes fetched, those that web servers sent.",
+        ),
+        |i| (&i.labels, i.web_seed_bytes),
+    );
     each(
         images,
         page.counter(
@@ -202,6 +212,14 @@ fn write_swarms(page: &mut Exposition, images: &[ImageFigures]) {
         peers.sample(&image.labels.with("direction", "incoming"), incoming);
         peers.sample(&image.labels.with("direction", "outgoing"), outgoing);
     }
+    each(
+        images,
+        page.gauge(
+            "vmtorrent_image_web_seeds",
+            "Web servers that hold the image and can be asked.",
+        ),
+        |i| (&i.labels, i.web_seeds),
+    );
     each(
         images,
         page.counter(

@@ -48,6 +48,9 @@ pub(crate) struct StateRecord {
     /// What the session knows of peers.
     #[serde(default)]
     pub(crate) peers: serde_json::Value,
+    /// URLs of web seeds that were named.
+    #[serde(default)]
+    pub(crate) web_seeds: Vec<String>,
 }
 
 /// The directory in which one appliance keeps what belongs to it alone.
@@ -110,8 +113,8 @@ impl StateDirectory {
                 return Err(Error::new(
                     ErrorKind::NotFound,
                     format!(
-                        "{} is not a state directory: it holds no {RECORD}; name the directory that was \
-                         given to the launch with --state",
+                        "{} is not a state directory: it holds no {RECORD}; name the directory that the \
+                         launch had as its option `state`",
                         path.display()
                     ),
                 ));
@@ -182,8 +185,8 @@ impl StateDirectory {
             return Err(Error::new(
                 ErrorKind::InUse,
                 format!(
-                    "the state directory {} is in use by {holder}: end that, or pass another directory \
-                     with --state",
+                    "the state directory {} is in use by {holder}: end that, or name another directory \
+                     with the option `state`",
                     path.display()
                 ),
             ));
@@ -202,7 +205,7 @@ impl StateDirectory {
         };
         let unreadable = |e| {
             let context = format!(
-                "{} is unreadable: restore it from a backup, or pass another directory with --state",
+                "{} is unreadable: restore it from a backup, or name another directory with the option `state`",
                 file.display()
             );
             Error::with_source(ErrorKind::Corrupt, context, e)
@@ -213,7 +216,7 @@ impl StateDirectory {
                 ErrorKind::InvalidInput,
                 format!(
                     "{} has version {}, this program knows version {VERSION}: use the program that wrote it, \
-                     or pass another directory with --state",
+                     or name another directory with the option `state`",
                     file.display(),
                     record.version
                 ),
@@ -237,12 +240,18 @@ impl StateDirectory {
         self.record.lock().clone()
     }
 
-    /// Notes, durably, where the pristine copy is and what is known of peers.
-    pub(crate) fn note(&self, cache: Option<&Path>, peers: serde_json::Value) -> Result<()> {
+    /// Notes, durably, where the pristine copy is, what is known of peers, and which web seeds were named.
+    pub(crate) fn note(
+        &self,
+        cache: Option<&Path>,
+        peers: serde_json::Value,
+        web_seeds: Vec<String>,
+    ) -> Result<()> {
         let mut record = self.record.lock();
         let changed = StateRecord {
             cache: cache.map(Path::to_path_buf),
             peers,
+            web_seeds,
             ..record.clone()
         };
         if changed != *record {
@@ -298,6 +307,7 @@ fn new_record(image: &Image) -> StateRecord {
         name: image.name().to_owned(),
         cache: None,
         peers: serde_json::Value::Null,
+        web_seeds: Vec::new(),
     }
 }
 
@@ -309,8 +319,8 @@ fn check_image(path: &Path, record: &StateRecord, image: &Image) -> Result<()> {
     Err(Error::new(
         ErrorKind::InvalidInput,
         format!(
-            "the state directory {} belongs to the image {} ({}), not to {} ({expected}): pass another \
-             directory with --state",
+            "the state directory {} belongs to the image {} ({}), not to {} ({expected}): name another \
+             directory with the option `state`",
             path.display(),
             record.name,
             record.info_hash,
@@ -336,8 +346,8 @@ fn refuse_foreign(path: &Path) -> Result<()> {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 format!(
-                    "{} is not empty and not a state directory (it holds {}): pass an empty or a new \
-                     directory with --state",
+                    "{} is not empty and not a state directory (it holds {}): name an empty or a new \
+                     directory with the option `state`",
                     path.display(),
                     name.display()
                 ),
@@ -363,7 +373,7 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains(&std::process::id().to_string()), "{text}");
         assert!(text.contains(&dir.path().display().to_string()), "{text}");
-        assert!(text.contains("--state"), "{text}");
+        assert!(text.contains("the option `state`"), "{text}");
         drop(first);
         StateDirectory::open(dir.path(), &image).unwrap();
     }
@@ -375,7 +385,10 @@ mod tests {
         let image = image_of(&[1; 10_000], 16384);
         let state = StateDirectory::open(&path, &image).unwrap();
         let peers = serde_json::json!(["127.0.0.1:9"]);
-        state.note(Some(Path::new("/c")), peers.clone()).unwrap();
+        let web_seeds = vec!["http://w.example/".to_owned()];
+        state
+            .note(Some(Path::new("/c")), peers.clone(), web_seeds.clone())
+            .unwrap();
         assert_eq!(state.path(), path);
         assert!(state.files_dir().is_dir());
         let overlay = state.overlay(0).unwrap();
@@ -397,6 +410,7 @@ mod tests {
         assert_eq!(found.info_hash(), image.info_hash());
         let record: StateRecord = state.record();
         assert_eq!(record.peers, peers);
+        assert_eq!(record.web_seeds, web_seeds);
         assert_eq!(record.cache.as_deref(), Some(Path::new("/c")));
         assert_eq!(state.overlay(0).unwrap().data_blocks(), 1);
     }

@@ -17,6 +17,7 @@ mod pick;
 mod progress;
 mod rarity;
 mod readahead;
+mod runs;
 mod streams;
 mod wants;
 mod window;
@@ -31,6 +32,7 @@ use progress::{Arrival, Progress};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rarity::Rarity;
+use runs::Runs;
 use wants::Wants;
 
 use crate::Bitfield;
@@ -86,6 +88,7 @@ pub struct Picker {
     window: Window,
     /// The pieces of the window: most peers have none of them, which is seen at a glance.
     in_window: Bitfield,
+    runs: Runs,
     missing: u32,
     rng: StdRng,
 }
@@ -125,6 +128,7 @@ impl Picker {
             fields: Fields::default(),
             window: Window::default(),
             in_window: Bitfield::new(geometry.piece_count()),
+            runs: Runs::default(),
             missing,
             rng,
         }
@@ -234,6 +238,7 @@ impl Picker {
     /// A peer has gone; what it was asked for is free again.
     pub fn remove_peer(&mut self, peer: PeerKey) {
         self.release(peer);
+        self.runs.remove(peer);
         self.fields.remove(peer, &mut self.rarity);
     }
 

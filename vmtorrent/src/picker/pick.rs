@@ -68,6 +68,12 @@ impl Picker {
         Some(piece)
     }
 
+    /// From now on this peer is asked in the background for pieces that follow each other: one request to it may be for
+    /// many.
+    pub fn prefer_runs(&mut self, peer: PeerKey) {
+        self.runs.add(peer);
+    }
+
     /// Says what the profile has fetched next, as far as it is missing and nobody was asked for it. Replaces what was
     /// said before.
     pub fn set_window(&mut self, window: Window) {
@@ -89,6 +95,7 @@ impl Picker {
     /// A piece for background filling: the one that this peer has begun, else the rarest that nobody
     /// has begun, and only when there is none, one that another peer has begun. So a fast peer is not
     /// spent on what slow peers are fetching anyway, and peers that start together stay different.
+    /// A peer that prefers runs goes on for a while with the pieces that follow.
     ///
     /// Begun pieces are in memory: when they are [`MAX_OPEN_BYTES`] already, all help with those first.
     fn pick_background(&mut self, peer: PeerKey) -> Option<PieceIndex> {
@@ -106,9 +113,15 @@ impl Picker {
             return others;
         }
         let rng = &mut self.rng;
-        let Some(piece) = self.rarity.rarest(&askable, |n| rng.random_range(0..n)) else {
+        let goes_on = self.runs.next(peer).filter(|piece| {
+            askable.contains(*piece) && is_untouched(&self.states, &self.wants, *piece)
+        });
+        let piece = goes_on.or_else(|| self.rarity.rarest(&askable, |n| rng.random_range(0..n)));
+        let Some(piece) = piece else {
             return others;
         };
+        let length = self.geometry.nominal_piece_length();
+        self.runs.picked(peer, piece, goes_on.is_some(), length);
         self.rarity.remove(piece);
         self.wants.want(piece, Band::Background);
         Some(piece)

@@ -391,3 +391,28 @@ fn peers_help_each_other_rather_than_begin_more_than_memory_should_hold() {
     }
     assert_eq!(begun.len() as u64 * u64::from(length), MAX_OPEN_BYTES);
 }
+
+#[test]
+fn a_peer_that_prefers_runs_is_asked_for_pieces_in_a_row_and_anew_after_a_while() {
+    let geometry = Geometry::new(u64::from(PIECE) * 1000, PIECE).unwrap();
+    let mut picker = Picker::new(geometry, |_| false, |p| p.0 % 100 == 50, 1);
+    let peer = PeerKey(0);
+    picker.add_peer(peer);
+    picker.set_field(peer, Bitfield::full(1000));
+    picker.prefer_runs(peer);
+    let mut pieces = Vec::new();
+    while let Some(pick) = picker.pick(peer, Band::Background) {
+        if pieces.last() != Some(&pick.block.piece.0) {
+            pieces.push(pick.block.piece.0);
+        }
+        picker.receive(peer, pick.block);
+    }
+    assert_eq!(pieces.len(), 990, "each once, and none that is here");
+    let runs: Vec<usize> = pieces
+        .chunk_by(|a, b| *b == a + 1)
+        .map(<[u32]>::len)
+        .collect();
+    let longest = (1 << 20) / PIECE as usize;
+    assert!(runs.iter().all(|r| *r <= 2 * longest), "{runs:?}");
+    assert!(runs.len() < 990 / 5, "{} runs", runs.len());
+}

@@ -47,8 +47,8 @@ fn check_published(path: &Path, length: u64, name: &str, data_dir: &Path) -> Res
     let metadata = fs::metadata(path).map_err(|e| {
         Error::io(
             format!(
-                "looking at the published file {path_text} (expected: {length} bytes); --data must name the \
-                 directory that holds {name}, not {name} itself (it names {data_dir})"
+                "looking at the published file {path_text} (expected: {length} bytes); the data directory is \
+                 the one that holds {name}, not {name} itself ({data_dir} was named)"
             ),
             e,
         )

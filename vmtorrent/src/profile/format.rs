@@ -3,7 +3,6 @@
 //! Invariant: what is read is bounded by the length of the text, and nothing in it is believed that can't be.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -11,8 +10,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Access, BLOCK, Profile, ProfileFile};
-use crate::durable;
 use crate::image::InfoHash;
+use crate::whole_file;
 use crate::{Error, ErrorKind, Result};
 
 /// What every such file begins with.
@@ -170,7 +169,7 @@ impl Profile {
             .map_err(failed)?;
         Self::from_json(&text).map_err(|e| {
             let remedy =
-                "take another copy of it, or record it again with `vmtorrent launch --record`";
+                "take another copy of it, or record it again with the option `record` of a launch";
             Error::with_source(
                 ErrorKind::InvalidInput,
                 format!("cannot use the profile {at} ({remedy})"),
@@ -189,39 +188,8 @@ impl Profile {
     }
 
     fn save_within(&self, path: &Path, most: usize) -> Result<()> {
-        let (directory, name) = place(path)?;
-        let text = self.to_json_within(most);
-        durable::replace_file(directory, name, &text).map_err(|e| not_written(path, e))
+        whole_file::write(path, &self.to_json_within(most))
     }
-
-    /// Fails where [`save`](Self::save) would, as far as can be told before; what `path` holds stays.
-    ///
-    /// # Errors
-    /// Those of the file system, naming the path.
-    pub(crate) fn check_place(path: &Path) -> Result<()> {
-        let (directory, name) = place(path)?;
-        durable::check_place(directory, name).map_err(|e| not_written(path, e))
-    }
-}
-
-/// The directory and the name of a file.
-fn place(path: &Path) -> Result<(&Path, &OsStr)> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    match path.file_name() {
-        Some(name) => Ok((directory, name)),
-        None => Err(not_written(path, std::io::ErrorKind::InvalidInput.into())),
-    }
-}
-
-fn not_written(path: &Path, error: std::io::Error) -> Error {
-    let at = path.display();
-    Error::io(
-        format!("cannot write the profile {at}; check its directory"),
-        error,
-    )
 }
 
 fn check_head(format: &str, version: u64) -> Result<()> {

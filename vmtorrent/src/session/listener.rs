@@ -19,7 +19,7 @@ use crate::swarm::{ACCEPT_PAUSE, Admission, Door, answer, greet};
 pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
     let context = || {
         format!(
-            "listening for peers on {address}: choose another address or port with --listen, or port 0 for any"
+            "listening for peers on {address}: choose another address or port with the option `listen`, or port 0 for any"
         )
     };
     let bind = || -> std::io::Result<TcpListener> {

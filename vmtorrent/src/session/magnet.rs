@@ -142,7 +142,7 @@ impl Shared {
         if named.is_empty() && tiers.is_empty() && self.local.is_none() {
             let text = format!(
                 "the magnet link of {info_hash} leads to nobody: it names no peer that can be reached, and no \
-                 tracker that may be asked; name a peer with --peer, or pass the .torrent file"
+                 tracker that may be asked; name a peer with the option `peer`, or pass the .torrent file"
             );
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }

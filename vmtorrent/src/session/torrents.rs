@@ -31,12 +31,19 @@ impl Shared {
         image: Image,
         mut options: ApplianceOptions,
     ) -> Result<Appliance> {
+        check_web_seeds(&options.web_seeds)?;
         let image = Arc::new(image);
         let state = self.open_state(&image, &options).await?;
         let member = self.join_cached(image.clone(), options.fill).await?;
         for peer in options.peers.iter().chain(image.peers()) {
             member.torrent().swarm().add_address(*peer, true);
         }
+        let of_image = image.web_seeds().iter().filter(|_| self.options.discovery);
+        let web_seeds = options.web_seeds.iter().chain(of_image);
+        member
+            .torrent()
+            .swarm()
+            .add_web_seeds(web_seeds, &self.http);
         let (profile, kept) = self.choose_profile(&image, &mut options).await?;
         let parts = ApplianceParts {
             session: self,
@@ -102,13 +109,14 @@ impl Shared {
         let cache = self.cache.clone();
         let named = options.peers.iter().chain(image.peers());
         let peers: Vec<String> = named.map(ToString::to_string).collect();
+        let web_seeds = options.web_seeds.iter().map(Url::to_string).collect();
         self.blocking(move || {
             let state = match state {
                 State::Ephemeral => StateDirectory::ephemeral(None, &image)?,
                 State::Directory(path) => StateDirectory::open(&path, &image)?,
                 State::Default => StateDirectory::open(&directories::state(image.name())?, &image)?,
             };
-            state.note(Some(&cache), peers.into())?;
+            state.note(Some(&cache), peers.into(), web_seeds)?;
             Ok(state)
         })
         .await
@@ -290,6 +298,19 @@ impl Shared {
             Ok(())
         })
         .await
+    }
+}
+
+fn check_web_seeds(urls: &[Url]) -> Result<()> {
+    let wrong = |url: &&Url| !matches!(url.scheme(), "http" | "https") || !url.has_host();
+    match urls.iter().find(wrong) {
+        None => Ok(()),
+        Some(url) => Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!(
+                "the web seed {url} is no web server; give a URL that begins with http:// or https://"
+            ),
+        )),
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use super::connection::Outgoing;
-use super::engine::{DisconnectReason, Engine, Output};
+use super::engine::{DisconnectReason, Engine, Output, Remote};
+use super::web_seed::Order;
+use super::wire::WireMessage;
 use super::{Inner, SEED_REST, Swarm};
 use crate::clock::Time;
 
@@ -47,9 +49,18 @@ impl Swarm {
 
     fn carry_out(&self, inner: &mut Inner, now: Time, output: Output) {
         match output {
+            Output::Send(key, WireMessage::Cancel(request)) if !inner.links.contains_key(&key) => {
+                inner.order(key, Order::Cancel(request));
+            }
             Output::Send(key, message) => inner.send(key, Outgoing::Message(message)),
+            Output::Fetch {
+                key,
+                request,
+                urgent,
+            } => inner.order(key, Order::Fetch { request, urgent }),
             Output::SendBlock(key, request) => inner.send(key, Outgoing::Block(request)),
             Output::Disconnect(key, reason) => {
+                inner.web_seeds.left(now, key, Some(&reason));
                 if let Some(link) = inner.links.remove(&key) {
                     if let Some(task) = &link.task {
                         task.abort();
@@ -71,14 +82,18 @@ impl Swarm {
                     }
                 }
             }
-            Output::Liar(address) => {
+            Output::Liar(Remote::WebSeed(number)) => inner.web_seeds.lied_before(now, number),
+            Output::Liar(Remote::Peer(address)) => {
                 inner.bans.lied(now, address.ip());
                 // If it was we who dialled.
                 inner.book.lied(now, address);
             }
             Output::Store(piece, data) => self.store(inner, piece, data),
             Output::Ready(piece) => inner.ready(piece),
-            Output::Completed => self.completed.notify_waiters(),
+            Output::Completed => {
+                inner.web_seeds.rest(now);
+                self.completed.notify_waiters();
+            }
             Output::Profile(key, text) => self.check_profile(key, text),
         }
     }
@@ -93,6 +108,7 @@ pub(super) async fn keep_time(swarm: Weak<Swarm>) {
             return;
         };
         strong.dial_due();
+        strong.start_web_seeds();
         strong.drive(Engine::tick);
         let now = strong.clock.now();
         let due = {

@@ -29,6 +29,8 @@ pub mod simulation;
 mod storing;
 mod upload;
 mod wait;
+mod web_seed;
+mod web_seeds;
 mod wire;
 
 pub(crate) use connection::{answer, greet};
@@ -41,6 +43,7 @@ pub(crate) use metadata::{MetadataJob, fetch_metadata};
 pub(crate) use origin::Origin;
 pub(crate) use peers_file::{MAX_PEERS as MAX_REMEMBERED, PeersFile};
 pub(crate) use places::Places;
+pub(crate) use web_seeds::GivenUp;
 pub(crate) use wire::PeerHandshake;
 
 use std::collections::HashMap;
@@ -63,6 +66,7 @@ use self::engine::{Engine, EngineConfig};
 use self::places::Place;
 use self::storing::StoreQueue;
 use self::wait::Wait;
+use self::web_seeds::WebSeeds;
 use self::wire::{WireMessage, WireRequest};
 use crate::clock::{SystemClock, Time};
 use crate::image::{Image, PieceIndex};
@@ -125,6 +129,7 @@ struct LogLimits {
 struct Inner {
     engine: Engine,
     links: HashMap<PeerKey, Link>,
+    web_seeds: WebSeeds,
     book: AddressBook,
     bans: Bans,
     waits: HashMap<PieceIndex, Vec<Arc<Wait>>>,
@@ -195,6 +200,7 @@ impl Swarm {
         let inner = Inner {
             engine,
             links: HashMap::new(),
+            web_seeds: WebSeeds::default(),
             book: AddressBook::new(config.seed.wrapping_add(1), !config.discovery),
             bans: Bans::default(),
             waits: HashMap::new(),
@@ -338,6 +344,7 @@ impl Swarm {
             }
         }
         inner.links.clear();
+        inner.web_seeds.close();
         inner.waits.clear();
         inner.seekers.clear();
         self.to_store.clear();
@@ -402,6 +409,7 @@ impl Inner {
     /// Forgets a connection that was lost, or that is given up.
     fn leave(&mut self, now: Time, key: PeerKey) {
         let Some(link) = self.links.remove(&key) else {
+            self.leave_web_seed(now, key);
             return;
         };
         if let Some(task) = &link.task {

@@ -43,7 +43,7 @@ pub(crate) const UT_METADATA: u8 = 1;
 pub(crate) const VMT_PROFILE: u8 = 2;
 
 /// A block request, as it stands on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WireRequest {
     pub(crate) piece: u32,
     pub(crate) begin: u32,

@@ -1,10 +1,10 @@
 //! Invariant: a peer is only blamed for bytes that it sent: alone for a whole piece, or shown by the right bytes.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::Remote;
 use crate::image::{BLOCK_LENGTH, PieceIndex};
 use crate::picker::PeerKey;
 
@@ -13,7 +13,7 @@ use crate::picker::PeerKey;
 pub(super) struct Evidence {
     spoilt: VecDeque<Spoilt>,
     /// Peers that went before it was known whether what they had given is right.
-    gone: VecDeque<(PeerKey, SocketAddr)>,
+    gone: VecDeque<(PeerKey, Remote)>,
 }
 
 #[derive(Debug)]
@@ -47,17 +47,17 @@ impl Evidence {
     }
 
     /// A peer went that had given a part of something that is not checked yet.
-    pub(super) fn went(&mut self, key: PeerKey, address: SocketAddr) {
-        self.gone.push_back((key, address));
+    pub(super) fn went(&mut self, key: PeerKey, remote: Remote) {
+        self.gone.push_back((key, remote));
         if self.gone.len() > Self::MAX_GONE {
             self.gone.pop_front();
         }
     }
 
-    /// Where a peer was that went and turned out to have lied. Told once, so that it counts once.
-    pub(super) fn take_gone(&mut self, key: PeerKey) -> Option<SocketAddr> {
+    /// Who a peer was that went and turned out to have lied. Told once, so that it counts once.
+    pub(super) fn take_gone(&mut self, key: PeerKey) -> Option<Remote> {
         let at = self.gone.iter().position(|(gone, _)| *gone == key)?;
-        self.gone.remove(at).map(|(_, address)| address)
+        self.gone.remove(at).map(|(_, remote)| remote)
     }
 
     /// Whether a peer gave a part of what is kept.
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn who_went_is_told_once_and_the_oldest_is_forgotten() {
         let mut evidence = Evidence::default();
-        let address = |n: usize| SocketAddr::from(([10, 0, 0, 1], n as u16));
+        let address = |n: usize| Remote::Peer(([10, 0, 0, 1], n as u16).into());
         for n in 0..=Evidence::MAX_GONE {
             evidence.went(PeerKey(n), address(n));
         }

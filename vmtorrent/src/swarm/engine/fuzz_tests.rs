@@ -440,7 +440,11 @@ impl Rig {
                     assert!(text.len() <= Profile::MAX_ATTACHED);
                     self.to_check.push(key);
                 }
-                Output::Send(..) | Output::Ready(_) | Output::Completed | Output::Liar(_) => {}
+                Output::Send(..)
+                | Output::Fetch { .. }
+                | Output::Ready(_)
+                | Output::Completed
+                | Output::Liar(_) => {}
             }
         }
         self.check();

@@ -186,7 +186,12 @@ impl Engine {
         }
         // Only peers of our kind are known to share the pieces out as we do.
         let takes_turns = |key: &PeerKey| self.profiles.takes_profiles(*key);
-        if Shares::new(&self.peer_id, self.traders().filter(|(key, _)| takes_turns(key))).is_ours(piece) {
+        if Shares::new(
+            &self.peer_id,
+            self.traders().filter(|(key, _)| takes_turns(key)),
+        )
+        .is_ours(piece)
+        {
             return;
         }
         let block = self.image.geometry().nominal_block_length();
@@ -330,9 +335,9 @@ impl Shares {
 
     /// FNV-1a.
     fn fold(hash: u64, bytes: &[u8]) -> u64 {
-        bytes
-            .iter()
-            .fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(Self::PRIME))
+        bytes.iter().fold(hash, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(Self::PRIME)
+        })
     }
 }
 

@@ -217,6 +217,35 @@ fn a_read_that_nobody_foretold_waits_behind_one_block_at_most() {
 }
 
 #[test]
+fn pieces_are_left_to_peers_of_our_kind_only() {
+    let reads = places(5, 100);
+    let left = |exchange: bool| {
+        let mut net = Net::new(image(PIECES, PIECE), 1);
+        let seed = net.node(MBIT, true, Fill::None);
+        let own = net.node(MBIT, false, Fill::None);
+        let other = net.node(MBIT, false, Fill::None);
+        net.nodes[other].engine.profiles = Profiles::new(net.now, exchange);
+        // What is foretold is known, and not fetched.
+        net.nodes[own].engine.hold_guides(net.now, true);
+        let _guest = Guest::new(&mut net, own, &[], Some(&reads));
+        net.link(own, seed);
+        net.link(own, other);
+        net.run_for(100);
+        let links = &net.nodes[own].links;
+        let seed = *links.iter().find(|(_, (node, _))| *node == seed).unwrap().0;
+        let now = net.now;
+        let engine = &mut net.nodes[own].engine;
+        let pieces: Vec<PieceIndex> = reads.iter().copied().map(PieceIndex).collect();
+        engine.demand(now, &pieces);
+        let left = pieces.iter().filter(|p| !engine.picker.may_ask(seed, **p));
+        left.count()
+    };
+    assert_eq!(left(false), 0);
+    // Those of which the other has the greater weight: half, more or less.
+    assert!((25..75).contains(&left(true)), "{}", left(true));
+}
+
+#[test]
 fn eight_guests_that_start_together_trade_what_they_fetch() {
     let reads = places(5, 1000);
     let (alone, _, _) = alone(1, &reads, Some(&reads));

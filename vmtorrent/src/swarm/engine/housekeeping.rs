@@ -23,7 +23,9 @@ impl Engine {
                 continue;
             };
             let waiting = peer.unanswered_since.map(|since| now.since(since));
-            if waiting.is_some_and(|w| w > UNANSWERED) || now.since(peer.last_received) > SILENCE {
+            // A web server is silent while it is not asked.
+            let silent = now.since(peer.last_received) > SILENCE && !peer.is_web_seed();
+            if waiting.is_some_and(|w| w > UNANSWERED) || silent {
                 self.disconnect(now, key, DisconnectReason::Silent);
                 continue;
             }

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Assembly, DisconnectReason, Engine, MAX_REQUEST};
+use super::{Assembly, DisconnectReason, Engine, MAX_REQUEST, Peer};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::image::{BLOCK_LENGTH, BlockIndex, PieceIndex};
@@ -248,12 +248,17 @@ impl Engine {
                 kept: Bytes::new(),
                 givers: vec![None; length.div_ceil(BLOCK_LENGTH as usize)],
                 received: [0; 4],
+                of_web_seeds: 0,
             });
         let begin = block.block as usize * BLOCK_LENGTH as usize;
         if self.keeps_bodies {
             assembly.data[begin..begin + data.len()].copy_from_slice(data);
         }
         assembly.received[band.index()] += data.len() as u64;
+        if self.peers.get(&key).is_some_and(Peer::is_web_seed) {
+            assembly.of_web_seeds += data.len() as u64;
+            self.traffic.web_seeds += data.len() as u64;
+        }
         if let Some(giver) = assembly.givers.get_mut(block.block as usize) {
             *giver = Some(key);
         }
@@ -272,6 +277,7 @@ impl Engine {
             *fetched -= received;
             self.traffic.wasted += received;
         }
+        self.traffic.web_seeds -= assembly.of_web_seeds;
         Some(assembly)
     }
 }

@@ -11,7 +11,9 @@ mod metadata;
 mod outcome;
 mod peer;
 mod profiles;
+mod remote;
 mod requests;
+mod web_seeds;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,6 +31,7 @@ pub(crate) use self::peer::Abilities;
 use self::peer::Peer;
 pub(crate) use self::profiles::ProfileRank;
 use self::profiles::Profiles;
+pub(crate) use self::remote::Remote;
 use super::limiter::Limiter;
 use super::metadata::MetadataServe;
 use super::upload::UploadQueue;
@@ -45,12 +48,20 @@ use crate::picker::{Band, PeerKey, Picker};
 pub(crate) enum Output {
     /// Send a message.
     Send(PeerKey, WireMessage),
+    /// Fetch a block of a web seed; `urgent`: a read waits for it. Answer with a block or a reject, as a peer would.
+    Fetch {
+        /// The web seed.
+        key: PeerKey,
+        /// The block.
+        request: WireRequest,
+        urgent: bool,
+    },
     /// Read a block of the pristine copy and send it; then call [`Engine::block_sent`].
     SendBlock(PeerKey, WireRequest),
     /// Close the connection; [`Engine::disconnected`] is not needed any more.
     Disconnect(PeerKey, DisconnectReason),
     /// Whoever was connected from there had sent wrong data, which is known only now that it has gone.
-    Liar(SocketAddr),
+    Liar(Remote),
     /// Check the hash and store; then call [`Engine::stored`], [`Engine::mismatched`] or [`Engine::not_stored`].
     Store(PieceIndex, Bytes),
     /// The piece can be read: wake who waits for it.
@@ -79,6 +90,8 @@ pub(crate) enum DisconnectReason {
 pub(crate) struct Traffic {
     /// Received and kept, by band.
     pub(crate) fetched: [u64; 4],
+    /// Of these, from web seeds.
+    pub(crate) web_seeds: u64,
     /// Received in vain.
     pub(crate) wasted: u64,
     /// Sent.
@@ -132,6 +145,8 @@ struct Assembly {
     givers: Vec<Option<PeerKey>>,
     /// Bytes received, by band.
     received: [u64; 4],
+    /// Bytes of these that web seeds sent.
+    of_web_seeds: u64,
 }
 
 impl Assembly {
@@ -252,8 +267,9 @@ impl Engine {
         self.traffic
     }
 
+    /// Connected peers, without web seeds.
     pub(crate) fn peer_count(&self) -> usize {
-        self.peers.len()
+        self.peers.len() - self.web_seed_count()
     }
 
     /// Whether nothing is left to fetch.
@@ -269,13 +285,7 @@ impl Engine {
         connect_time: Option<Duration>,
         abilities: Abilities,
     ) -> PeerKey {
-        let key = PeerKey(self.next_key);
-        self.next_key += 1;
-        let mut peer = Peer::new(now, address, connect_time, abilities);
-        // Unchoked at once: the first request then costs one round trip less.
-        peer.we_choke = false;
-        self.peers.insert(key, peer);
-        self.picker.add_peer(key);
+        let key = self.add_peer(now, Remote::Peer(address), connect_time, abilities);
         // What we have must be the first message (BEP 3); with the fast extension it must be said (BEP 6).
         if abilities.fast && self.have.is_full() {
             self.send(now, key, WireMessage::HaveAll);
@@ -290,6 +300,23 @@ impl Engine {
             self.send(now, key, WireMessage::ExtendedHello(self.hello()));
         }
         self.send(now, key, WireMessage::Unchoke);
+        key
+    }
+
+    fn add_peer(
+        &mut self,
+        now: Time,
+        remote: Remote,
+        connect_time: Option<Duration>,
+        abilities: Abilities,
+    ) -> PeerKey {
+        let key = PeerKey(self.next_key);
+        self.next_key += 1;
+        let mut peer = Peer::new(now, remote, connect_time, abilities);
+        // Unchoked at once: the first request then costs one round trip less.
+        peer.we_choke = false;
+        self.peers.insert(key, peer);
+        self.picker.add_peer(key);
         key
     }
 
@@ -313,7 +340,7 @@ impl Engine {
             return;
         };
         self.download.lock().refund(peer.drop_all_requests());
-        self.note_departure(key, peer.address);
+        self.note_departure(key, peer.remote);
         self.picker.remove_peer(key);
         self.note_peers();
         self.uploads.remove(key);
@@ -471,13 +498,16 @@ impl Engine {
     fn send(&mut self, now: Time, key: PeerKey, message: WireMessage) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.last_sent = now;
-            self.outputs.push(Output::Send(key, message));
+            // A web server is told nothing of us.
+            if !peer.is_web_seed() || matches!(message, WireMessage::Cancel(_)) {
+                self.outputs.push(Output::Send(key, message));
+            }
         }
     }
 
     fn disconnect(&mut self, now: Time, key: PeerKey, reason: DisconnectReason) {
         if let Some(peer) = self.peers.get(&key) {
-            tracing::debug!(peer = %peer.address, ?reason, "closing the connection");
+            tracing::debug!(peer = %peer.remote, ?reason, "closing the connection");
             let blamed = reason == DisconnectReason::BadData;
             self.outputs.push(Output::Disconnect(key, reason));
             self.disconnected(now, key);
@@ -509,3 +539,5 @@ mod stage;
 mod tests;
 #[cfg(test)]
 mod tests_keepalive;
+#[cfg(test)]
+mod web_seeds_tests;

@@ -223,7 +223,7 @@ impl Net {
                     self.nodes[n].engine.profile_checked(self.now, key, true);
                     self.collect(n);
                 }
-                Output::Completed | Output::Liar(_) => {}
+                Output::Completed | Output::Liar(_) | Output::Fetch { .. } => {}
             }
         }
     }

@@ -1,10 +1,9 @@
 //! What came of a piece. Invariant: a piece is announced only once it is stored, and nobody is blamed for a piece that
 //! others gave too until the right bytes are known.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Assembly, DisconnectReason, Engine, Output};
+use super::{Assembly, DisconnectReason, Engine, Output, Remote};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::image::PieceIndex;
@@ -100,16 +99,16 @@ impl Engine {
     /// A peer sent wrong data, whether it is still there or not.
     fn blame(&mut self, now: Time, key: PeerKey) {
         self.disconnect(now, key, DisconnectReason::BadData);
-        if let Some(address) = self.evidence.take_gone(key) {
-            self.outputs.push(Output::Liar(address));
+        if let Some(remote) = self.evidence.take_gone(key) {
+            self.outputs.push(Output::Liar(remote));
         }
     }
 
     /// Remembers a peer that goes, if what it gave may still turn out to be wrong.
-    pub(super) fn note_departure(&mut self, key: PeerKey, address: SocketAddr) {
+    pub(super) fn note_departure(&mut self, key: PeerKey, remote: Remote) {
         let gave = |a: &Assembly| a.givers.contains(&Some(key));
         if self.assembly.values().any(gave) || self.evidence.concerns(key) {
-            self.evidence.went(key, address);
+            self.evidence.went(key, remote);
         }
     }
 

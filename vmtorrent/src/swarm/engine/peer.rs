@@ -1,9 +1,9 @@
 //! Invariant: what is outstanding at a peer is what the path counts as in flight; the picker notes it as asked of the
 //! peer, and beside it only what was taken back and is still owed an answer.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::Remote;
 use crate::clock::Time;
 use crate::hash::{HashMap, HashSet};
 use crate::image::{BlockIndex, PieceIndex};
@@ -47,7 +47,7 @@ pub(crate) struct Abilities {
 /// The state of one connection, as BEP 3 has it, and what we know of the path.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) address: SocketAddr,
+    pub(super) remote: Remote,
     pub(super) id: [u8; 20],
     /// It does not let us request.
     pub(super) chokes_us: bool,
@@ -95,12 +95,12 @@ impl Peer {
 
     pub(super) fn new(
         now: Time,
-        address: SocketAddr,
+        remote: Remote,
         connect_time: Option<Duration>,
         abilities: Abilities,
     ) -> Self {
         Self {
-            address,
+            remote,
             id: abilities.id,
             chokes_us: true,
             we_choke: true,

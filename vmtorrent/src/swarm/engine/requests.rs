@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{DisconnectReason, Engine, IDLE_PAUSE, Peer, SNUB};
+use super::{DisconnectReason, Engine, IDLE_PAUSE, Output, Peer, SNUB};
 use crate::clock::Time;
 use crate::image::BlockIndex;
 use crate::options::Fill;
@@ -346,7 +346,17 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.note_request(now, block, request.length, gives_way);
             self.download.lock().charge(request.length);
-            self.send(now, key, WireMessage::Request(request));
+            if peer.is_web_seed() {
+                peer.last_sent = now;
+                let urgent = !gives_way;
+                self.outputs.push(Output::Fetch {
+                    key,
+                    request,
+                    urgent,
+                });
+            } else {
+                self.send(now, key, WireMessage::Request(request));
+            }
         }
     }
 

@@ -23,9 +23,11 @@ pub(super) struct Scripted {
     pub(super) key: PeerKey,
     rtt: Duration,
     busy_until: Time,
-    script: Script,
+    pub(super) script: Script,
     /// Requests that reached it.
     pub(super) asked: usize,
+    /// Requests to it that a read waits for, if it is a web seed.
+    pub(super) urgent: usize,
     pub(super) left: Option<DisconnectReason>,
 }
 
@@ -136,6 +138,7 @@ impl Stage {
             busy_until: self.now,
             script,
             asked: 0,
+            urgent: 0,
             left: None,
         });
         let peer = self.peers.len() - 1;
@@ -147,6 +150,23 @@ impl Stage {
         self.happens(self.now, Happening::Said(peer, WireMessage::Unchoke));
         self.collect();
         peer
+    }
+
+    /// A web seed.
+    pub(super) fn join_web_seed(&mut self, rtt: Duration, script: Script) -> usize {
+        let number = self.peers.len();
+        let key = self.engine.web_seed_connected(self.now, number, Some(rtt));
+        self.peers.push(Scripted {
+            key,
+            rtt,
+            busy_until: self.now,
+            script,
+            asked: 0,
+            urgent: 0,
+            left: None,
+        });
+        self.collect();
+        number
     }
 
     pub(super) fn happens(&mut self, at: Time, what: Happening) {
@@ -173,6 +193,16 @@ impl Stage {
                 }
                 Output::Ready(piece) => {
                     self.ready.insert(piece.0, self.now);
+                }
+                Output::Fetch {
+                    key,
+                    request,
+                    urgent,
+                } => {
+                    let peer = self.peers.iter().position(|p| p.key == key).unwrap();
+                    self.peers[peer].urgent += usize::from(urgent);
+                    let at = self.now + self.peers[peer].rtt / 2;
+                    self.happens(at, Happening::Asked(peer, request));
                 }
                 Output::Send(_, WireMessage::Have(_)) => self.haves.push(self.now),
                 Output::Liar(_) => self.liars += 1,

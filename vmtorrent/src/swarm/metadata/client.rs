@@ -377,7 +377,7 @@ impl Client {
         let seconds = patience.unwrap_or_default().as_secs_f64();
         let text = format!(
             "the description of the image {} was not found within {seconds} s: {}; \
-             name a peer that has the image with --peer, check the link's trackers, or pass the .torrent file",
+             name a peer that has the image with the option `peer`, check the link's trackers, or pass the .torrent file",
             self.info_hash, self.report
         );
         Error::new(ErrorKind::TimedOut, text)

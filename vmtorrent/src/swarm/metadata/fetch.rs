@@ -502,5 +502,5 @@ impl MetadataFetch {
 }
 
 #[cfg(test)]
-#[path = "fetch_tests.rs"]
+#[path = "fetch_tests/mod.rs"]
 mod tests;
