@@ -140,6 +140,7 @@ test)
     stage dependencies dependencies
     stage build build
     stage "tests of the crates" tests vmtorrent-platform vmtorrent vmtorrent-cli
+    stage "simulated crowds" tests vmtorrent-sim
     stage "C ABI" c_abi
     stage "C tests" c_tests
     stage "examples in the documentation" cargo test --doc "${all[@]}"

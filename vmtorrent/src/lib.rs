@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod export;
 mod file_pool;
+mod hash;
 mod http;
 pub mod image;
 mod launch;
@@ -50,6 +51,10 @@ pub use launch::launch;
 pub use options::{ApplianceOptions, Fill, Options, SessionOptions, State};
 pub use seed::Seed;
 pub use session::Session;
+// For the simulator alone (tests/sim), and no part of the API.
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub use swarm::simulation;
 pub use stats::Stats;
 #[doc(hidden)]
 pub use vmtorrent_platform::leave_signals_to_others;

@@ -2,11 +2,10 @@
 //! that they have everything: they change no order. No word about one piece costs more than that piece, but for the
 //! first that such a peer takes back.
 
-use std::collections::{HashMap, HashSet};
-
 use super::PeerKey;
 use super::rarity::Rarity;
 use crate::Bitfield;
+use crate::hash::{HashMap, HashSet};
 use crate::image::PieceIndex;
 
 /// What each connected peer has, and what it may be asked for.
@@ -159,9 +158,9 @@ impl<'a> Askable<'a> {
     #[cfg(test)]
     pub(super) fn of_all(field: &'a Bitfield) -> Self {
         static NONE: std::sync::LazyLock<HashMap<PieceIndex, PeerKey>> =
-            std::sync::LazyLock::new(HashMap::new);
+            std::sync::LazyLock::new(HashMap::default);
         static NOTHING: std::sync::LazyLock<HashSet<PieceIndex>> =
-            std::sync::LazyLock::new(HashSet::new);
+            std::sync::LazyLock::new(HashSet::default);
         Self {
             peer: PeerKey(0),
             field,

@@ -27,8 +27,6 @@ pub use pick::Pick;
 pub use readahead::Readahead;
 pub use window::Window;
 
-use std::collections::HashMap;
-
 use fields::Fields;
 use progress::{Arrival, Progress};
 use rand::SeedableRng;
@@ -38,6 +36,7 @@ use runs::Runs;
 use wants::Wants;
 
 use crate::Bitfield;
+use crate::hash::HashMap;
 use crate::image::{BlockIndex, Geometry, PieceIndex};
 
 /// Names a connected peer.
@@ -87,6 +86,8 @@ pub struct Picker {
     fields: Fields,
     /// What the profile has fetched next.
     window: Window,
+    /// The pieces of the window: most peers have none of them, which is seen at a glance.
+    in_window: Bitfield,
     runs: Runs,
     missing: u32,
     rng: StdRng,
@@ -120,12 +121,13 @@ impl Picker {
         Self {
             geometry,
             states,
-            open: HashMap::new(),
+            open: HashMap::default(),
             open_in: [0; 4],
             wants: Wants::default(),
             rarity,
             fields: Fields::default(),
             window: Window::default(),
+            in_window: Bitfield::new(geometry.piece_count()),
             runs: Runs::default(),
             missing,
             rng,
@@ -335,6 +337,15 @@ impl Picker {
         let mut open = self.open.values();
         self.open_in[band.index()] > 0
             && open.any(|p| p.band == band && (p.asked().next().is_some() || !p.has_free()))
+    }
+
+    /// Whether a block of a piece is missing that nobody was asked for.
+    pub fn has_free_block(&self, piece: PieceIndex) -> bool {
+        match self.states.get(piece.as_usize()) {
+            Some(PieceState::Missing) => true,
+            Some(PieceState::Open) => self.open.get(&piece).is_some_and(Progress::has_free),
+            Some(PieceState::Skipped | PieceState::Verifying | PieceState::Had) | None => false,
+        }
     }
 
     /// The pieces of the demand band that have a free block, oldest demand first.

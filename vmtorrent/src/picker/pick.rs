@@ -50,6 +50,9 @@ impl Picker {
     /// A piece that the profile foretells and that nobody was asked for.
     fn pick_foretold(&mut self, peer: PeerKey) -> Option<PieceIndex> {
         let askable = self.fields.askable(peer)?;
+        if !self.in_window.intersects(askable.field) {
+            return None;
+        }
         let untouched = |piece| is_untouched(&self.states, &self.wants, piece);
         let whole = self.is_whole(peer);
         let rng = &mut self.rng;
@@ -59,6 +62,7 @@ impl Picker {
             |piece| self.rarity.availability(piece),
             |n| rng.random_range(0..n),
         )?;
+        self.in_window.set(piece, false);
         self.rarity.remove(piece);
         self.wants.want(piece, Band::Profile);
         Some(piece)
@@ -73,6 +77,13 @@ impl Picker {
     /// Says what the profile has fetched next, as far as it is missing and nobody was asked for it. Replaces what was
     /// said before.
     pub fn set_window(&mut self, window: Window) {
+        let pieces = &mut self.in_window;
+        for piece in std::mem::take(&mut self.window.pieces) {
+            pieces.set(piece, false);
+        }
+        for piece in &window.pieces {
+            pieces.set(*piece, true);
+        }
         self.window = window;
     }
 

@@ -1,9 +1,8 @@
 //! Invariant: a run ends after [`Runs::LENGTH`] bytes, so that those who fetch the same image of one source soon have
 //! different parts of it.
 
-use std::collections::HashMap;
-
 use super::PeerKey;
+use crate::hash::HashMap;
 use crate::image::PieceIndex;
 
 /// The peers of which pieces that follow each other are better asked for together.

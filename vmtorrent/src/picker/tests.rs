@@ -68,7 +68,7 @@ impl Model {
             skipped,
             had,
             verifying: HashSet::new(),
-            wanted: HashMap::new(),
+            wanted: HashMap::default(),
             asked: HashSet::new(),
             received: HashSet::new(),
         }

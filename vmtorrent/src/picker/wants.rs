@@ -1,9 +1,10 @@
 //! Invariant: a piece stands in one queue at most, that of its band, and a piece that was not begun stands there
 //! exactly while it is wanted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::Band;
+use crate::hash::HashMap;
 use crate::image::PieceIndex;
 
 /// What is wanted, and in which order.

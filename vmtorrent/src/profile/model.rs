@@ -115,13 +115,13 @@ impl Profile {
     }
 
     /// Says of how many runs it is made.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn set_runs(&mut self, runs: u32) {
         self.runs = runs;
     }
 
     /// Notes a block of a file.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn insert(&mut self, file: usize, block: u32, access: Access) {
         self.files[file].blocks.insert(block, access);
     }

@@ -24,6 +24,8 @@ mod places;
 mod profiles;
 mod receiver;
 mod serving;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod storing;
 mod upload;
 mod wait;

@@ -1,9 +1,10 @@
 //! Invariant: peers that wait get the same number of bytes, but for a block, however they cut their requests; a peer's
 //! queue is bounded; a cancelled request is never answered once it was taken out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::wire::WireRequest;
+use crate::hash::HashMap;
 use crate::picker::PeerKey;
 
 /// Requests of peers that wait to be served.

@@ -1,11 +1,12 @@
 //! What profiles have fetched. Invariant: the picker's window is what the guides of all guests foretell now, a moment
 //! ago at most, and nothing when there is no guide.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Engine;
 use crate::clock::Time;
+use crate::hash::HashMap;
 use crate::image::PieceIndex;
 use crate::picker::{PeerKey, Window};
 use crate::profile::{Conditions, Guide};
@@ -36,6 +37,8 @@ pub(super) struct Guides {
     /// Nothing is to be fetched that no read asks for.
     held: bool,
     leaving: Leaving,
+    /// As long as who there is to trade with does not change.
+    shares: Option<Shares>,
 }
 
 /// Most peers that the pieces of a window are shared out among.
@@ -55,7 +58,7 @@ struct Leaving {
 impl Default for Leaving {
     fn default() -> Self {
         Self {
-            left: HashMap::new(),
+            left: HashMap::default(),
             success: 1.0,
             rests_until: Time::default(),
         }
@@ -95,6 +98,7 @@ impl Engine {
     /// Who there is to trade with may have changed.
     pub(super) fn note_peers(&mut self) {
         self.guides.stale = true;
+        self.guides.shares = None;
     }
 
     /// From now on nothing is fetched for profiles, or it is again. The guests are followed all the same.
@@ -244,7 +248,8 @@ impl Engine {
     }
 
     fn make_window(&mut self, now: Time) {
-        let shares = Shares::new(&self.peer_id, self.traders());
+        let shares = self.guides.shares.take();
+        let mut shares = shares.unwrap_or_else(|| Shares::new(&self.peer_id, self.traders()));
         let rates = self.peers.values().filter_map(|p| p.path.measured_rate());
         let conditions = Conditions {
             rate: rates.sum::<f64>() as u64,
@@ -268,11 +273,13 @@ impl Engine {
         if self.guides.held {
             pieces.clear();
         }
-        let ours = |piece: &PieceIndex| shares.is_ours(*piece);
+        let trade = !shares.others.is_empty();
+        let ours = |piece: &PieceIndex| shares.are_ours(*piece);
         let window = Window {
-            ours: (!shares.others.is_empty()).then(|| pieces.iter().map(ours).collect()),
+            ours: trade.then(|| pieces.iter().map(ours).collect()),
             pieces,
         };
+        self.guides.shares = Some(shares);
         self.guides.found = !window.pieces.is_empty();
         self.picker.set_window(window);
         self.guides.made = Some(now);
@@ -285,9 +292,12 @@ impl Engine {
 /// It is decided without a word: it is the peer with the greatest weight, and all peers that know each other come to the
 /// same result (rendezvous hashing: D. G. Thaler, C. V. Ravishankar: *Using Name-Based Mappings to Increase Hit Rates*,
 /// IEEE/ACM Transactions on Networking 6(1), 1998).
+#[derive(Debug)]
 struct Shares {
     own: u64,
     others: Vec<u64>,
+    /// What was found out.
+    known: HashMap<PieceIndex, bool>,
 }
 
 impl Shares {
@@ -298,12 +308,23 @@ impl Shares {
         Self {
             own: Self::fold(Self::BASIS, own),
             others: others.map(|(_, id)| Self::fold(Self::BASIS, id)).collect(),
+            known: HashMap::default(),
         }
     }
 
     fn is_ours(&self, piece: PieceIndex) -> bool {
         let own = Self::weight(self.own, piece);
         self.others.iter().all(|id| Self::weight(*id, piece) <= own)
+    }
+
+    /// The same, found out once for each piece.
+    fn are_ours(&mut self, piece: PieceIndex) -> bool {
+        if let Some(known) = self.known.get(&piece) {
+            return *known;
+        }
+        let ours = self.is_ours(piece);
+        self.known.insert(piece, ours);
+        ours
     }
 
     fn weight(id: u64, piece: PieceIndex) -> u64 {

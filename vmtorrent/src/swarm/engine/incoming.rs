@@ -19,7 +19,7 @@ impl Engine {
             return;
         }
         if self.picker.add_have(key, piece) {
-            self.after_news(now, key);
+            self.after_have(now, key, piece);
         }
     }
 
@@ -84,19 +84,39 @@ impl Engine {
         self.after_news(now, key);
     }
 
-    /// A peer has more than it had: perhaps we want some of it, perhaps it is done.
-    fn after_news(&mut self, now: Time, key: PeerKey) {
-        let full = self.picker.field(key).is_some_and(Bitfield::is_full);
-        if full && self.is_complete() {
-            self.disconnect(now, key, DisconnectReason::BothSeeds);
+    /// A peer has one piece more. With all its peers' HAVEs this is what a host hears most of: nothing is looked through
+    /// but for that piece.
+    fn after_have(&mut self, now: Time, key: PeerKey, piece: PieceIndex) {
+        if self.leave_if_both_full(now, key) {
             return;
         }
         self.show_interest(now, key);
-        if self.picker.has_free(Band::Demand) {
-            self.schedule(now);
-        } else {
-            self.fill_queue(now, key);
+        if !self.picker.has_free_block(piece) {
+            return;
         }
+        self.go_on_with(now, key);
+    }
+
+    fn leave_if_both_full(&mut self, now: Time, key: PeerKey) -> bool {
+        let full = self.picker.field(key).is_some_and(Bitfield::is_full);
+        if full {
+            // It was one to trade with.
+            self.note_peers();
+        }
+        let both = full && self.is_complete();
+        if both {
+            self.disconnect(now, key, DisconnectReason::BothSeeds);
+        }
+        both
+    }
+
+    /// A peer said what it has: perhaps we want some of it, perhaps it is done.
+    fn after_news(&mut self, now: Time, key: PeerKey) {
+        if self.leave_if_both_full(now, key) {
+            return;
+        }
+        self.show_interest(now, key);
+        self.go_on_with(now, key);
     }
 
     /// Says that a peer has what we lack, if it does and was not told yet.
@@ -207,11 +227,7 @@ impl Engine {
                 self.assemble(key, block, band, data, complete);
             }
         }
-        if self.picker.has_free(Band::Demand) {
-            self.schedule(now);
-        } else {
-            self.fill_queue(now, key);
-        }
+        self.go_on_with(now, key);
     }
 
     fn assemble(
@@ -223,18 +239,21 @@ impl Engine {
         complete: bool,
     ) {
         let length = self.image.geometry().piece_length(block.piece) as usize;
+        let kept = if self.keeps_bodies { length } else { 0 };
         let assembly = self
             .assembly
             .entry(block.piece)
             .or_insert_with(|| Assembly {
-                data: BytesMut::zeroed(length),
+                data: BytesMut::zeroed(kept),
                 kept: Bytes::new(),
                 givers: vec![None; length.div_ceil(BLOCK_LENGTH as usize)],
                 received: [0; 4],
                 of_web_seeds: 0,
             });
         let begin = block.block as usize * BLOCK_LENGTH as usize;
-        assembly.data[begin..begin + data.len()].copy_from_slice(data);
+        if self.keeps_bodies {
+            assembly.data[begin..begin + data.len()].copy_from_slice(data);
+        }
         assembly.received[band.index()] += data.len() as u64;
         if self.peers.get(&key).is_some_and(Peer::is_web_seed) {
             assembly.of_web_seeds += data.len() as u64;
@@ -246,7 +265,7 @@ impl Engine {
         if complete {
             assembly.kept = std::mem::take(&mut assembly.data).freeze();
             let data = assembly.kept.clone();
-            self.storing += data.len() as u64;
+            self.storing += length as u64;
             self.outputs.push(Output::Store(block.piece, data));
         }
     }

@@ -15,7 +15,7 @@ mod remote;
 mod requests;
 mod web_seeds;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,7 @@ use super::upload::UploadQueue;
 use super::wire::{ExtendedHello, UT_METADATA, VMT_PROFILE, WireMessage, WireRequest};
 use crate::Bitfield;
 use crate::clock::Time;
+use crate::hash::HashMap;
 use crate::image::{Image, PieceClass, PieceIndex};
 use crate::options::Fill;
 use crate::picker::{Band, PeerKey, Picker};
@@ -130,6 +131,8 @@ pub(crate) struct Engine {
     traffic: Traffic,
     listen_port: u16,
     peer_id: [u8; 20],
+    /// Whether the bytes of blocks are kept, as they are but in a simulation.
+    keeps_bodies: bool,
     outputs: Vec<Output>,
 }
 
@@ -198,7 +201,7 @@ impl Engine {
         } = config;
         let skipped = |p: PieceIndex| image.piece_class(p) != PieceClass::Unique;
         let picker = Picker::new(*image.geometry(), skipped, |p| have.get(p), seed);
-        let mut duplicates: HashMap<PieceIndex, Vec<PieceIndex>> = HashMap::new();
+        let mut duplicates: HashMap<PieceIndex, Vec<PieceIndex>> = HashMap::default();
         for piece in image.geometry().pieces() {
             if let PieceClass::DuplicateOf(first) = image.piece_class(piece) {
                 duplicates.entry(first).or_default().push(piece);
@@ -215,7 +218,7 @@ impl Engine {
             have,
             unannounced: Vec::new(),
             haves_due: None,
-            assembly: HashMap::new(),
+            assembly: HashMap::default(),
             evidence: Evidence::default(),
             storing: 0,
             max_storing: MAX_STORING
@@ -231,9 +234,16 @@ impl Engine {
             traffic: Traffic::default(),
             listen_port,
             peer_id,
+            keeps_bodies: true,
             outputs: Vec::new(),
             image,
         }
+    }
+
+    /// Pieces are assembled without their bytes: what a simulation of thousands of hosts has no room for.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn keep_no_bodies(&mut self) {
+        self.keeps_bodies = false;
     }
 
     /// What is to be done, in order. To be asked after every other call.

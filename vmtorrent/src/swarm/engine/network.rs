@@ -81,7 +81,7 @@ impl Net {
             image,
             nodes: Vec::new(),
             queue: BinaryHeap::new(),
-            happenings: HashMap::new(),
+            happenings: HashMap::default(),
             next: 0,
         }
     }
@@ -112,7 +112,7 @@ impl Net {
             engine,
             rate: mbit * 125_000.0,
             busy_until: self.now,
-            links: HashMap::new(),
+            links: HashMap::default(),
             ready: BTreeMap::new(),
             liar: false,
             mute: false,

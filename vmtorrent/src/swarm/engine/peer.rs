@@ -1,11 +1,11 @@
 //! Invariant: what is outstanding at a peer is what the path counts as in flight; the picker notes it as asked of the
 //! peer, and beside it only what was taken back and is still owed an answer.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::Remote;
 use crate::clock::Time;
+use crate::hash::{HashMap, HashSet};
 use crate::image::{BlockIndex, PieceIndex};
 use crate::swarm::path::{PathEstimator, SendMark};
 
@@ -109,12 +109,12 @@ impl Peer {
             request_limit: Self::DEFAULT_REQUEST_LIMIT,
             path: PathEstimator::new(now, connect_time),
             fast: abilities.fast,
-            outstanding: HashMap::new(),
+            outstanding: HashMap::default(),
             giving_way: 0,
             requests_made: 0,
-            taken_back: HashMap::new(),
-            refused: HashMap::new(),
-            allowed_fast: HashSet::new(),
+            taken_back: HashMap::default(),
+            refused: HashMap::default(),
+            allowed_fast: HashSet::default(),
             unsolicited: 0,
             answered: 0,
             snubbed: false,

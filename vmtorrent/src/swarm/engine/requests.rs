@@ -31,6 +31,13 @@ impl Engine {
         }
     }
 
+    /// Requests what can be requested now that something has changed at one peer.
+    pub(super) fn go_on_with(&mut self, now: Time, key: PeerKey) {
+        if !self.storage_pauses(now) && self.spread_demand(now) {
+            self.fill_queue(now, key);
+        }
+    }
+
     /// Stripes the free blocks of the demand band over the peers that have them: each goes where it is
     /// expected first, which is what makes the last one come soonest. False when the download limit stopped it.
     fn spread_demand(&mut self, now: Time) -> bool {
@@ -285,15 +292,12 @@ impl Engine {
                     return;
                 }
                 self.picker.lose_have(key, block.piece);
+                self.note_peers();
             }
         } else {
             return;
         }
-        if self.picker.has_free(Band::Demand) {
-            self.schedule(now);
-        } else {
-            self.fill_queue(now, key);
-        }
+        self.go_on_with(now, key);
     }
 
     /// What was taken back long ago and never answered is forgotten; pieces that were refused may be asked for again.
