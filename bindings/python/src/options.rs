@@ -58,6 +58,7 @@ impl TryFrom<SessionSettings> for SessionOptions {
                 .into(),
             metadata_timeout: seconds("metadata_timeout", given.metadata_timeout)?,
             max_disk: limit("max_disk", given.max_disk)?,
+            ..Self::default()
         })
     }
 }

@@ -252,8 +252,9 @@ fn bands(html: &mut String, data: &Data) {
     }
     let _ = write!(
         html,
-        "</p><p class=\"soft\">Besides {} came in vain, {} were uploaded, and the guest wrote {}. At the end {} of the \
+        "</p><p class=\"soft\">It took {} on the wire. Besides {} came in vain, {} were uploaded, and the guest wrote {}. At the end {} of the \
          image were here, zeros counted.</p>",
+        Bytes(stats.fetched_wire_bytes),
         Bytes(stats.wasted_bytes),
         Bytes(stats.uploaded_bytes),
         Bytes(stats.guest_written_bytes),

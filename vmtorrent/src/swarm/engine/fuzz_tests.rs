@@ -444,7 +444,8 @@ impl Rig {
                 | Output::Fetch { .. }
                 | Output::Ready(_)
                 | Output::Completed
-                | Output::Liar(_) => {}
+                | Output::Liar(_)
+                | Output::Compress(..) => {}
             }
         }
         self.check();
