@@ -213,6 +213,9 @@ fn line(html: &mut String, data: &Data) {
         Some(line) => {
             let rate = format!("{}, {}/s", bits(line.rate), Bytes(line.rate as u64));
             match line.known {
+                Known::Named if data.stats.fetched_wire_bytes < data.stats.fetched_bytes => {
+                    format!("Line: {rate}, as named by --report-rate and with what compression gained on it.")
+                }
                 Known::Named => format!("Line: {rate}, as named by --report-rate."),
                 Known::BestSecond => format!(
                     "Line: {rate}, measured: the most payload that came within one second of this run. If the line \

@@ -18,7 +18,6 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::Swarm;
-use super::compression::ZstdMessage;
 use super::places::Activity;
 use super::receiver::Receiver;
 use super::wire::{
@@ -147,9 +146,12 @@ async fn read(swarm: &Arc<Swarm>, key: PeerKey, reader: OwnedReadHalf) -> io::Re
             tracing::trace!(peer = key.0, message = %Brief(message), "received");
         }
         // What stands before the first bad one is heard all the same.
-        let expanded = swarm.expand(&mut messages);
+        let expanded = match &swarm.packer {
+            Some(packer) => packer.codec().expand_all(&mut messages),
+            None => Ok(()),
+        };
         swarm.received(key, &mut messages);
-        expanded?;
+        expanded.map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
         if !received? {
             return Ok(());
         }
@@ -194,43 +196,6 @@ async fn write(
         }
         buffer.clear();
         swarm.blocks_sent(key, &mut blocks);
-    }
-}
-
-impl Swarm {
-    /// Puts plain blocks in the place of compressed ones, outside of the engine's lock. Blocks that were not agreed on stay
-    /// for the engine to refuse.
-    ///
-    /// # Errors
-    /// A block that breaks the protocol; it and what stands behind it are dropped.
-    fn expand(&self, messages: &mut Vec<WireMessage>) -> io::Result<()> {
-        let Some(packer) = &self.packer else {
-            return Ok(());
-        };
-        for at in 0..messages.len() {
-            let WireMessage::Zstd {
-                message: ZstdMessage::Block(compressed),
-                ..
-            } = &messages[at]
-            else {
-                continue;
-            };
-            match packer.expand(compressed) {
-                Ok(data) => {
-                    messages[at] = WireMessage::Expanded {
-                        piece: compressed.block.piece,
-                        begin: compressed.block.begin,
-                        data,
-                        wire: compressed.frame.len() as u32,
-                    };
-                }
-                Err(reason) => {
-                    messages.truncate(at);
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-                }
-            }
-        }
-        Ok(())
     }
 }
 

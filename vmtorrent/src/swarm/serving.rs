@@ -43,6 +43,10 @@ impl Swarm {
             match compress.map_or(Form::Plain, |(_, packer)| packer.form(request)) {
                 Form::Frame(frame) => {
                     waiting.pop_front();
+                    // It is a use of the piece, as a read is.
+                    let offset = self.offset(request);
+                    self.pristine
+                        .touch(&(offset..offset + u64::from(request.length)));
                     done.push((request, append_frame(compress, request, &frame, buffer)));
                     continue;
                 }

@@ -6,12 +6,13 @@ use zstd_safe::{CCtx, DCtx};
 
 use super::cache::FrameCache;
 use super::contexts::Contexts;
-use super::message::CompressedBlock;
+use super::message::{CompressedBlock, ZstdMessage};
 use crate::image::BLOCK_LENGTH;
+use crate::swarm::wire::WireMessage;
 
 /// What a session needs to send and take blocks in compressed form.
 pub(crate) struct Codec {
-    /// As many as there are processors. When all of them compress, blocks go plain rather than wait.
+    /// For half of the processors, so that peers don't take them from a guest. Where too many wait, blocks go plain.
     compressing: Contexts<CCtx<'static>>,
     /// As many as the threads that serve sockets.
     expanding: Contexts<DCtx<'static>>,
@@ -29,13 +30,13 @@ impl Codec {
     pub(crate) fn new(cache: u64) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            compressing: Contexts::new(processors),
+            compressing: Contexts::new((processors / 2).max(1)),
             expanding: Contexts::new(usize::MAX),
             cache: FrameCache::new(cache),
         }
     }
 
-    /// A frame of these bytes. `Some(None)`: it saves too little. `None`: all contexts are in use.
+    /// A frame of these bytes. `Some(None)`: it saves too little. `None`: too many wait for a context.
     pub(super) fn compress(&self, plain: &[u8]) -> Option<Option<Bytes>> {
         // It gives up at the end of the room.
         let mut room = vec![0; plain.len() * MOST_TENTHS / 10];
@@ -49,11 +50,43 @@ impl Codec {
         )
     }
 
+    /// Puts plain blocks in the place of the compressed ones among what a peer said, which takes about 0.02 ms for each.
+    /// To be done only where they were agreed on; the engine refuses what is left of them.
+    ///
+    /// # Errors
+    /// Why a block breaks the protocol; it and what stands behind it are dropped.
+    pub(crate) fn expand_all(&self, messages: &mut Vec<WireMessage>) -> Result<(), String> {
+        for at in 0..messages.len() {
+            let WireMessage::Zstd {
+                message: ZstdMessage::Block(compressed),
+                ..
+            } = &messages[at]
+            else {
+                continue;
+            };
+            match self.expand(compressed) {
+                Ok(data) => {
+                    messages[at] = WireMessage::Expanded {
+                        piece: compressed.block.piece,
+                        begin: compressed.block.begin,
+                        data,
+                        wire: compressed.frame.len() as u32,
+                    };
+                }
+                Err(reason) => {
+                    messages.truncate(at);
+                    return Err(reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The plain bytes of a block that a peer sent.
     ///
     /// # Errors
     /// Why it breaks the protocol.
-    pub(crate) fn expand(&self, compressed: &CompressedBlock) -> Result<Bytes, String> {
+    fn expand(&self, compressed: &CompressedBlock) -> Result<Bytes, String> {
         let CompressedBlock { block, frame } = compressed;
         if !(1..=BLOCK_LENGTH).contains(&block.length) {
             return Err(format!("a compressed block of {} bytes", block.length));
@@ -141,6 +174,34 @@ mod tests {
             assert!(frame.len() * 10 <= length * 9);
             assert_eq!(codec.expand(&of(length, frame)).unwrap(), plain);
         }
+    }
+
+    #[test]
+    fn what_stands_before_a_broken_block_is_kept() {
+        let plain = text(16_384);
+        let block = |frame: Vec<u8>| WireMessage::Zstd {
+            extension: 3,
+            message: ZstdMessage::Block(of(16_384, frame)),
+        };
+        let good = frame(&plain, |_| {});
+        let expanded = WireMessage::Expanded {
+            piece: 0,
+            begin: 0,
+            data: plain.into(),
+            wire: good.len() as u32,
+        };
+        let mut messages = vec![
+            WireMessage::Unchoke,
+            block(good.clone()),
+            WireMessage::Have(1),
+            block(good[..20].to_vec()),
+            WireMessage::Have(2),
+        ];
+        assert!(codec().expand_all(&mut messages).is_err());
+        assert_eq!(
+            messages,
+            [WireMessage::Unchoke, expanded, WireMessage::Have(1)]
+        );
     }
 
     #[test]
