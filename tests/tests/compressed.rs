@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use vmtorrent_tests::clients::{Client, Job, Librqbit};
+use vmtorrent_tests::clients::{Client, Job, Librqbit, Libtorrent};
 use vmtorrent_tests::scripted_peer::{
     BLOCK, Block, Connection, Message, parse_address, parse_info_hash,
 };
@@ -191,8 +191,16 @@ fn only_who_announces_it_gets_compressed_blocks_and_under_its_own_number() {
 }
 
 #[test]
-fn a_client_that_does_not_know_it_gives_and_gets_plain_blocks() {
-    let client = Librqbit;
+fn libtorrent_does_not_know_it_and_gives_and_gets_plain_blocks() {
+    gives_and_gets_plain_blocks(&Libtorrent);
+}
+
+#[test]
+fn librqbit_does_not_know_it_and_gives_and_gets_plain_blocks() {
+    gives_and_gets_plain_blocks(&Librqbit);
+}
+
+fn gives_and_gets_plain_blocks(client: &dyn Client) {
     if !client.is_here() || !fuse() {
         return;
     }

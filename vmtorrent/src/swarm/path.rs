@@ -83,6 +83,9 @@ impl PathEstimator {
     const UNKNOWN_RATE: f64 = 1_000_000.0;
     /// Blocks whose mean tells how far the next ones are compressed.
     const SHARES: u32 = 16;
+    /// No block is expected to take less than this part of itself: behind a run of nearly empty ones the next may be full.
+    /// The line is not kept busy then, which is our own doing.
+    const LEAST_SHARE: f64 = 0.2;
 
     /// Nothing is known but, perhaps, how long the connection took to open.
     pub(crate) fn new(now: Time, connect_time: Option<Duration>) -> Self {
@@ -135,7 +138,7 @@ impl PathEstimator {
 
     /// Bytes that so many bytes of a block are expected to take on the line.
     pub(crate) fn on_line(&self, bytes: u32) -> u32 {
-        (f64::from(bytes) * self.share).ceil() as u32
+        (f64::from(bytes) * self.share.max(Self::LEAST_SHARE)).ceil() as u32
     }
 
     /// Bytes on the line to keep requested at the peer.
@@ -191,7 +194,8 @@ impl PathEstimator {
             delivered_at: self.delivered_at,
             bytes,
             on_line,
-            limited_by_us: self.in_flight + u64::from(on_line) < self.pipe().min(self.target() / 2),
+            limited_by_us: self.share < Self::LEAST_SHARE
+                || self.in_flight + u64::from(on_line) < self.pipe().min(self.target() / 2),
         };
         self.in_flight += u64::from(on_line);
         self.start_probe_when_due(now);
@@ -434,13 +438,20 @@ mod tests {
     #[test]
     fn blocks_that_are_compressed_no_more_hold_up_nothing_for_long() {
         let mut line = Line::new(25.0, 20);
-        line.shares = vec![0.1];
+        let queued = |line: &Line| line.under_way.len() as f64 * f64::from(BLOCK) / line.rate;
         line.run(10);
-        line.shares = vec![1.0];
-        line.run(1);
-        // What is in flight takes about a round trip of the line.
-        let queued: f64 = line.under_way.len() as f64 * f64::from(BLOCK) / line.rate;
-        assert!(queued < 0.05, "{queued} s");
+        for share in [0.4, 0.1, 0.02, 0.001] {
+            line.shares = vec![share];
+            line.run(20);
+            // If all that is in flight were full. A round trip of the line takes 20 ms.
+            let most = queued(&line);
+            assert!(most < 0.17, "{share}: {most} s");
+            assert!(line.path.rate() > 0.8 * line.rate, "{share}");
+            line.shares = vec![1.0];
+            let got = line.run(1) as f64;
+            assert!(got > 0.85 * line.rate, "{share}: {got}");
+            assert!(queued(&line) < 0.05, "{share}");
+        }
     }
 
     #[test]
