@@ -133,7 +133,8 @@ impl PathEstimator {
 
     /// The same in bytes of blocks, as they are behind the decompression.
     pub(crate) fn plain_rate(&self) -> Option<f64> {
-        self.measured_rate().map(|rate| rate / self.share)
+        let share = self.share.max(Self::LEAST_SHARE);
+        self.measured_rate().map(|rate| rate / share)
     }
 
     /// Bytes that so many bytes of a block are expected to take on the line.
