@@ -138,9 +138,9 @@ typedef struct vmt_image vmt_image;
 // defaults.
 //
 // Keys of a session: listen, cache, download-limit, upload-limit, discovery, local-discovery, profile-exchange,
-// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer,
-// web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker,
-// web-seed, private, profile. Of vmt_export: cache, read-timeout.
+// compression, compression-cache, max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral,
+// mount, allow-other, peer, web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name,
+// piece-size, tracker, web-seed, private, profile. Of vmt_export: cache, read-timeout.
 typedef struct vmt_options vmt_options;
 
 // What runs of a machine read first, and when: a launch has it fetched ahead of its guest.
@@ -228,6 +228,10 @@ typedef struct vmt_stats {
     uint64_t web_seed_bytes;
     // Web servers that hold the image and can be asked.
     uint64_t web_seeds;
+    // What the bytes fetched took on the wire: less where they came compressed.
+    uint64_t fetched_wire_bytes;
+    // What the bytes sent took on the wire: less where they went compressed.
+    uint64_t uploaded_wire_bytes;
 } vmt_stats;
 
 // Told of each event.

@@ -158,6 +158,9 @@ pub struct NetworkArgs {
     /// Neither ask peers for a profile nor give them one
     #[arg(long)]
     pub no_profile_exchange: bool,
+    /// Send and take blocks in compressed form (zstd) where the peer can do so and the line is slow
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub compression: Switch,
     /// Most connections to peers at once
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_connections: u16,
@@ -462,10 +465,14 @@ mod tests {
             let plain = network(line);
             assert_eq!((plain.no_lsd, plain.max_connections), (false, 200));
             assert!(!plain.no_profile_exchange);
-            let set = format!("{line} --no-lsd --no-profile-exchange --max-connections 7");
+            assert_eq!(plain.compression, Switch::On);
+            let set = format!(
+                "{line} --no-lsd --no-profile-exchange --compression off --max-connections 7"
+            );
             let set = network(&set);
             assert_eq!((set.no_lsd, set.max_connections), (true, 7));
             assert!(set.no_profile_exchange);
+            assert_eq!(set.compression, Switch::Off);
             assert!(parse(&format!("{line} --max-connections 0")).is_err());
         }
     }

@@ -115,9 +115,11 @@ async fn start(
         discovery: !args.no_discovery,
         local_discovery: !args.network.no_lsd,
         profile_exchange: !args.network.no_profile_exchange,
+        compression: args.network.compression == Switch::On,
         max_connections: args.network.max_connections.into(),
         metadata_timeout,
         max_disk: args.max_disk,
+        ..SessionOptions::default()
     })
     .await?;
     let metrics = match args.metrics {

@@ -266,19 +266,21 @@ impl View {
         match self {
             Self::Appliance => format!(
                 "image    {}, of which {} present\n\
-                 fetched  {}: demand {}, read-ahead {}, profile {}, background {}; {} in vain\n\
-                 uploaded {}\n\
+                 fetched  {}, {} on the wire: demand {}, read-ahead {}, profile {}, background {}; {} in vain\n\
+                 uploaded {}, {} on the wire\n\
                  stalls   {}, {:.1} s in all; half of them under {:.0} ms, 99 % under {:.0} ms\n\
                  guest    read {}, wrote {}",
                 Bytes(s.image_bytes),
                 Bytes(s.present_bytes),
                 Bytes(s.fetched_bytes),
+                Bytes(s.fetched_wire_bytes),
                 Bytes(s.demand_bytes),
                 Bytes(s.readahead_bytes),
                 Bytes(s.profile_bytes),
                 Bytes(s.background_bytes),
                 Bytes(s.wasted_bytes),
                 Bytes(s.uploaded_bytes),
+                Bytes(s.uploaded_wire_bytes),
                 s.stalls,
                 s.stall_seconds,
                 s.demand_p50_ms,
@@ -286,7 +288,11 @@ impl View {
                 Bytes(s.guest_read_bytes),
                 Bytes(s.guest_written_bytes)
             ),
-            Self::Seed => format!("uploaded {}", Bytes(s.uploaded_bytes)),
+            Self::Seed => format!(
+                "uploaded {}, {} on the wire",
+                Bytes(s.uploaded_bytes),
+                Bytes(s.uploaded_wire_bytes)
+            ),
         }
     }
 }
@@ -355,11 +361,13 @@ mod tests {
             for field in [
                 "image_bytes",
                 "fetched_bytes",
+                "fetched_wire_bytes",
                 "demand_bytes",
                 "readahead_bytes",
                 "profile_bytes",
                 "background_bytes",
                 "uploaded_bytes",
+                "uploaded_wire_bytes",
                 "wasted_bytes",
                 "stalls",
                 "stall_seconds",

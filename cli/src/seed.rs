@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use vmtorrent::image::{Image, Magnet, Source};
 use vmtorrent::{Seed, Session, SessionOptions};
 
-use crate::args::SeedArgs;
+use crate::args::{SeedArgs, Switch};
 use crate::failure::Failure;
 use crate::output::{LiveLine, Output, Ready, View, metrics_url};
 use crate::signals::Signals;
@@ -49,6 +49,7 @@ async fn start(args: &SeedArgs, output: &Output) -> Result<(Session, Seed), Fail
         upload_limit: args.upload_limit,
         local_discovery: !args.network.no_lsd,
         profile_exchange: !args.network.no_profile_exchange,
+        compression: args.network.compression == Switch::On,
         max_connections: args.network.max_connections.into(),
         ..defaults
     })

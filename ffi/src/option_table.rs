@@ -108,6 +108,16 @@ pub(crate) static KEYS: &[Key] = &[
         |s, v| Ok(s.session.profile_exchange = switch(v)?)
     ),
     key!(
+        c"compression",
+        c"Whether blocks come and go compressed where the peer can do so and the line is slow: true or false. Default true.",
+        |s, v| Ok(s.session.compression = switch(v)?)
+    ),
+    key!(
+        c"compression-cache",
+        c"Bytes of memory for compressed blocks that were sent; 0: none. Default 67108864.",
+        |s, v| Ok(s.session.compression_cache = bounded(v, SIZE)?.unwrap_or(0))
+    ),
+    key!(
         c"max-connections",
         c"Connections to peers at once, 1 to 65535. Default 200.",
         |s, v| {

@@ -15,9 +15,9 @@ use crate::text::text;
 /// defaults.
 ///
 /// Keys of a session: listen, cache, download-limit, upload-limit, discovery, local-discovery, profile-exchange,
-/// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer,
-/// web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker,
-/// web-seed, private, profile. Of vmt_export: cache, read-timeout.
+/// compression, compression-cache, max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral,
+/// mount, allow-other, peer, web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name,
+/// piece-size, tracker, web-seed, private, profile. Of vmt_export: cache, read-timeout.
 pub struct vmt_options {
     settings: Mutex<Settings>,
 }
@@ -170,6 +170,8 @@ mod tests {
             ("discovery", "false"),
             ("local-discovery", "false"),
             ("profile-exchange", "false"),
+            ("compression", "false"),
+            ("compression-cache", "5"),
             ("max-connections", "3"),
             ("metadata-timeout", "0"),
             ("max-disk", "4"),
@@ -201,6 +203,8 @@ mod tests {
             discovery,
             local_discovery,
             profile_exchange,
+            compression,
+            compression_cache,
             max_connections,
             metadata_timeout,
             max_disk,
@@ -209,6 +213,7 @@ mod tests {
         assert_eq!(cache.unwrap().to_str(), Some("/c"));
         assert_eq!((download_limit, upload_limit), (Some(1), Some(2)));
         assert!(!discovery && !local_discovery && !profile_exchange);
+        assert_eq!((compression, compression_cache), (false, 5));
         assert_eq!(
             (max_connections, metadata_timeout, max_disk),
             (3, None, Some(4))

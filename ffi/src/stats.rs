@@ -57,6 +57,10 @@ pub struct vmt_stats {
     pub web_seed_bytes: u64,
     /// Web servers that hold the image and can be asked.
     pub web_seeds: u64,
+    /// What the bytes fetched took on the wire: less where they came compressed.
+    pub fetched_wire_bytes: u64,
+    /// What the bytes sent took on the wire: less where they went compressed.
+    pub uploaded_wire_bytes: u64,
 }
 
 // SAFETY: all of its fields have 8 bytes, and the first one is its size.
@@ -106,6 +110,8 @@ impl vmt_stats {
             peers: found.peers.into(),
             web_seed_bytes: found.web_seed_bytes,
             web_seeds: found.web_seeds.into(),
+            fetched_wire_bytes: found.fetched_wire_bytes,
+            uploaded_wire_bytes: found.uploaded_wire_bytes,
         };
         // SAFETY: the caller's promise.
         unsafe { fill(stats, size, filled) };

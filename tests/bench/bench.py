@@ -25,6 +25,7 @@ from images import Images
 from lab import Lab, Link
 from result import Result, Skip, markdown
 from rows_boot import Boots, ten_vms
+from rows_compressed import compressed
 from rows_disk import fuse_1m, fuse_4k, misses
 from rows_ffi import Reads
 from rows_profile import Profiles, crowd
@@ -116,6 +117,7 @@ ROWS = {
     "profile-fetched": PROFILES.fetched,
     "profile-other": PROFILES.other,
     "record": PROFILES.record,
+    "compressed-25mbit": lambda scope, images: compressed(PROFILES, scope, images, 25, 20),
     "crowd-8": lambda scope, images: crowd(PROFILES, scope, images),
 }
 

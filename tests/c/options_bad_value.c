@@ -18,6 +18,8 @@ int main(void) {
         {"discovery", "yes", "true or false"},
         {"local-discovery", "1", "true or false"},
         {"profile-exchange", "", "true or false"},
+        {"compression", "off", "true or false"},
+        {"compression-cache", "64M", "10737418240"},
         {"max-connections", "0", "1 to 65535"},
         {"max-connections", "65536", "1 to 65535"},
         {"metadata-timeout", "-1", "seconds"},
@@ -63,7 +65,8 @@ int main(void) {
         {"fill", "full"},              {"profile", "x"},            {"auto-profile", "false"},
         {"record", "x"},               {"read-timeout", "0"},       {"trace", "x"},
         {"name", "x"},                 {"piece-size", "16384"},     {"tracker", "http://127.0.0.1:1/announce"},
-        {"web-seed", "http://127.0.0.1:1/"}, {"private", "true"},
+        {"web-seed", "http://127.0.0.1:1/"}, {"private", "true"}, {"compression", "false"},
+        {"compression-cache", "0"},
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         OK(vmt_options_set(options, good[i][0], good[i][1], ERR));

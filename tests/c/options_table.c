@@ -7,7 +7,7 @@ int main(void) {
         "profile-exchange", "max-connections", "metadata-timeout", "max-disk", "state", "ephemeral",
         "mount",      "allow-other", "peer",           "fill",         "profile",      "auto-profile",
         "record",     "read-timeout", "trace",         "name",         "piece-size",   "tracker",
-        "web-seed",   "private",
+        "web-seed",   "private",     "compression",    "compression-cache",
     };
     size_t count = 0;
     for (const char *key; (key = vmt_option_key(count)) != NULL; count++) {

@@ -55,6 +55,12 @@ pub struct SessionOptions {
     /// Whether profiles are exchanged with peers: a launch that has none asks for one, and peers are given the one that a
     /// seed or a launch uses, or else what the guest of a launch read so far. Default: yes.
     pub profile_exchange: bool,
+    /// Whether blocks come from peers, and go to them, compressed (zstd) where the peer can do so and the line is slow
+    /// enough that it helps: below 400 Mbit/s. Default: yes.
+    pub compression: bool,
+    /// Bytes of memory for compressed blocks that were sent to peers, so that the next who asks costs no processor time,
+    /// of all images together. Default 64 MiB.
+    pub compression_cache: u64,
     /// Connections to peers at once, of all images together; at least one. Default 200. One address gets at most half
     /// of them by connecting to us (programs of this host are not counted so).
     pub max_connections: usize,
@@ -78,6 +84,8 @@ impl Default for SessionOptions {
             discovery: true,
             local_discovery: true,
             profile_exchange: true,
+            compression: true,
+            compression_cache: 64 << 20,
             max_connections: 200,
             metadata_timeout: Some(Duration::from_secs(60)),
             max_disk: None,

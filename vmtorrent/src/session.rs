@@ -32,7 +32,7 @@ use crate::metrics::{ApplianceEntry, MetricsServer, SessionCounters};
 use crate::options::{ApplianceOptions, SessionOptions};
 use crate::pristine::DiskBudget;
 use crate::seed::Seed;
-use crate::swarm::{Limiter, Places};
+use crate::swarm::{Codec, Limiter, Places};
 use crate::torrent::Torrent;
 use crate::tracker::{TrackerServer, TrackerServerHandle, TrackerServerOptions};
 
@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     download: Arc<Mutex<Limiter>>,
     upload: Arc<Mutex<Limiter>>,
     places: Arc<Places>,
+    /// Sends and takes blocks in compressed form, unless that is off.
+    codec: Option<Arc<Codec>>,
     disk: Option<Arc<DiskBudget>>,
     torrents: Mutex<HashMap<InfoHash, Weak<Torrent>>>,
     /// Held while an image's torrent is opened or ended; each image for itself.
@@ -177,6 +179,7 @@ impl Session {
             download: Arc::new(Mutex::new(Limiter::new(options.download_limit))),
             upload: Arc::new(Mutex::new(Limiter::new(options.upload_limit))),
             places: Places::new(options.max_connections),
+            codec: (options.compression).then(|| Arc::new(Codec::new(options.compression_cache))),
             disk: options.max_disk.map(DiskBudget::new).map(Arc::new),
             torrents: Mutex::new(HashMap::new()),
             opening: Mutex::default(),

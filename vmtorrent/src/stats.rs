@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-/// What an appliance has cost and served so far. Bytes are plain payload bytes.
+/// What an appliance has cost and served so far. Bytes are those of blocks, without headers, and as they are in the image
+/// where nothing else is said: peers may send them compressed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -13,6 +14,8 @@ pub struct Stats {
     pub present_bytes: u64,
     /// Bytes received from peers and web seeds, and kept: the sum of the four bands.
     pub fetched_bytes: u64,
+    /// What these took on the wire: less where they came compressed.
+    pub fetched_wire_bytes: u64,
     /// Of these, for reads that waited.
     pub demand_bytes: u64,
     /// Of these, ahead of sequential reads.
@@ -23,6 +26,8 @@ pub struct Stats {
     pub background_bytes: u64,
     /// Bytes sent to peers.
     pub uploaded_bytes: u64,
+    /// What these took on the wire: less where they went compressed.
+    pub uploaded_wire_bytes: u64,
     /// Bytes received in vain: second copies, and pieces whose hash was wrong.
     pub wasted_bytes: u64,
     /// Reads of this appliance that had to wait for the swarm.

@@ -63,6 +63,7 @@ pub(crate) struct Torrent {
     span: Span,
     fetched_shown: HighWater,
     web_seed_shown: HighWater,
+    wire_shown: HighWater,
 }
 
 impl Torrent {
@@ -137,6 +138,7 @@ impl Torrent {
                 span: span.clone(),
                 fetched_shown: HighWater::default(),
                 web_seed_shown: HighWater::default(),
+                wire_shown: HighWater::default(),
             }
         })
     }
@@ -217,11 +219,13 @@ impl Torrent {
             image_bytes: self.image.geometry().total_length(),
             present_bytes: self.pristine.present_bytes(),
             fetched_bytes: traffic.fetched.iter().sum(),
+            fetched_wire_bytes: traffic.fetched_wire,
             demand_bytes,
             readahead_bytes,
             profile_bytes,
             background_bytes,
             uploaded_bytes: traffic.uploaded,
+            uploaded_wire_bytes: traffic.uploaded_wire,
             wasted_bytes: traffic.wasted,
             web_seed_bytes: traffic.web_seeds,
             peers: self.swarm.peer_count() as u32,
@@ -246,8 +250,10 @@ impl Torrent {
             total_bytes: self.image.geometry().total_length(),
             present_bytes: self.pristine.present_bytes(),
             fetched_bytes: self.fetched_shown.raise(traffic.fetched),
+            fetched_wire_bytes: self.wire_shown.raise([traffic.fetched_wire, 0, 0, 0])[0],
             wasted_bytes: traffic.wasted,
             uploaded_bytes: traffic.uploaded,
+            uploaded_wire_bytes: traffic.uploaded_wire,
             web_seed_bytes: self.web_seed_shown.raise([traffic.web_seeds, 0, 0, 0])[0],
             web_seeds: self.swarm.web_seed_count() as u64,
             peers: self.swarm.peers(),

@@ -30,6 +30,7 @@ pub(crate) struct SessionSettings {
     discovery: bool,
     local_discovery: bool,
     profile_exchange: bool,
+    compression: bool,
     max_connections: u64,
     metadata_timeout: Option<f64>,
     max_disk: Option<u64>,
@@ -51,6 +52,7 @@ impl TryFrom<SessionSettings> for SessionOptions {
             discovery: given.discovery,
             local_discovery: given.local_discovery,
             profile_exchange: given.profile_exchange,
+            compression: given.compression,
             max_connections: connections
                 .ok_or_else(|| {
                     Failure::invalid("`max_connections` must be from 1 to 65535, 200 for instance")
@@ -58,6 +60,7 @@ impl TryFrom<SessionSettings> for SessionOptions {
                 .into(),
             metadata_timeout: seconds("metadata_timeout", given.metadata_timeout)?,
             max_disk: limit("max_disk", given.max_disk)?,
+            ..Self::default()
         })
     }
 }

@@ -9,6 +9,7 @@
     reason = "a helper that can't go on fails the test"
 )]
 
+mod compressed;
 mod floods;
 mod framing;
 mod lies;

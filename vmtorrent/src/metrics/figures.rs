@@ -28,10 +28,12 @@ pub(crate) struct ImageFigures {
     pub(crate) present_bytes: u64,
     /// By band.
     pub(crate) fetched_bytes: [u64; 4],
+    pub(crate) fetched_wire_bytes: u64,
     pub(crate) web_seed_bytes: u64,
     pub(crate) web_seeds: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) uploaded_bytes: u64,
+    pub(crate) uploaded_wire_bytes: u64,
     pub(crate) peers: PeerCounts,
     pub(crate) storage_failing: bool,
     pub(crate) announces_answered: u64,
@@ -138,6 +140,14 @@ fn write_images(page: &mut Exposition, images: &[ImageFigures]) {
     each(
         images,
         page.counter(
+            "vmtorrent_image_fetched_wire_bytes_total",
+            "What the bytes fetched took on the wire: less where they came compressed.",
+        ),
+        |i| (&i.labels, i.fetched_wire_bytes),
+    );
+    each(
+        images,
+        page.counter(
             "vmtorrent_image_web_seed_bytes_total",
             "Of the bytes fetched, those that web servers sent.",
         ),
@@ -158,6 +168,14 @@ fn write_images(page: &mut Exposition, images: &[ImageFigures]) {
             "Bytes sent to peers.",
         ),
         |i| (&i.labels, i.uploaded_bytes),
+    );
+    each(
+        images,
+        page.counter(
+            "vmtorrent_image_uploaded_wire_bytes_total",
+            "What the bytes sent took on the wire: less where they went compressed.",
+        ),
+        |i| (&i.labels, i.uploaded_wire_bytes),
     );
     each(
         images,

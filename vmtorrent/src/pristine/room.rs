@@ -329,7 +329,7 @@ impl Pristine {
     }
 
     /// A use of the pieces of a range, where that matters.
-    pub(super) fn touch(&self, range: &std::ops::Range<u64>) {
+    pub(crate) fn touch(&self, range: &std::ops::Range<u64>) {
         if let Some(recency) = &self.recency {
             for piece in self.image.geometry().pieces_in(range.clone()) {
                 recency.touch(self.image.canonical(PieceIndex(piece)));

@@ -97,7 +97,7 @@ impl ImageFacts {
 /// What the line gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Line {
-    /// Bytes per second.
+    /// Bytes per second, as they are in the image: more than go over the wire where blocks come compressed.
     pub(crate) rate: f64,
     pub(crate) known: Known,
 }
@@ -117,6 +117,14 @@ pub(crate) enum Known {
 const WINDOW: Duration = Duration::from_secs(1);
 
 impl Line {
+    /// A rate that was named is one on the wire: it gives as many bytes more as compression saved of this run.
+    pub(crate) fn of_plain_bytes(mut self, stats: &Stats) -> Self {
+        if self.known == Known::Named && stats.fetched_wire_bytes > 0 {
+            self.rate *= stats.fetched_bytes as f64 / stats.fetched_wire_bytes as f64;
+        }
+        self
+    }
+
     /// The rate that was named, else the one that was seen; `None` when nothing was fetched.
     pub(crate) fn choose(named: Option<u64>, samples: &[Sample]) -> Option<Self> {
         if let Some(rate) = named {
@@ -230,6 +238,10 @@ mod tests {
         assert_eq!((line.rate, line.known), (8000.0, Known::BestSecond));
         let line = Line::choose(Some(77), &run).unwrap();
         assert_eq!((line.rate, line.known), (77.0, Known::Named));
+        let mut stats = Stats::default();
+        assert_eq!(line.of_plain_bytes(&stats), line);
+        (stats.fetched_bytes, stats.fetched_wire_bytes) = (3000, 1000);
+        assert_eq!(line.of_plain_bytes(&stats).rate, 231.0);
         let line = Line::choose(None, &samples(&[(0, 0), (500, 600)])).unwrap();
         assert_eq!((line.rate, line.known), (1200.0, Known::Mean));
         for nothing in [&[][..], &[(0, 0)], &[(0, 0), (9000, 0)]] {

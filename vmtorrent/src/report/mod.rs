@@ -94,21 +94,22 @@ impl Report {
     }
 
     /// The page: HTML of less than a megabyte, in UTF-8, that asks for nothing elsewhere and runs no script. `rate` is
-    /// what the line gives, bytes per second; `None`: the most that came within one second.
+    /// what the line gives, bytes per second on the wire; `None`: the most that came within one second.
     pub fn page(&self, appliance: &Appliance, rate: Option<u64>) -> String {
         self.sample(appliance);
         let following = self.0.lock();
         let recorded = appliance.run_time();
         let samples = following.sampler.samples().to_vec();
         let had = following.had.as_deref().unwrap_or_default();
+        let stats = appliance.stats();
         page::page(&Data {
             image: ImageFacts::of(appliance, had),
-            line: Line::choose(rate, &samples),
+            line: Line::choose(rate, &samples).map(|line| line.of_plain_bytes(&stats)),
             samples,
             phases: following.phases.spans(),
             recorded_from: following.phases.elapsed().saturating_sub(recorded),
             log: appliance.run_log(),
-            stats: appliance.stats(),
+            stats,
         })
     }
 

@@ -213,6 +213,9 @@ fn line(html: &mut String, data: &Data) {
         Some(line) => {
             let rate = format!("{}, {}/s", bits(line.rate), Bytes(line.rate as u64));
             match line.known {
+                Known::Named if data.stats.fetched_wire_bytes < data.stats.fetched_bytes => {
+                    format!("Line: {rate}, as named by --report-rate and with what compression gained on it.")
+                }
                 Known::Named => format!("Line: {rate}, as named by --report-rate."),
                 Known::BestSecond => format!(
                     "Line: {rate}, measured: the most payload that came within one second of this run. If the line \
@@ -252,8 +255,9 @@ fn bands(html: &mut String, data: &Data) {
     }
     let _ = write!(
         html,
-        "</p><p class=\"soft\">Besides {} came in vain, {} were uploaded, and the guest wrote {}. At the end {} of the \
+        "</p><p class=\"soft\">It took {} on the wire. Besides {} came in vain, {} were uploaded, and the guest wrote {}. At the end {} of the \
          image were here, zeros counted.</p>",
+        Bytes(stats.fetched_wire_bytes),
         Bytes(stats.wasted_bytes),
         Bytes(stats.uploaded_bytes),
         Bytes(stats.guest_written_bytes),

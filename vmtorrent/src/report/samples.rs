@@ -164,6 +164,7 @@ pub(crate) fn boot() -> Data {
         ] = last.fetched;
         stats.stall_seconds = last.stalled.as_secs_f64();
         stats.fetched_bytes = last.total();
+        stats.fetched_wire_bytes = last.total() * 2 / 5;
     }
     stats.stalls = log.first_reads.iter().filter(|r| r.missed).count() as u64;
     stats.distinct_read_bytes = 88 << 20;

@@ -249,6 +249,7 @@ impl Shared {
                 places: self.places.clone(),
                 discovery: self.options.discovery,
                 profile_exchange: self.options.profile_exchange,
+                compression: self.codec.clone(),
                 seed: rand::random(),
                 // Of the highest level, so that every line that is logged at all bears the name.
                 span: tracing::error_span!("swarm", image = image.name()),

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fmt::{self, Debug};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ use crate::picker::PeerKey;
 pub(super) enum Outgoing {
     Message(WireMessage),
     Block(WireRequest),
+    /// Blocks may go in compressed form from now on, under this number; `None`: plain only.
+    Compress(Option<NonZeroU8>),
 }
 
 /// How long opening a connection and the handshake may take, each.
@@ -142,7 +145,13 @@ async fn read(swarm: &Arc<Swarm>, key: PeerKey, reader: OwnedReadHalf) -> io::Re
         for message in &messages {
             tracing::trace!(peer = key.0, message = %Brief(message), "received");
         }
+        // What stands before the first bad one is heard all the same.
+        let expanded = match &swarm.packer {
+            Some(packer) => packer.codec().expand_all(&mut messages),
+            None => Ok(()),
+        };
         swarm.received(key, &mut messages);
+        expanded.map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
         if !received? {
             return Ok(());
         }
@@ -158,10 +167,11 @@ async fn write(
     let mut buffer = BytesMut::with_capacity(WRITE_BATCH + PIECE_MESSAGE_LENGTH);
     let mut waiting: VecDeque<WireRequest> = VecDeque::new();
     let mut blocks = Vec::new();
+    let mut compress = None;
     loop {
         if waiting.is_empty() {
             match outgoing.recv().await {
-                Some(item) => sort(key, item, &mut buffer, &mut waiting),
+                Some(item) => sort(key, item, &mut buffer, &mut waiting, &mut compress),
                 None => return Ok(()),
             }
         }
@@ -169,10 +179,16 @@ async fn write(
         while buffer.len() < WRITE_BATCH
             && let Ok(item) = outgoing.try_recv()
         {
-            sort(key, item, &mut buffer, &mut waiting);
+            sort(key, item, &mut buffer, &mut waiting, &mut compress);
         }
         swarm
-            .append_blocks(&mut waiting, WRITE_BATCH, &mut buffer, &mut blocks)
+            .append_blocks(
+                &mut waiting,
+                compress,
+                WRITE_BATCH,
+                &mut buffer,
+                &mut blocks,
+            )
             .await;
         match tokio::time::timeout(WRITE_PATIENCE, writer.write_all(&buffer)).await {
             Ok(result) => result?,
@@ -184,11 +200,18 @@ async fn write(
 }
 
 /// A message is encoded at once, a block waits for its turn.
-fn sort(key: PeerKey, item: Outgoing, buffer: &mut BytesMut, waiting: &mut VecDeque<WireRequest>) {
+fn sort(
+    key: PeerKey,
+    item: Outgoing,
+    buffer: &mut BytesMut,
+    waiting: &mut VecDeque<WireRequest>,
+    compress: &mut Option<NonZeroU8>,
+) {
     tracing::trace!(peer = key.0, message = %Brief(&item), "sending");
     match item {
         Outgoing::Message(message) => encode(&message, buffer),
         Outgoing::Block(request) => waiting.push_back(request),
+        Outgoing::Compress(extension) => *compress = extension,
     }
 }
 

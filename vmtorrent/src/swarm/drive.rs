@@ -58,6 +58,7 @@ impl Swarm {
                 request,
                 urgent,
             } => inner.order(key, Order::Fetch { request, urgent }),
+            Output::Compress(key, extension) => inner.send(key, Outgoing::Compress(extension)),
             Output::SendBlock(key, request) => inner.send(key, Outgoing::Block(request)),
             Output::Disconnect(key, reason) => {
                 inner.web_seeds.left(now, key, Some(&reason));

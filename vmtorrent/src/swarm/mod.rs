@@ -8,6 +8,7 @@
 
 mod addresses;
 mod bans;
+mod compression;
 mod connection;
 mod counters;
 mod door;
@@ -33,6 +34,7 @@ mod web_seed;
 mod web_seeds;
 mod wire;
 
+pub(crate) use compression::Codec;
 pub(crate) use connection::{answer, greet};
 pub(crate) use counters::{PeerCounts, SwarmCounters};
 pub(crate) use door::{ACCEPT_PAUSE, Admission, Door};
@@ -61,6 +63,7 @@ use tracing::Span;
 
 use self::addresses::AddressBook;
 use self::bans::Bans;
+use self::compression::Packer;
 use self::connection::{Opened, Outgoing};
 use self::engine::{Engine, EngineConfig};
 use self::places::Place;
@@ -92,6 +95,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) discovery: bool,
     /// Whether profiles are asked for and given.
     pub(crate) profile_exchange: bool,
+    /// Blocks go in compressed form where it helps.
+    pub(crate) compression: Option<Arc<Codec>>,
     /// Decides ties.
     pub(crate) seed: u64,
     /// Names the image in the log.
@@ -112,6 +117,8 @@ pub(crate) struct Swarm {
     news: Notify,
     completed: Notify,
     counters: SwarmCounters,
+    /// For blocks in compressed form, unless that is off.
+    packer: Option<Arc<Packer>>,
     /// Names the image in the log.
     span: Span,
     log: LogLimits,
@@ -183,7 +190,7 @@ impl Swarm {
         } = config;
         let image = pristine.image().clone();
         let now = clock.now();
-        let engine = Engine::new(
+        let mut engine = Engine::new(
             now,
             EngineConfig {
                 image: image.clone(),
@@ -197,6 +204,12 @@ impl Swarm {
                 seed: config.seed,
             },
         );
+        if config.compression.is_some() {
+            engine.enable_compression();
+        }
+        let packer = config
+            .compression
+            .map(|codec| Arc::new(Packer::new(codec, image.clone())));
         let inner = Inner {
             engine,
             links: HashMap::new(),
@@ -226,6 +239,7 @@ impl Swarm {
             news: Notify::new(),
             completed: Notify::new(),
             counters: SwarmCounters::default(),
+            packer,
             span: config.span,
             log: LogLimits::default(),
             me: me.clone(),
@@ -373,7 +387,7 @@ impl Swarm {
         });
     }
 
-    fn blocks_sent(&self, key: PeerKey, blocks: &mut Vec<(WireRequest, bool)>) {
+    fn blocks_sent(&self, key: PeerKey, blocks: &mut Vec<(WireRequest, Option<u32>)>) {
         if blocks.is_empty() {
             return;
         }
@@ -382,7 +396,10 @@ impl Swarm {
                 link.place.activity().moved(now);
             }
             for (request, sent) in blocks.drain(..) {
-                inner.engine.block_sent(now, key, request, sent);
+                match sent {
+                    Some(wire) => inner.engine.block_sent_as(now, key, request, wire),
+                    None => inner.engine.block_sent(now, key, request, false),
+                }
             }
         });
     }

@@ -12,6 +12,10 @@ use crate::image::BLOCK_LENGTH;
 /// packets: the largest delivery rate and the smallest round-trip time of the recent past; their
 /// product is what must be under way to keep the line busy, and all that is more only waits in the
 /// peer's queue, where a demand read would wait behind it.
+///
+/// It counts bytes on the line. A block may come compressed, and how far is known only then; until it comes, it counts for
+/// what the last ones took. The line's rate is so one figure, whatever it carries; the rate of plain bytes would
+/// jump with the content, and the largest of the recent past would be that of its emptiest blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct PathEstimator {
     delivered: u64,
@@ -26,6 +30,9 @@ pub(crate) struct PathEstimator {
     round_ends_at: u64,
     rounds: u32,
     probe: Option<Probe>,
+    /// Bytes on the line for a byte that is asked for, in the mean of the last blocks; and of how many.
+    share: f64,
+    shares: u32,
 }
 
 /// A time of few requests, in which the round trip is measured without a queue of our own making.
@@ -45,7 +52,9 @@ pub(crate) struct SendMark {
     sent: Time,
     delivered: u64,
     delivered_at: Time,
+    /// What was asked for, and what that was expected to take on the line.
     bytes: u32,
+    on_line: u32,
     /// The queue was not full when this was sent: its rate says little of the line.
     limited_by_us: bool,
 }
@@ -53,6 +62,11 @@ pub(crate) struct SendMark {
 impl SendMark {
     pub(crate) fn sent(&self) -> Time {
         self.sent
+    }
+
+    /// Bytes that the block counts for until it comes.
+    pub(crate) fn on_line(&self) -> u32 {
+        self.on_line
     }
 }
 
@@ -67,6 +81,11 @@ impl PathEstimator {
     const RTT_WINDOW: Duration = Duration::from_secs(10);
     const UNKNOWN_RTT: Duration = Duration::from_millis(50);
     const UNKNOWN_RATE: f64 = 1_000_000.0;
+    /// Blocks whose mean tells how far the next ones are compressed.
+    const SHARES: u32 = 16;
+    /// No block is expected to take less than this part of itself: behind a run of nearly empty ones the next may be full.
+    /// The line is not kept busy then, which is our own doing.
+    const LEAST_SHARE: f64 = 0.2;
 
     /// Nothing is known but, perhaps, how long the connection took to open.
     pub(crate) fn new(now: Time, connect_time: Option<Duration>) -> Self {
@@ -81,15 +100,17 @@ impl PathEstimator {
             round_ends_at: 0,
             rounds: 0,
             probe: None,
+            share: 1.0,
+            shares: 0,
         }
     }
 
-    /// Bytes that are requested and have not arrived.
+    /// Bytes on the line that are requested and have not arrived.
     pub(crate) fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
-    /// Bytes that have arrived in all.
+    /// Bytes of the line that have arrived in all.
     #[cfg(test)]
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
@@ -110,7 +131,18 @@ impl PathEstimator {
         self.rates.front().map(|(_, rate)| *rate)
     }
 
-    /// Bytes to keep requested at the peer.
+    /// The same in bytes of blocks, as they are behind the decompression.
+    pub(crate) fn plain_rate(&self) -> Option<f64> {
+        let share = self.share.max(Self::LEAST_SHARE);
+        self.measured_rate().map(|rate| rate / share)
+    }
+
+    /// Bytes that so many bytes of a block are expected to take on the line.
+    pub(crate) fn on_line(&self, bytes: u32) -> u32 {
+        (f64::from(bytes) * self.share.max(Self::LEAST_SHARE)).ceil() as u32
+    }
+
+    /// Bytes on the line to keep requested at the peer.
     pub(crate) fn target(&self) -> u64 {
         let block = u64::from(BLOCK_LENGTH);
         if self.rates.is_empty() {
@@ -137,12 +169,12 @@ impl PathEstimator {
         self.expected_behind(self.in_flight, bytes)
     }
 
-    /// The same if `queued` bytes were in flight. What is in flight arrives at the peer's rate from now on, and the
+    /// The same if `queued` bytes of the line were in flight. What is in flight arrives at the peer's rate from now on, and the
     /// block comes behind it, but no sooner than after a round trip.
     pub(crate) fn expected_behind(&self, queued: u64, bytes: u32) -> Duration {
         let seconds =
             |bytes: f64| Duration::from_secs_f64((bytes / self.rate().max(1.0)).min(3600.0));
-        seconds(queued as f64).max(self.round_trip()) + seconds(f64::from(bytes))
+        seconds(queued as f64).max(self.round_trip()) + seconds(f64::from(self.on_line(bytes)))
     }
 
     /// Bytes that keep the line busy with nothing queued at the peer: bandwidth x round trip.
@@ -156,32 +188,42 @@ impl PathEstimator {
             // An idle time is not a slow one.
             self.delivered_at = now;
         }
+        let on_line = self.on_line(bytes);
         let mark = SendMark {
             sent: now,
             delivered: self.delivered,
             delivered_at: self.delivered_at,
             bytes,
-            limited_by_us: self.in_flight + u64::from(bytes) < self.pipe().min(self.target() / 2),
+            on_line,
+            limited_by_us: self.share < Self::LEAST_SHARE
+                || self.in_flight + u64::from(on_line) < self.pipe().min(self.target() / 2),
         };
-        self.in_flight += u64::from(bytes);
+        self.in_flight += u64::from(on_line);
         self.start_probe_when_due(now);
         mark
     }
 
     /// A request will not be answered.
     pub(crate) fn on_drop(&mut self, mark: &SendMark) {
-        self.in_flight = self.in_flight.saturating_sub(u64::from(mark.bytes));
+        self.in_flight = self.in_flight.saturating_sub(u64::from(mark.on_line));
     }
 
-    /// A block has arrived.
+    /// A block has arrived, as it is.
+    #[cfg(test)]
     pub(crate) fn on_receive(&mut self, now: Time, mark: &SendMark) {
+        self.on_receive_of(now, mark, mark.bytes);
+    }
+
+    /// A block has arrived and took `wire` bytes.
+    pub(crate) fn on_receive_of(&mut self, now: Time, mark: &SendMark, wire: u32) {
         self.on_drop(mark);
-        self.on_late_receive(now, mark);
+        self.on_late_receive(now, mark, wire);
     }
 
     /// A block has arrived after all whose request was dropped.
-    pub(crate) fn on_late_receive(&mut self, now: Time, mark: &SendMark) {
-        self.delivered += u64::from(mark.bytes);
+    pub(crate) fn on_late_receive(&mut self, now: Time, mark: &SendMark, wire: u32) {
+        self.note_share(mark, wire);
+        self.delivered += u64::from(wire);
         self.delivered_at = now;
         self.begin_probe_when_drained(now);
         self.sample_rtt(now, mark.sent);
@@ -192,6 +234,12 @@ impl PathEstimator {
             self.round_ends_at = self.delivered;
             self.end_round(mark.limited_by_us);
         }
+    }
+
+    fn note_share(&mut self, mark: &SendMark, wire: u32) {
+        let share = (f64::from(wire) / f64::from(mark.bytes.max(1))).clamp(1e-3, 1.0);
+        self.shares = (self.shares + 1).min(Self::SHARES);
+        self.share += (share - self.share) / f64::from(self.shares);
     }
 
     /// Bytes to keep requested while the round trip is measured anew.
@@ -297,7 +345,10 @@ mod tests {
         rate: f64,
         rtt: Duration,
         busy_until: Time,
-        under_way: VecDeque<(Time, SendMark)>,
+        under_way: VecDeque<(Time, SendMark, u32)>,
+        /// Bytes on the line for a byte of each block, in turn.
+        shares: Vec<f64>,
+        sent: usize,
     }
 
     impl Line {
@@ -309,18 +360,23 @@ mod tests {
                 rtt: Duration::from_millis(rtt_ms),
                 busy_until: Time::default(),
                 under_way: VecDeque::new(),
+                shares: vec![1.0],
+                sent: 0,
             }
         }
 
         fn fill(&mut self) {
-            while self.path.in_flight() + u64::from(BLOCK) <= self.path.target()
+            while self.path.in_flight() + u64::from(self.path.on_line(BLOCK)) <= self.path.target()
                 || self.under_way.is_empty()
             {
                 let mark = self.path.on_send(self.now, BLOCK);
+                let wire = f64::from(BLOCK) * self.shares[self.sent % self.shares.len()];
+                self.sent += 1;
                 let half = self.rtt / 2;
                 let start = self.busy_until.max(self.now + half);
-                self.busy_until = start + Duration::from_secs_f64(f64::from(BLOCK) / self.rate);
-                self.under_way.push_back((self.busy_until + half, mark));
+                self.busy_until = start + Duration::from_secs_f64(wire / self.rate);
+                self.under_way
+                    .push_back((self.busy_until + half, mark, wire as u32));
             }
         }
 
@@ -329,11 +385,11 @@ mod tests {
             let before = self.path.delivered();
             while self.now < end {
                 self.fill();
-                let Some((at, mark)) = self.under_way.pop_front() else {
+                let Some((at, mark, wire)) = self.under_way.pop_front() else {
                     break;
                 };
                 self.now = at;
-                self.path.on_receive(at, &mark);
+                self.path.on_receive_of(at, &mark, wire);
             }
             self.path.delivered() - before
         }
@@ -357,6 +413,45 @@ mod tests {
                 target < limit,
                 "{mbit} Mbit/s {rtt} ms: {target} queued, {product} needed"
             );
+        }
+    }
+
+    #[test]
+    fn the_line_is_kept_busy_also_by_blocks_that_come_compressed_and_with_no_more_queued() {
+        // All alike; by turns; and mostly empty ones with some that save nothing.
+        for shares in [vec![0.4], vec![0.2, 0.6], vec![0.02, 0.02, 0.02, 1.0]] {
+            for (mbit, rtt) in [(100.0, 20), (25.0, 20), (1000.0, 40)] {
+                let mut line = Line::new(mbit, rtt);
+                line.shares = shares.clone();
+                line.run(5);
+                let got = line.run(30) as f64 / 30.0 / line.rate;
+                assert!(
+                    got > 0.9,
+                    "{shares:?}, {mbit} Mbit/s {rtt} ms: {got:.3} of the line"
+                );
+                let product = line.rate * line.rtt.as_secs_f64();
+                let limit = product * 1.6 + 3.0 * f64::from(BLOCK);
+                assert!((line.path.target() as f64) < limit, "{shares:?}, {mbit}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_that_are_compressed_no_more_hold_up_nothing_for_long() {
+        let mut line = Line::new(25.0, 20);
+        let queued = |line: &Line| line.under_way.len() as f64 * f64::from(BLOCK) / line.rate;
+        line.run(10);
+        for share in [0.4, 0.1, 0.02, 0.001] {
+            line.shares = vec![share];
+            line.run(20);
+            // If all that is in flight were full. A round trip of the line takes 20 ms.
+            let most = queued(&line);
+            assert!(most < 0.17, "{share}: {most} s");
+            assert!(line.path.rate() > 0.8 * line.rate, "{share}");
+            line.shares = vec![1.0];
+            let got = line.run(1) as f64;
+            assert!(got > 0.85 * line.rate, "{share}: {got}");
+            assert!(queued(&line) < 0.05, "{share}");
         }
     }
 

@@ -141,7 +141,7 @@ impl Pace {
 
     fn charge(&mut self, message: &WireMessage) {
         self.tokens -= match message {
-            WireMessage::Piece { .. } => 0.0,
+            WireMessage::Piece { .. } | WireMessage::Expanded { .. } => 0.0,
             WireMessage::KeepAlive
             | WireMessage::Have(_)
             | WireMessage::Request(_)
@@ -150,6 +150,7 @@ impl Pace {
             | WireMessage::Reject(_)
             | WireMessage::AllowedFast(_)
             | WireMessage::Metadata { .. }
+            | WireMessage::Zstd { .. }
             | WireMessage::Unknown(_) => 1.0,
             _ => Self::CHANGE,
         };

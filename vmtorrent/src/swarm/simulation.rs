@@ -207,7 +207,7 @@ impl Host {
                     self.engine.profile_checked(now, key, false);
                     None
                 }
-                Output::Liar(_) | Output::Completed => None,
+                Output::Liar(_) | Output::Completed | Output::Compress(..) => None,
             });
         }
         actions

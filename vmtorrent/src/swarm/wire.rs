@@ -10,6 +10,7 @@ use librqbit_core::hash_id::Id20;
 use librqbit_peer_protocol::extended::PeerExtendedMessageIds;
 use librqbit_peer_protocol::{Handshake, Message, Request};
 
+use super::compression::{ZstdMessage, encode_block_header};
 use super::metadata::MetadataMessage;
 use crate::bencode::{Encoder, Node};
 use crate::image::{BLOCK_LENGTH, InfoHash};
@@ -42,6 +43,9 @@ pub(crate) const UT_METADATA: u8 = 1;
 /// docs/protocol.md.
 pub(crate) const VMT_PROFILE: u8 = 2;
 
+/// The number under which peers send us messages of vmt_zstd: see docs/protocol.md.
+pub(crate) const VMT_ZSTD: u8 = 3;
+
 /// A block request, as it stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WireRequest {
@@ -67,6 +71,8 @@ pub(crate) struct ExtendedHello {
     pub(crate) vmt_profile: Option<u8>,
     /// The length of the profile that it gives to whoever asks, as a text; never 0.
     pub(crate) vmt_profile_size: Option<u32>,
+    /// The number under which it takes messages of vmt_zstd; 0: no more.
+    pub(crate) vmt_zstd: Option<u8>,
 }
 
 /// A message between peers.
@@ -103,6 +109,20 @@ pub(crate) enum WireMessage {
         /// receiver.
         extension: u8,
         message: MetadataMessage,
+    },
+    /// A message of vmt_zstd.
+    Zstd {
+        /// The number that the receiver chose for the extension; [`VMT_ZSTD`] when we are the receiver.
+        extension: u8,
+        message: ZstdMessage,
+    },
+    /// A block that came in compressed form, expanded. Never stands on the wire.
+    Expanded {
+        piece: u32,
+        begin: u32,
+        data: Bytes,
+        /// Bytes that it took there, without the message's header.
+        wire: u32,
     },
     /// A message or extension that we don't know: skipped.
     Unknown(u8),
@@ -245,6 +265,16 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
                 }),
             );
         }
+        (ID_EXTENDED, Some(&extension @ VMT_ZSTD)) => {
+            let message = ZstdMessage::decode(whole.slice(6..))
+                .map_err(|reason| WireError::Malformed { id, reason })?;
+            return Ok(
+                message.map_or(WireMessage::Unknown(id), |message| WireMessage::Zstd {
+                    extension,
+                    message,
+                }),
+            );
+        }
         (ID_EXTENDED, _) => return Ok(WireMessage::Unknown(id)),
         (ID_SUGGEST..=ID_ALLOWED_FAST, _) => return decode_fast(id, &whole[5..]),
         (0..=8, _) => {}
@@ -336,6 +366,7 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
         vmt_profile_size: number("vmt_profile_size")?
             .and_then(|n| u32::try_from(n).ok())
             .filter(|n| *n != 0),
+        vmt_zstd: extension("vmt_zstd")?,
     }))
 }
 
@@ -372,7 +403,13 @@ pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
             encode_metadata(*extension, message, out);
             return;
         }
-        WireMessage::Unknown(_) => return,
+        WireMessage::Zstd { extension, message } => {
+            out.put_u32(2 + message.length() as u32);
+            out.put_slice(&[ID_EXTENDED, *extension]);
+            message.encode(out);
+            return;
+        }
+        WireMessage::Expanded { .. } | WireMessage::Unknown(_) => return,
     };
     let room = match &message {
         Message::Bitfield(bits) => 5 + bits.as_ref().len(),
@@ -405,6 +442,9 @@ fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
             }
             if let Some(number) = hello.vmt_profile {
                 m.string("vmt_profile").integer(number.into());
+            }
+            if let Some(number) = hello.vmt_zstd {
+                m.string("vmt_zstd").integer(number.into());
             }
         });
         if let Some(size) = hello.metadata_size {
@@ -446,12 +486,27 @@ pub(crate) fn encode_piece_header(piece: u32, begin: u32, length: u32, out: &mut
     out.put_u32(begin);
 }
 
+/// Appends a block in compressed form, under the number that the peer chose for vmt_zstd.
+pub(crate) fn encode_compressed(
+    extension: u8,
+    block: WireRequest,
+    frame: &[u8],
+    out: &mut BytesMut,
+) {
+    out.reserve(19 + frame.len());
+    out.put_u32(15 + frame.len() as u32);
+    out.put_slice(&[ID_EXTENDED, extension]);
+    encode_block_header(block, out);
+    out.put_slice(frame);
+}
+
 /// The bytes that a PIECE message of a whole block takes: a good size for buffers.
 pub(crate) const PIECE_MESSAGE_LENGTH: usize = 13 + BLOCK_LENGTH as usize;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::swarm::compression::CompressedBlock;
     use proptest::prelude::*;
 
     fn samples() -> Vec<WireMessage> {
@@ -488,6 +543,7 @@ mod tests {
                 ut_metadata: Some(3),
                 vmt_profile: Some(4),
                 vmt_profile_size: Some(4096),
+                vmt_zstd: Some(5),
             }),
             WireMessage::Metadata {
                 extension: UT_METADATA,
@@ -508,6 +564,17 @@ mod tests {
             WireMessage::Metadata {
                 extension: VMT_PROFILE,
                 message: MetadataMessage::Request { piece: 4 },
+            },
+            WireMessage::Zstd {
+                extension: VMT_ZSTD,
+                message: ZstdMessage::Block(CompressedBlock {
+                    block: r,
+                    frame: Bytes::from_static(b"frame"),
+                }),
+            },
+            WireMessage::Zstd {
+                extension: VMT_ZSTD,
+                message: ZstdMessage::Wanted(false),
             },
         ]
     }
@@ -531,6 +598,26 @@ mod tests {
             assert_eq!(got, samples());
             assert!(buffer.is_empty());
         }
+    }
+
+    #[test]
+    fn a_compressed_block_is_written_as_it_is_read() {
+        let block = WireRequest {
+            piece: 3,
+            begin: 16384,
+            length: 16384,
+        };
+        let mut buffer = BytesMut::new();
+        encode_compressed(VMT_ZSTD, block, b"frame", &mut buffer);
+        let frame = Bytes::from_static(b"frame");
+        let message = WireMessage::Zstd {
+            extension: VMT_ZSTD,
+            message: ZstdMessage::Block(CompressedBlock { block, frame }),
+        };
+        let mut same = BytesMut::new();
+        encode(&message, &mut same);
+        assert_eq!(buffer, same);
+        assert_eq!(Decoder::new(16).decode(&mut buffer), Ok(Some(message)));
     }
 
     #[test]

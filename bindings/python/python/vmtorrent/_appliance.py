@@ -265,6 +265,7 @@ def launch(
     discovery: bool = True,
     local_discovery: bool = True,
     profile_exchange: bool = True,
+    compression: bool = True,
     metadata_timeout: float | None = 60.0,
     progress: bool = False,
 ) -> Appliance:
@@ -308,6 +309,7 @@ def launch(
         discovery: whether peers are looked for, beside `peers`.
         local_discovery: whether they are looked for on the local network too (BEP 14).
         profile_exchange: whether peers are asked for profiles and given them.
+        compression: whether blocks are taken from peers, and given to them, compressed where the line is slow.
         metadata_timeout: seconds that peers are asked for the description of a magnet link's image; None: for ever.
         progress: whether a bar shows how much is here (needs tqdm: `pip install vmtorrent[progress]`).
 
@@ -338,8 +340,8 @@ def launch(
     machine = Machine(point)
     try:
         session = session_settings(
-            listen, cache, download_limit, upload_limit, discovery, local_discovery, profile_exchange, max_connections,
-            metadata_timeout, max_disk,
+            listen, cache, download_limit, upload_limit, discovery, local_discovery, profile_exchange, compression,
+            max_connections, metadata_timeout, max_disk,
         )  # fmt: skip
         settings = appliance_settings(
             point, state, ephemeral, allow_other, peers, web_seeds, fill, profile, auto_profile, record, read_timeout,

@@ -126,6 +126,10 @@ class Stats:
     """Connected peers."""
     web_seeds: int
     """Web servers that hold the image and can be asked."""
+    fetched_wire_bytes: int
+    """What the bytes fetched took on the wire: less where they came compressed."""
+    uploaded_wire_bytes: int
+    """What the bytes sent took on the wire: less where they went compressed."""
 
     @property
     def present_share(self) -> float:

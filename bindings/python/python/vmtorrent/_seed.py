@@ -123,6 +123,7 @@ def seed(
     discovery: bool = True,
     local_discovery: bool = True,
     profile_exchange: bool = True,
+    compression: bool = True,
     max_connections: int = 200,
 ) -> Seed:
     """Serves a published file or directory to the swarm; it is only read.
@@ -138,6 +139,7 @@ def seed(
         discovery: whether peers are looked for at all.
         local_discovery: whether they are looked for on the local network too (BEP 14).
         profile_exchange: whether peers are given profiles.
+        compression: whether peers are given blocks compressed where the line is slow.
         max_connections: most connections to peers at once.
 
     Raises:
@@ -155,7 +157,7 @@ def seed(
     True
     """
     session = seed_session(
-        listen, upload_limit, cache, discovery, local_discovery, profile_exchange, max_connections
+        listen, upload_limit, cache, discovery, local_discovery, profile_exchange, compression, max_connections
     )
     return Seed(_vmtorrent.seed(native_source(source), os.fspath(data), session, tracker, metrics))
 
@@ -167,9 +169,11 @@ def seed_session(
     discovery: bool,
     local_discovery: bool,
     profile_exchange: bool,
+    compression: bool,
     max_connections: int,
 ) -> _vmtorrent.SessionSettings:
     """Options of a seed's session; the others are of no use to one."""
     return session_settings(
-        listen, cache, None, upload_limit, discovery, local_discovery, profile_exchange, max_connections, 60.0, None
+        listen, cache, None, upload_limit, discovery, local_discovery, profile_exchange, compression, max_connections,
+        60.0, None,
     )

@@ -36,6 +36,7 @@ class SessionSettings(TypedDict):
     discovery: bool
     local_discovery: bool
     profile_exchange: bool
+    compression: bool
     max_connections: int
     metadata_timeout: float | None
     max_disk: int | None

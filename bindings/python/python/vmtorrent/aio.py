@@ -337,6 +337,7 @@ def launch(
     discovery: bool = True,
     local_discovery: bool = True,
     profile_exchange: bool = True,
+    compression: bool = True,
     metadata_timeout: float | None = 60.0,
     progress: bool = False,
 ) -> Starting[Appliance]:
@@ -350,8 +351,8 @@ def launch(
         machine = Machine(point)
         try:
             session = session_settings(
-                listen, cache, download_limit, upload_limit, discovery, local_discovery, profile_exchange, max_connections,
-                metadata_timeout, max_disk,
+                listen, cache, download_limit, upload_limit, discovery, local_discovery, profile_exchange, compression,
+                max_connections, metadata_timeout, max_disk,
             )  # fmt: skip
             settings = appliance_settings(
                 point, state, ephemeral, allow_other, peers, web_seeds, fill, profile, auto_profile, record, read_timeout,
@@ -385,12 +386,13 @@ def seed(
     discovery: bool = True,
     local_discovery: bool = True,
     profile_exchange: bool = True,
+    compression: bool = True,
     max_connections: int = 200,
 ) -> Starting[Seed]:
     """Serves a published file or directory: `seed = await seed(...)`, or `async with seed(...) as seed`. Options and
     exceptions are those of `vmtorrent.seed`."""
     session = seed_session(
-        listen, upload_limit, cache, discovery, local_discovery, profile_exchange, max_connections
+        listen, upload_limit, cache, discovery, local_discovery, profile_exchange, compression, max_connections
     )
 
     async def start() -> Seed:

@@ -7,8 +7,9 @@ use proptest::sample::Index;
 use super::network::{image, piece_data};
 use super::*;
 use crate::profile::Profile;
+use crate::swarm::compression::{Codec, CompressedBlock, ZstdMessage};
 use crate::swarm::metadata::{METADATA_PIECE, MetadataMessage, piece_length};
-use crate::swarm::wire::{Decoder, encode};
+use crate::swarm::wire::{Decoder, VMT_ZSTD, encode};
 
 const PIECES: u32 = 11;
 const PIECE: u32 = 40_000;
@@ -97,10 +98,19 @@ fn message() -> impl Strategy<Value = WireMessage> {
         any::<Option<u32>>(),
         any::<Option<u8>>(),
         any::<Option<u8>>(),
+        any::<Option<u8>>(),
         proptest::option::of(profile_size()),
     );
     let hello = hello.prop_map(
-        |(request_queue, port, metadata_size, ut_metadata, vmt_profile, vmt_profile_size)| {
+        |(
+            request_queue,
+            port,
+            metadata_size,
+            ut_metadata,
+            vmt_profile,
+            vmt_zstd,
+            vmt_profile_size,
+        )| {
             WireMessage::ExtendedHello(ExtendedHello {
                 client: None,
                 request_queue,
@@ -109,6 +119,7 @@ fn message() -> impl Strategy<Value = WireMessage> {
                 ut_metadata,
                 vmt_profile,
                 vmt_profile_size,
+                vmt_zstd,
             })
         },
     );
@@ -125,6 +136,32 @@ fn message() -> impl Strategy<Value = WireMessage> {
                 data,
             },
         }
+    });
+    let compressed = (request(), any::<bool>(), 0..4_u8).prop_map(|(r, lie, damage)| {
+        let whole = piece_data(r.piece % PIECES, PIECE);
+        let start = (r.begin as usize).min(whole.len());
+        let end = start.saturating_add(r.length as usize).min(whole.len());
+        let mut plain = whole[start..end].to_vec();
+        if lie && let Some(first) = plain.first_mut() {
+            *first ^= 1;
+        }
+        let mut frame = vec![0; zstd_safe::compress_bound(plain.len())];
+        let length = zstd_safe::compress(&mut frame[..], &plain, 1).unwrap();
+        frame.truncate(length);
+        if damage == 0 {
+            frame.truncate(length / 2 + 1);
+        }
+        WireMessage::Zstd {
+            extension: VMT_ZSTD,
+            message: ZstdMessage::Block(CompressedBlock {
+                block: r,
+                frame: frame.into(),
+            }),
+        }
+    });
+    let wanted = any::<bool>().prop_map(|wanted| WireMessage::Zstd {
+        extension: VMT_ZSTD,
+        message: ZstdMessage::Wanted(wanted),
     });
     let metadata = (0..12_u32, any::<u32>(), 1..3_u8);
     let metadata = metadata.prop_map(|(kind, piece, extension)| WireMessage::Metadata {
@@ -155,6 +192,8 @@ fn message() -> impl Strategy<Value = WireMessage> {
         2 => metadata,
         1 => offer,
         2 => part,
+        4 => compressed,
+        1 => wanted,
     ]
 }
 
@@ -238,6 +277,7 @@ struct Rig {
     engine: Engine,
     image: Arc<Image>,
     decoder: Decoder,
+    codec: Codec,
     now: Time,
     lines: Vec<Line>,
     to_send: Vec<(PeerKey, WireRequest)>,
@@ -267,11 +307,13 @@ impl Rig {
             seed: 7,
         };
         let mut engine = Engine::new(Time::default(), config);
+        engine.enable_compression();
         engine.want_profile(Time::default());
         Self {
             engine,
             image,
             decoder: Decoder::new(PIECES),
+            codec: Codec::new(0),
             now: Time::default(),
             lines: Vec::new(),
             to_send: Vec::new(),
@@ -392,7 +434,7 @@ impl Rig {
         let key = *key;
         buffer.extend_from_slice(bytes);
         let mut messages = Vec::new();
-        let broken = loop {
+        let mut broken = loop {
             match self.decoder.decode(buffer) {
                 Ok(Some(message)) => messages.push(message),
                 Ok(None) => break false,
@@ -403,6 +445,10 @@ impl Rig {
             buffer.len() <= (1 << 20) + 4,
             "an unbounded message is buffered"
         );
+        // Now and then as if it had not been agreed on.
+        if messages.len() % 16 != 0 {
+            broken |= self.codec.expand_all(&mut messages).is_err();
+        }
         for message in messages {
             self.engine.received(self.now, key, message);
             self.collect();
@@ -444,7 +490,8 @@ impl Rig {
                 | Output::Fetch { .. }
                 | Output::Ready(_)
                 | Output::Completed
-                | Output::Liar(_) => {}
+                | Output::Liar(_)
+                | Output::Compress(..) => {}
             }
         }
         self.check();

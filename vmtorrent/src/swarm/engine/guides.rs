@@ -200,7 +200,10 @@ impl Engine {
             .iter()
             .filter(|(key, _)| self.picker.is_whole(**key));
         let Some(seed) = whole
-            .map(|(_, p)| p.path.expected_behind(6 * u64::from(block), block))
+            .map(|(_, p)| {
+                p.path
+                    .expected_behind(6 * u64::from(p.path.on_line(block)), block)
+            })
             .min()
         else {
             return;
@@ -250,7 +253,7 @@ impl Engine {
     fn make_window(&mut self, now: Time) {
         let shares = self.guides.shares.take();
         let mut shares = shares.unwrap_or_else(|| Shares::new(&self.peer_id, self.traders()));
-        let rates = self.peers.values().filter_map(|p| p.path.measured_rate());
+        let rates = self.peers.values().filter_map(|p| p.path.plain_rate());
         let conditions = Conditions {
             rate: rates.sum::<f64>() as u64,
             piece: self.image.geometry().nominal_piece_length().into(),

@@ -184,6 +184,7 @@ impl Engine {
         self.disconnect(now, key, DisconnectReason::Protocol(reason));
     }
 
+    /// A block, which took `wire` bytes on the wire.
     pub(super) fn on_block(
         &mut self,
         now: Time,
@@ -191,6 +192,7 @@ impl Engine {
         piece: u32,
         begin: u32,
         data: &[u8],
+        wire: u32,
     ) {
         let Some(block) = self
             .image
@@ -204,7 +206,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
-        if !peer.note_block(now, block) {
+        if !peer.note_block(now, block, wire) {
             // Nobody asked it for this block, so it is no answer, and may be meant to spoil a piece.
             self.traffic.wasted += data.len() as u64;
             if peer.floods() {
@@ -212,6 +214,11 @@ impl Engine {
                 self.disconnect(now, key, DisconnectReason::Protocol(reason));
             }
             return;
+        }
+        let saved = (data.len() as u64).saturating_sub(wire.into());
+        if saved > 0 {
+            // The limit is on what the line carries, and the whole block was charged when it was asked for.
+            self.download.lock().refund(saved);
         }
         match self.picker.receive(key, block) {
             BlockArrival::Unwanted => self.traffic.wasted += data.len() as u64,
@@ -221,12 +228,14 @@ impl Engine {
                 complete,
             } => {
                 self.traffic.fetched[band.index()] += data.len() as u64;
+                self.traffic.fetched_wire += u64::from(wire);
                 for other in others.into_iter().flatten() {
                     self.cancel(now, other, block);
                 }
-                self.assemble(key, block, band, data, complete);
+                self.assemble(key, block, band, data, wire, complete);
             }
         }
+        self.choose_form(now, key);
         self.go_on_with(now, key);
     }
 
@@ -236,6 +245,7 @@ impl Engine {
         block: BlockIndex,
         band: Band,
         data: &[u8],
+        wire: u32,
         complete: bool,
     ) {
         let length = self.image.geometry().piece_length(block.piece) as usize;
@@ -249,12 +259,14 @@ impl Engine {
                 givers: vec![None; length.div_ceil(BLOCK_LENGTH as usize)],
                 received: [0; 4],
                 of_web_seeds: 0,
+                wire: 0,
             });
         let begin = block.block as usize * BLOCK_LENGTH as usize;
         if self.keeps_bodies {
             assembly.data[begin..begin + data.len()].copy_from_slice(data);
         }
         assembly.received[band.index()] += data.len() as u64;
+        assembly.wire += u64::from(wire);
         if self.peers.get(&key).is_some_and(Peer::is_web_seed) {
             assembly.of_web_seeds += data.len() as u64;
             self.traffic.web_seeds += data.len() as u64;
@@ -278,6 +290,7 @@ impl Engine {
             self.traffic.wasted += received;
         }
         self.traffic.web_seeds -= assembly.of_web_seeds;
+        self.traffic.fetched_wire -= assembly.wire;
         Some(assembly)
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: no I/O, no clock, no randomness of its own. Every call takes `now`; what is to be done
 //! comes out as [`Output`]s, in order. A driver carries them out; a simulator could as well.
 
+mod compression;
 mod evidence;
 mod guides;
 mod housekeeping;
@@ -17,6 +18,7 @@ mod web_seeds;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,8 +58,11 @@ pub(crate) enum Output {
         request: WireRequest,
         urgent: bool,
     },
-    /// Read a block of the pristine copy and send it; then call [`Engine::block_sent`].
+    /// Read a block of the pristine copy and send it; then call [`Engine::block_sent`] or
+    /// [`Engine::block_sent_as`].
     SendBlock(PeerKey, WireRequest),
+    /// From now on blocks may go to the peer in compressed form, under its number of the extension; `None`: plain only.
+    Compress(PeerKey, Option<NonZeroU8>),
     /// Close the connection; [`Engine::disconnected`] is not needed any more.
     Disconnect(PeerKey, DisconnectReason),
     /// Whoever was connected from there had sent wrong data, which is known only now that it has gone.
@@ -92,10 +97,14 @@ pub(crate) struct Traffic {
     pub(crate) fetched: [u64; 4],
     /// Of these, from web seeds.
     pub(crate) web_seeds: u64,
+    /// What all that was kept took on the wire: less than itself where it came compressed.
+    pub(crate) fetched_wire: u64,
     /// Received in vain.
     pub(crate) wasted: u64,
     /// Sent.
     pub(crate) uploaded: u64,
+    /// What that took on the wire.
+    pub(crate) uploaded_wire: u64,
 }
 
 /// Everything that is decided about one image's swarm.
@@ -133,6 +142,8 @@ pub(crate) struct Engine {
     peer_id: [u8; 20],
     /// Whether the bytes of blocks are kept, as they are but in a simulation.
     keeps_bodies: bool,
+    /// Whether blocks may come and go in compressed form.
+    compression: bool,
     outputs: Vec<Output>,
 }
 
@@ -147,6 +158,8 @@ struct Assembly {
     received: [u64; 4],
     /// Bytes of these that web seeds sent.
     of_web_seeds: u64,
+    /// Bytes that they took on the wire.
+    wire: u64,
 }
 
 impl Assembly {
@@ -235,6 +248,7 @@ impl Engine {
             listen_port,
             peer_id,
             keeps_bodies: true,
+            compression: false,
             outputs: Vec::new(),
             image,
         }
@@ -331,6 +345,7 @@ impl Engine {
             ..ExtendedHello::default()
         };
         self.profiles.announce(&mut hello);
+        self.announce_compression(&mut hello);
         hello
     }
 
@@ -393,13 +408,20 @@ impl Engine {
             | WireMessage::Reject(_)
             | WireMessage::AllowedFast(_) => self.on_fast(now, key, &message),
             WireMessage::Piece { piece, begin, data } => {
-                self.on_block(now, key, piece, begin, &data);
+                self.on_block(now, key, piece, begin, &data, data.len() as u32);
             }
+            WireMessage::Expanded {
+                piece,
+                begin,
+                data,
+                wire,
+            } => self.on_block(now, key, piece, begin, &data, wire),
             WireMessage::ExtendedHello(hello) => {
                 if let Some(limit) = hello.request_queue {
                     peer.request_limit = (limit as usize).clamp(1, 2000);
                 }
                 self.metadata.hello(now, key, hello.ut_metadata);
+                self.on_compression_hello(key, &hello);
                 self.on_profile_hello(now, key, &hello);
             }
             WireMessage::Metadata {
@@ -407,6 +429,7 @@ impl Engine {
                 message,
             } => self.on_profile_message(now, key, &message),
             WireMessage::Metadata { message, .. } => self.on_metadata(now, key, message),
+            WireMessage::Zstd { message, .. } => self.on_zstd_message(now, key, &message),
         }
     }
 
@@ -419,6 +442,7 @@ impl Engine {
             return;
         }
         self.traffic.uploaded += u64::from(request.length);
+        self.traffic.uploaded_wire += u64::from(request.length);
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.last_sent = now;
         }
@@ -523,6 +547,8 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+mod compression_tests;
 #[cfg(test)]
 mod fuzz_tests;
 #[cfg(test)]

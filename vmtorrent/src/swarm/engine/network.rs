@@ -43,6 +43,10 @@ pub(super) struct Node {
     pub(super) unreadable: Option<u32>,
     pub(super) disconnects: Vec<DisconnectReason>,
     pub(super) rejects_sent: usize,
+    /// Bytes on the wire for a byte of its blocks, where a peer takes them compressed.
+    pub(super) share: f64,
+    /// Who takes them so.
+    pub(super) compressed_to: BTreeMap<PeerKey, bool>,
     /// Profiles that peers gave, and when; each is taken for a good one.
     pub(super) profiles: Vec<(Time, Bytes)>,
 }
@@ -50,7 +54,7 @@ pub(super) struct Node {
 #[derive(Debug)]
 enum Happening {
     Deliver(usize, PeerKey, WireMessage),
-    Sent(usize, PeerKey, WireRequest),
+    Sent(usize, PeerKey, WireRequest, u32),
     Stored(usize, PieceIndex, Bytes),
 }
 
@@ -121,6 +125,8 @@ impl Net {
             unreadable: None,
             disconnects: Vec::new(),
             rejects_sent: 0,
+            share: 1.0,
+            compressed_to: BTreeMap::new(),
             profiles: Vec::new(),
         });
         self.nodes.len() - 1
@@ -195,13 +201,22 @@ impl Net {
                     if self.nodes[n].liar {
                         data[0] ^= 1;
                     }
-                    let message = WireMessage::Piece {
-                        piece: r.piece,
-                        begin: r.begin,
-                        data: data.into(),
+                    let (piece, begin, data) = (r.piece, r.begin, Bytes::from(data));
+                    let node = &self.nodes[n];
+                    let (message, wire) = if node.compressed_to.get(&key) == Some(&true) {
+                        let wire = (f64::from(r.length) * node.share).ceil() as u32;
+                        let message = WireMessage::Expanded {
+                            piece,
+                            begin,
+                            data,
+                            wire,
+                        };
+                        (message, wire)
+                    } else {
+                        (WireMessage::Piece { piece, begin, data }, r.length)
                     };
-                    let left = self.transmit(n, key, message, r.length as usize + 13);
-                    self.at(left, Happening::Sent(n, key, r));
+                    let left = self.transmit(n, key, message, wire as usize + 13);
+                    self.at(left, Happening::Sent(n, key, r, wire));
                 }
                 Output::Disconnect(key, reason) => {
                     self.nodes[n].disconnects.push(reason);
@@ -210,6 +225,9 @@ impl Net {
                         self.nodes[to].engine.disconnected(self.now, there);
                         self.collect(to);
                     }
+                }
+                Output::Compress(key, extension) => {
+                    self.nodes[n].compressed_to.insert(key, extension.is_some());
                 }
                 Output::Store(piece, data) => {
                     let at = self.now + Duration::from_micros(200);
@@ -279,10 +297,10 @@ impl Net {
                 }
                 n
             }
-            Happening::Sent(n, key, request) => {
+            Happening::Sent(n, key, request, wire) => {
                 self.nodes[n]
                     .engine
-                    .block_sent(self.now, key, request, true);
+                    .block_sent_as(self.now, key, request, wire);
                 n
             }
             Happening::Stored(n, piece, data) => {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Remote;
+use super::compression::Agreed;
 use crate::clock::Time;
 use crate::hash::{HashMap, HashSet};
 use crate::image::{BlockIndex, PieceIndex};
@@ -58,8 +59,10 @@ pub(super) struct Peer {
     pub(super) request_limit: usize,
     pub(super) path: PathEstimator,
     pub(super) fast: bool,
+    /// In which form blocks come and go.
+    pub(super) compression: Agreed,
     pub(super) outstanding: HashMap<BlockIndex, Outstanding>,
-    /// Bytes of what is outstanding that demand may push out.
+    /// Bytes that what is outstanding and demand may push out takes on the line.
     giving_way: u64,
     requests_made: u64,
     pub(super) taken_back: HashMap<BlockIndex, TakenBack>,
@@ -109,6 +112,7 @@ impl Peer {
             request_limit: Self::DEFAULT_REQUEST_LIMIT,
             path: PathEstimator::new(now, connect_time),
             fast: abilities.fast,
+            compression: Agreed::default(),
             outstanding: HashMap::default(),
             giving_way: 0,
             requests_made: 0,
@@ -134,10 +138,11 @@ impl Peer {
         }
     }
 
-    /// Whether one more request fits below `target` bytes when `queued` bytes count as in flight.
+    /// Whether one more request fits below `target` bytes on the line when `queued` bytes of them count as in flight.
     fn fits(&self, queued: u64, target: u64, bytes: u32) -> bool {
         self.outstanding.len() < self.request_limit
-            && (self.outstanding.is_empty() || queued + u64::from(bytes) <= target)
+            && (self.outstanding.is_empty()
+                || queued + u64::from(self.path.on_line(bytes)) <= target)
     }
 
     /// Bytes to keep requested.
@@ -197,13 +202,13 @@ impl Peer {
         self.path.in_flight() - self.queued_before_demand()
     }
 
-    /// The requests that demand may push out, last first.
+    /// The requests that demand may push out, last first, and what each takes on the line.
     pub(super) fn requests_that_give_way(&self) -> Vec<(BlockIndex, u32)> {
         let mut requests: Vec<_> = self
             .outstanding
             .iter()
             .filter(|(_, o)| o.gives_way)
-            .map(|(block, o)| (o.order, *block, o.bytes))
+            .map(|(block, o)| (o.order, *block, o.mark.on_line()))
             .collect();
         requests.sort_unstable_by_key(|(order, ..)| std::cmp::Reverse(*order));
         requests.into_iter().map(|(_, b, n)| (b, n)).collect()
@@ -237,7 +242,7 @@ impl Peer {
         self.drop_request(block);
         self.outstanding.insert(block, new);
         if gives_way {
-            self.giving_way += u64::from(bytes);
+            self.giving_way += u64::from(mark.on_line());
         }
     }
 
@@ -246,19 +251,19 @@ impl Peer {
         if let Some(o) = self.outstanding.get_mut(&block)
             && std::mem::take(&mut o.gives_way)
         {
-            self.giving_way -= u64::from(o.bytes);
+            self.giving_way -= u64::from(o.mark.on_line());
         }
     }
 
-    /// Notes that a block arrived; false when it was not asked of this peer.
-    pub(super) fn note_block(&mut self, now: Time, block: BlockIndex) -> bool {
+    /// Notes that a block arrived and took `wire` bytes on the line; false when it was not asked of this peer.
+    pub(super) fn note_block(&mut self, now: Time, block: BlockIndex, wire: u32) -> bool {
         if let Some(o) = self.remove(block) {
-            self.path.on_receive(now, &o.mark);
+            self.path.on_receive_of(now, &o.mark, wire);
             // Another answer is due only if something is still asked for.
             self.unanswered_since = (!self.outstanding.is_empty()).then_some(now);
         } else if let Some(taken) = self.taken_back.remove(&block) {
             // The block crossed the CANCEL that takes its request back: it is as good as any.
-            self.path.on_late_receive(now, &taken.mark);
+            self.path.on_late_receive(now, &taken.mark, wire);
             self.unanswered_since = (!self.outstanding.is_empty()).then_some(now);
         } else {
             self.unsolicited += 1;
@@ -304,7 +309,7 @@ impl Peer {
     fn remove(&mut self, block: BlockIndex) -> Option<Outstanding> {
         let o = self.outstanding.remove(&block)?;
         if o.gives_way {
-            self.giving_way -= u64::from(o.bytes);
+            self.giving_way -= u64::from(o.mark.on_line());
         }
         Some(o)
     }

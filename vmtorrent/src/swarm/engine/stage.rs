@@ -208,6 +208,7 @@ impl Stage {
                 Output::Liar(_) => self.liars += 1,
                 Output::Send(..)
                 | Output::SendBlock(..)
+                | Output::Compress(..)
                 | Output::Completed
                 | Output::Profile(..) => {}
             }
@@ -229,6 +230,7 @@ impl Stage {
             Happening::Said(n, message) => {
                 let bytes = match &message {
                     WireMessage::Piece { data, .. } => data.len() + 13,
+                    WireMessage::Expanded { wire, .. } => *wire as usize + 19,
                     _ => 20,
                 };
                 let peer = &mut self.peers[n];
