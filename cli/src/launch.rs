@@ -116,6 +116,7 @@ async fn start(
         local_discovery: !args.network.no_lsd,
         profile_exchange: !args.network.no_profile_exchange,
         max_connections: args.network.max_connections.into(),
+        upload_slots: args.network.upload_slots.map(usize::from),
         metadata_timeout,
         max_disk: args.max_disk,
     })

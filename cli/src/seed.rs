@@ -50,6 +50,7 @@ async fn start(args: &SeedArgs, output: &Output) -> Result<(Session, Seed), Fail
         local_discovery: !args.network.no_lsd,
         profile_exchange: !args.network.no_profile_exchange,
         max_connections: args.network.max_connections.into(),
+        upload_slots: args.network.upload_slots.map(usize::from),
         ..defaults
     })
     .await?;

@@ -180,6 +180,7 @@ impl Host {
                 fill: config.fill,
                 download: unlimited(),
                 upload: unlimited(),
+                upload_slots: None,
                 listen_port: 6881,
                 peer_id: config.peer_id,
                 profile_exchange: true,

@@ -331,6 +331,7 @@ def launch(
     listen: str | None = None,
     download_limit: int | None = None,
     upload_limit: int | None = None,
+    upload_slots: int | None = None,
     max_connections: int = 200,
     discovery: bool = True,
     local_discovery: bool = True,
@@ -347,8 +348,8 @@ def launch(
         machine = Machine(point)
         try:
             session = session_settings(
-                listen, cache, download_limit, upload_limit, discovery, local_discovery, profile_exchange, max_connections,
-                metadata_timeout, max_disk,
+                listen, cache, download_limit, upload_limit, upload_slots, discovery, local_discovery, profile_exchange,
+                max_connections, metadata_timeout, max_disk,
             )  # fmt: skip
             settings = appliance_settings(
                 point, state, ephemeral, allow_other, peers, web_seeds, fill, profile, auto_profile, record, read_timeout,
@@ -378,6 +379,7 @@ def seed(
     tracker: str | None = None,
     metrics: str | None = None,
     upload_limit: int | None = None,
+    upload_slots: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     discovery: bool = True,
     local_discovery: bool = True,
@@ -387,7 +389,7 @@ def seed(
     """Serves a published file or directory: `seed = await seed(...)`, or `async with seed(...) as seed`. Options and
     exceptions are those of `vmtorrent.seed`."""
     session = seed_session(
-        listen, upload_limit, cache, discovery, local_discovery, profile_exchange, max_connections
+        listen, upload_limit, upload_slots, cache, discovery, local_discovery, profile_exchange, max_connections
     )
 
     async def start() -> Seed:

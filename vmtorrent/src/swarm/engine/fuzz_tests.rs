@@ -98,17 +98,19 @@ fn message() -> impl Strategy<Value = WireMessage> {
         any::<Option<u8>>(),
         any::<Option<u8>>(),
         proptest::option::of(profile_size()),
+        any::<Option<u8>>(),
     );
     let hello = hello.prop_map(
-        |(request_queue, port, metadata_size, ut_metadata, vmt_profile, vmt_profile_size)| {
+        |(reqq, port, metadata_size, ut_metadata, vmt_profile, vmt_profile_size, vmt_urgent)| {
             WireMessage::ExtendedHello(ExtendedHello {
                 client: None,
-                request_queue,
+                request_queue: reqq,
                 listen_port: port.filter(|p| *p != 0),
                 metadata_size,
                 ut_metadata,
                 vmt_profile,
                 vmt_profile_size,
+                vmt_urgent,
             })
         },
     );
@@ -147,6 +149,7 @@ fn message() -> impl Strategy<Value = WireMessage> {
         1 => Just(WireMessage::Bitfield(Bytes::from_static(&[0xff, 0xe0]))),
         4 => request().prop_map(WireMessage::Request),
         2 => request().prop_map(WireMessage::Cancel),
+        2 => request().prop_map(|request| WireMessage::Urgent { extension: VMT_URGENT, request }),
         6 => block,
         2 => request().prop_map(WireMessage::Reject),
         1 => number().prop_map(WireMessage::Suggest),
@@ -261,6 +264,7 @@ impl Rig {
             fill: Fill::Full,
             download: limiter(),
             upload: limiter(),
+            upload_slots: None,
             listen_port: 1,
             peer_id: [0; 20],
             profile_exchange: true,

@@ -7,6 +7,7 @@ use super::Remote;
 use crate::clock::Time;
 use crate::hash::{HashMap, HashSet};
 use crate::image::{BlockIndex, PieceIndex};
+use crate::swarm::allowed_fast::AllowedFast;
 use crate::swarm::path::{PathEstimator, SendMark};
 
 /// A request that was sent and not answered.
@@ -51,13 +52,19 @@ pub(super) struct Peer {
     pub(super) id: [u8; 20],
     /// It does not let us request.
     pub(super) chokes_us: bool,
+    /// It let us request at some time.
+    pub(super) has_unchoked_us: bool,
     pub(super) we_choke: bool,
+    /// What it may ask for although we choke it.
+    pub(super) may_ask_choked: AllowedFast,
     pub(super) we_are_interested: bool,
     pub(super) is_interested: bool,
     /// Requests that it keeps queued.
     pub(super) request_limit: usize,
     pub(super) path: PathEstimator,
     pub(super) fast: bool,
+    /// Its number for vmt_urgent; 0: it does not take it.
+    pub(super) urgent_extension: u8,
     pub(super) outstanding: HashMap<BlockIndex, Outstanding>,
     /// Bytes of what is outstanding that demand may push out.
     giving_way: u64,
@@ -103,12 +110,15 @@ impl Peer {
             remote,
             id: abilities.id,
             chokes_us: true,
+            has_unchoked_us: false,
             we_choke: true,
+            may_ask_choked: AllowedFast::default(),
             we_are_interested: false,
             is_interested: false,
             request_limit: Self::DEFAULT_REQUEST_LIMIT,
             path: PathEstimator::new(now, connect_time),
             fast: abilities.fast,
+            urgent_extension: 0,
             outstanding: HashMap::default(),
             giving_way: 0,
             requests_made: 0,
@@ -241,13 +251,15 @@ impl Peer {
         }
     }
 
-    /// Demand waits for a block that was asked for below it: it gives way no more.
-    pub(super) fn stays(&mut self, block: BlockIndex) {
+    /// Demand waits for a block that was asked for below it: it gives way no more. Whether it did.
+    pub(super) fn stays(&mut self, block: BlockIndex) -> bool {
         if let Some(o) = self.outstanding.get_mut(&block)
             && std::mem::take(&mut o.gives_way)
         {
             self.giving_way -= u64::from(o.bytes);
+            return true;
         }
+        false
     }
 
     /// Notes that a block arrived; false when it was not asked of this peer.
