@@ -466,7 +466,9 @@ mod tests {
             assert_eq!((plain.no_lsd, plain.max_connections), (false, 200));
             assert_eq!(plain.upload_slots, None);
             assert!(!plain.no_profile_exchange);
-            let set = format!("{line} --no-lsd --no-profile-exchange --max-connections 7 --upload-slots 9");
+            let set = format!(
+                "{line} --no-lsd --no-profile-exchange --max-connections 7 --upload-slots 9"
+            );
             let set = network(&set);
             assert_eq!((set.no_lsd, set.max_connections), (true, 7));
             assert_eq!(set.upload_slots, Some(9));

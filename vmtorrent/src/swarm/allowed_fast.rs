@@ -72,11 +72,7 @@ mod tests {
 
     #[test]
     fn the_set_is_that_of_bep_6() {
-        let set = allowed_fast(
-            "80.4.4.200".parse().unwrap(),
-            InfoHash([0xaa; 20]),
-            1313,
-        );
+        let set = allowed_fast("80.4.4.200".parse().unwrap(), InfoHash([0xaa; 20]), 1313);
         // The example of the BEP, whose longer set has nine.
         let drawn = [1059, 431, 808, 1217, 287, 376, 1188, 353, 508];
         assert_eq!(set[..9], drawn);

@@ -335,11 +335,7 @@ impl Choker {
         if local { self.local } else { self.internet }
     }
 
-    fn of(
-        &self,
-        local: bool,
-        filter: impl Fn(&Member) -> bool,
-    ) -> impl Iterator<Item = PeerKey> {
+    fn of(&self, local: bool, filter: impl Fn(&Member) -> bool) -> impl Iterator<Item = PeerKey> {
         self.members
             .iter()
             .filter(move |(_, m)| m.local == local && filter(m))

@@ -180,7 +180,10 @@ fn who_gives_most_gets_the_slots() {
         }
     }
     for giver in 20..24 {
-        assert_eq!(held[&giver], 280, "{giver} has a slot all the time: {held:?}");
+        assert_eq!(
+            held[&giver], 280,
+            "{giver} has a slot all the time: {held:?}"
+        );
     }
     assert_eq!(rig.unchoked.len(), 5);
 }

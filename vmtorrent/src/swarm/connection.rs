@@ -15,7 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
-use vmtorrent_platform::socket::set_unsent_low_water;
+use vmtorrent_platform::set_unsent_low_water;
 
 use super::Swarm;
 use super::places::Activity;

@@ -85,6 +85,7 @@ impl Message {
             WireMessage::KeepAlive => 4,
             WireMessage::Have(_) => 9,
             WireMessage::Request(_) | WireMessage::Cancel(_) | WireMessage::Reject(_) => 17,
+            WireMessage::Urgent { .. } => 18,
             WireMessage::Piece { data, .. } => 13 + data.len() as u32,
             other => {
                 let mut out = BytesMut::new();

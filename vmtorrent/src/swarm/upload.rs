@@ -32,6 +32,8 @@ pub(crate) struct UploadQueue {
     spent: BinaryHeap<Reverse<(Time, PeerKey)>>,
     /// Urgent blocks served since the last ordinary turn.
     urgent_run: u32,
+    /// Bytes that a peer which always waits was given so far.
+    share: u64,
     /// Numbers requests.
     next: u64,
     /// Peers that have requests or blocks in their writer.
@@ -50,6 +52,8 @@ struct Waiting {
     sending: u64,
     /// Bytes beyond its share that it got.
     debt: u64,
+    /// Since when it waits for nothing, as a value of `share`.
+    away_since: Option<u64>,
     in_turn: bool,
     lane: Lane,
     /// Whether it was counted as busy.
@@ -107,6 +111,7 @@ impl UploadQueue {
             urgent: VecDeque::new(),
             spent: BinaryHeap::new(),
             urgent_run: 0,
+            share: 0,
             next: 0,
             busy: 0,
             in_all: limit.map_or(Self::SENDING_IN_ALL, |rate| {
@@ -258,6 +263,7 @@ impl UploadQueue {
                 waiting.debt = (waiting.debt + cost).min(Self::MAX_DEBT.max(waiting.debt));
             }
             self.line_up(peer);
+            self.note_share(cost);
             return Some((peer, request));
         }
         None
@@ -280,8 +286,13 @@ impl UploadQueue {
             waiting.sending += cost;
             waiting.debt += cost.saturating_sub(Self::QUANTUM);
             self.line_up(peer);
+            self.note_share(cost);
             return Some((peer, request));
         }
+    }
+
+    fn note_share(&mut self, cost: u64) {
+        self.share += cost / (self.turn.len() as u64).max(1);
     }
 
     fn cost(bytes: u64) -> u64 {
@@ -310,7 +321,17 @@ impl UploadQueue {
             (true, false) => self.busy -= 1,
             _ => {}
         }
-        if waiting.order.is_empty() || waiting.sending >= bound {
+        if waiting.order.is_empty() {
+            waiting.away_since.get_or_insert(self.share);
+            return;
+        }
+        if let Some(since) = waiting.away_since.take() {
+            // What it would have been given meanwhile is paid back; where nobody waits nobody is owed anything.
+            let alone = self.turn.len() <= usize::from(waiting.in_turn);
+            let paid = if alone { u64::MAX } else { self.share - since };
+            waiting.debt = waiting.debt.saturating_sub(paid);
+        }
+        if waiting.sending >= bound {
             return;
         }
         if !std::mem::replace(&mut waiting.in_turn, true) {
@@ -344,6 +365,7 @@ impl Waiting {
             budget,
             sending: 0,
             debt: 0,
+            away_since: None,
             in_turn: false,
             lane: Lane::Out,
             busy: false,
@@ -377,7 +399,13 @@ impl Waiting {
                 return Some(request);
             }
             let number = place.number;
-            self.put(Place { class: current, number }, request);
+            self.put(
+                Place {
+                    class: current,
+                    number,
+                },
+                request,
+            );
         }
     }
 }

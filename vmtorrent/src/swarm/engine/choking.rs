@@ -14,8 +14,7 @@ impl Engine {
         let Some(Remote::Peer(address)) = self.peers.get(&key).map(|p| p.remote) else {
             return;
         };
-        self.choker
-            .joined(now, key, Choker::is_local(address.ip()));
+        self.choker.joined(now, key, Choker::is_local(address.ip()));
         self.apply_choking(now);
         let Some(peer) = self.peers.get_mut(&key) else {
             return;

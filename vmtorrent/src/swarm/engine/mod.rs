@@ -38,9 +38,7 @@ use super::choker::Choker;
 use super::limiter::Limiter;
 use super::metadata::MetadataServe;
 use super::upload::UploadQueue;
-use super::wire::{
-    ExtendedHello, UT_METADATA, VMT_PROFILE, VMT_URGENT, WireMessage, WireRequest,
-};
+use super::wire::{ExtendedHello, UT_METADATA, VMT_PROFILE, VMT_URGENT, WireMessage, WireRequest};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::hash::HashMap;

@@ -153,7 +153,9 @@ impl Net {
             id: id_of(node),
         };
         let (of_a, of_b) = (abilities(a), abilities(b));
-        let ka = self.nodes[a].engine.connected(self.now, address(b), rtt, of_b);
+        let ka = self.nodes[a]
+            .engine
+            .connected(self.now, address(b), rtt, of_b);
         let kb = self.nodes[b]
             .engine
             .connected(self.now, address(a), None, of_a);

@@ -243,12 +243,12 @@ impl Crowd {
         }
     }
 
-    /// The waits of reads of one block each, ten a second.
+    /// The waits of reads of one block each, five a second: less than the share of one of a hundred peers.
     fn reads(&mut self, n: usize, count: usize, urgent: bool) -> Waits {
         let before = self.peers[n].waits.len();
         for turn in 0..count {
             self.ask(n, urgent);
-            self.run_for(Duration::from_millis(95 + (turn % 11) as u64));
+            self.run_for(Duration::from_millis(195 + (turn % 11) as u64));
         }
         self.run_for(Duration::from_secs(5));
         Waits::of(&self.peers[n].waits[before..], count)
@@ -293,7 +293,7 @@ fn an_urgent_block_overtakes_a_hundred_leechers() {
         let (mut crowd, guest) = crowded(10.0 * RATE, Some(RATE as u64), know);
         let before = crowd.engine.traffic().uploaded;
         let start = crowd.now;
-        let urgent = crowd.reads(guest, 400, true);
+        let urgent = crowd.reads(guest, 300, true);
         let plain = crowd.reads(guest, 100, false);
         let leecher = &crowd.peers[7].waits;
         let last = Waits::of(&leecher[leecher.len() - 50..], 50);
@@ -326,7 +326,13 @@ fn a_mark_raises_what_was_asked_for_before() {
     let last = block(crowd.peers[guest].next - 1);
     let start = crowd.now;
     let extension = VMT_URGENT;
-    crowd.say(guest, WireMessage::Urgent { extension, request: last });
+    crowd.say(
+        guest,
+        WireMessage::Urgent {
+            extension,
+            request: last,
+        },
+    );
     crowd.run_for(Duration::from_millis(50));
     assert!(!crowd.peers[guest].asked.contains_key(&last), "it is here");
     assert!(crowd.peers[guest].asked.len() > 10, "the others are not");
@@ -342,7 +348,11 @@ fn with_few_slots_a_seed_serves_strangers_and_its_own_kind_in_turn() {
     }
     crowd.run_for(Duration::from_secs(12 * 60));
     for (n, peer) in crowd.peers.iter().enumerate() {
-        assert!(peer.waits.len() > 1000, "{n} got {} blocks", peer.waits.len());
+        assert!(
+            peer.waits.len() > 1000,
+            "{n} got {} blocks",
+            peer.waits.len()
+        );
         let knows = n % 2 == 0;
         assert_eq!(peer.rejects > 0, knows, "rejects are for who knows them");
         let sent = peer.said.iter().filter(|m| matches!(m, WireMessage::Choke));
@@ -365,7 +375,8 @@ fn a_choke_rejects_each_request_that_waits() {
     let at = |wanted: &WireMessage| peer.said.iter().rposition(|m| m == wanted);
     let choke = at(&WireMessage::Choke).unwrap();
     let rejected: Vec<&WireMessage> = peer.said[choke + 1..].iter().collect();
-    let each = |m: &&&WireMessage| matches!(m, WireMessage::Reject(r) if peer.asked.contains_key(r));
+    let each =
+        |m: &&&WireMessage| matches!(m, WireMessage::Reject(r) if peer.asked.contains_key(r));
     assert_eq!(rejected.iter().filter(each).count(), peer.asked.len());
     assert!(peer.asked.len() > 10 && peer.waits.len() > 10);
     // What it asks for now is rejected at once.
@@ -427,9 +438,15 @@ fn free_riders_get_little_where_slots_are_scarce() {
     let given = |net: &Net, peer: usize| -> u64 {
         let node = &net.nodes[us];
         let key = node.links.iter().find(|(_, there)| there.0 == peer);
-        key.and_then(|(key, _)| node.given.get(key)).copied().unwrap_or(0)
+        key.and_then(|(key, _)| node.given.get(key))
+            .copied()
+            .unwrap_or(0)
     };
-    let before: Vec<u64> = givers.iter().chain(&riders).map(|p| given(&net, *p)).collect();
+    let before: Vec<u64> = givers
+        .iter()
+        .chain(&riders)
+        .map(|p| given(&net, *p))
+        .collect();
     net.run_for(15_000);
     let after = givers.iter().chain(&riders).map(|p| given(&net, *p));
     let moved: Vec<u64> = after.zip(before).map(|(a, b)| a - b).collect();
@@ -444,7 +461,10 @@ fn free_riders_get_little_where_slots_are_scarce() {
 fn what_a_choke_takes_away_is_read_elsewhere() {
     let mut net = Net::new(image(40, PIECE), 20);
     let leech = net.node(100.0, false, Fill::None);
-    let seeds = [net.node(100.0, true, Fill::None), net.node(10.0, true, Fill::None)];
+    let seeds = [
+        net.node(100.0, true, Fill::None),
+        net.node(10.0, true, Fill::None),
+    ];
     for seed in seeds {
         net.link(leech, seed);
     }
@@ -551,7 +571,11 @@ fn who_does_not_know_the_extension_is_told_nothing() {
     let key = stage.connected(now, address, None, abilities);
     stage.received(now, key, WireMessage::HaveAll);
     stage.received(now, key, WireMessage::Unchoke);
-    stage.received(now, key, WireMessage::ExtendedHello(ExtendedHello::default()));
+    stage.received(
+        now,
+        key,
+        WireMessage::ExtendedHello(ExtendedHello::default()),
+    );
     stage.demand(now, &[PieceIndex(3)]);
     let outputs = stage.take_outputs();
     let asked = |o: &Output| matches!(o, Output::Send(_, WireMessage::Request(_)));
