@@ -164,6 +164,9 @@ pub struct NetworkArgs {
     /// Most connections to peers at once
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_connections: u16,
+    /// Most peers that may ask for blocks at once; those of the local network have slots of their own [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub upload_slots: Option<u16>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -464,16 +467,19 @@ mod tests {
         ] {
             let plain = network(line);
             assert_eq!((plain.no_lsd, plain.max_connections), (false, 200));
+            assert_eq!(plain.upload_slots, None);
             assert!(!plain.no_profile_exchange);
             assert_eq!(plain.compression, Switch::On);
             let set = format!(
-                "{line} --no-lsd --no-profile-exchange --compression off --max-connections 7"
+                "{line} --no-lsd --no-profile-exchange --compression off --max-connections 7 --upload-slots 9"
             );
             let set = network(&set);
             assert_eq!((set.no_lsd, set.max_connections), (true, 7));
+            assert_eq!(set.upload_slots, Some(9));
             assert!(set.no_profile_exchange);
             assert_eq!(set.compression, Switch::Off);
             assert!(parse(&format!("{line} --max-connections 0")).is_err());
+            assert!(parse(&format!("{line} --upload-slots 0")).is_err());
         }
     }
 

@@ -117,6 +117,7 @@ async fn start(
         profile_exchange: !args.network.no_profile_exchange,
         compression: args.network.compression == Switch::On,
         max_connections: args.network.max_connections.into(),
+        upload_slots: args.network.upload_slots.map(usize::from),
         metadata_timeout,
         max_disk: args.max_disk,
         ..SessionOptions::default()

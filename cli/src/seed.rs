@@ -51,6 +51,7 @@ async fn start(args: &SeedArgs, output: &Output) -> Result<(Session, Seed), Fail
         profile_exchange: !args.network.no_profile_exchange,
         compression: args.network.compression == Switch::On,
         max_connections: args.network.max_connections.into(),
+        upload_slots: args.network.upload_slots.map(usize::from),
         ..defaults
     })
     .await?;

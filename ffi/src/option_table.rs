@@ -50,6 +50,7 @@ pub(crate) struct Key {
 const SWITCH: &str = "write true or false";
 const ADDRESS: &str = "write an IP address and a port such as 192.0.2.7:6881 or [2001:db8::7]:6881";
 const RATE: &str = "write a whole number of bytes per second such as 12500000, or 0 for no limit";
+const SLOTS: &str = "write a whole number up to 65535 such as 50, or 0 for no limit";
 const SIZE: &str = "write a whole number of bytes such as 10737418240, or 0 for no limit";
 const SECONDS: &str = "write seconds such as 60 or 0.5, or 0 for ever";
 const WEB_SEED: &str = "write a URL such as https://images.example.org/debian/";
@@ -91,6 +92,15 @@ pub(crate) static KEYS: &[Key] = &[
         c"upload-limit",
         c"Bytes per second to all peers together; 0: no limit. Default 0.",
         |s, v| Ok(s.session.upload_limit = bounded(v, RATE)?)
+    ),
+    key!(
+        c"upload-slots",
+        c"Peers of each image that may ask for blocks at once, up to 65535; those of the local network have slots of their own; 0: no limit. Default 0.",
+        |s, v| {
+            let slots: u16 = parsed(v, SLOTS)?;
+            s.session.upload_slots = (slots > 0).then_some(slots.into());
+            Ok(())
+        }
     ),
     key!(
         c"discovery",

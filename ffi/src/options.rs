@@ -14,10 +14,10 @@ use crate::text::text;
 /// tell them. A call takes of them what concerns it, and copies it. Where options are a parameter, NULL means all
 /// defaults.
 ///
-/// Keys of a session: listen, cache, download-limit, upload-limit, discovery, local-discovery, profile-exchange,
-/// compression, compression-cache, max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral,
-/// mount, allow-other, peer, web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name,
-/// piece-size, tracker, web-seed, private, profile. Of vmt_export: cache, read-timeout.
+/// Keys of a session: listen, cache, download-limit, upload-limit, upload-slots, discovery, local-discovery,
+/// profile-exchange, compression, compression-cache, max-connections, metadata-timeout, max-disk. Of an appliance: state,
+/// ephemeral, mount, allow-other, peer, web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of
+/// vmt_publish: name, piece-size, tracker, web-seed, private, profile. Of vmt_export: cache, read-timeout.
 pub struct vmt_options {
     settings: Mutex<Settings>,
 }
@@ -167,6 +167,7 @@ mod tests {
             ("cache", "/c"),
             ("download-limit", "1"),
             ("upload-limit", "2"),
+            ("upload-slots", "5"),
             ("discovery", "false"),
             ("local-discovery", "false"),
             ("profile-exchange", "false"),
@@ -200,6 +201,7 @@ mod tests {
             cache,
             download_limit,
             upload_limit,
+            upload_slots,
             discovery,
             local_discovery,
             profile_exchange,
@@ -212,6 +214,7 @@ mod tests {
         assert_eq!(listen.port(), 7);
         assert_eq!(cache.unwrap().to_str(), Some("/c"));
         assert_eq!((download_limit, upload_limit), (Some(1), Some(2)));
+        assert_eq!(upload_slots, Some(5));
         assert!(!discovery && !local_discovery && !profile_exchange);
         assert_eq!((compression, compression_cache), (false, 5));
         assert_eq!(
@@ -254,6 +257,7 @@ mod tests {
             ("listen", "localhost", "192.0.2.7:6881"),
             ("upload-limit", "100mbit", "12500000"),
             ("upload-limit", "+1", "12500000"),
+            ("upload-slots", "65536", "0 for no limit"),
             ("discovery", "yes", "true or false"),
             ("max-connections", "0", "from 1"),
             ("read-timeout", "-1", "0.5"),

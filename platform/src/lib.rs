@@ -27,7 +27,7 @@ pub use errno::Errno;
 pub use file::PositionedFile;
 pub use memory::MemoryBlockFile;
 pub use signals::{leave_signals_to_others, take_all_signals};
-pub use socket::set_receive_low_water;
+pub use socket::{set_receive_low_water, set_unsent_low_water};
 #[cfg(unix)]
 pub use tree::TreeVolume;
 pub use volume::{

@@ -41,6 +41,45 @@ pub fn set_receive_low_water<S>(_: S, _: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the system take no more data to send while so many bytes wait in it that were not sent once (`TCP_NOTSENT_LOWAT`);
+/// what is under way does not count.
+///
+/// What the system holds can't be put in another order or taken back, and it would take megabytes. Where it has no such
+/// option, nothing changes.
+///
+/// # Errors
+/// Those of `setsockopt`.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub fn set_unsent_low_water(socket: impl std::os::fd::AsFd, bytes: usize) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let bytes = libc::c_int::try_from(bytes.max(1)).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the descriptor is borrowed, so it stays open; the option is an integer, of which the address and the size
+    // are given, and which the call only reads.
+    #[expect(unsafe_code, reason = "no safe wrapper has this option")]
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The same where the system has no such option.
+///
+/// # Errors
+/// None.
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+pub fn set_unsent_low_water<S>(_: S, _: usize) -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use std::io::{Read, Write};

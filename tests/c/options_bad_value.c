@@ -15,6 +15,7 @@ int main(void) {
         {"download-limit", "1e6", "12500000"},
         {"download-limit", "18446744073709551616", "12500000"},
         {"upload-limit", " 1", "12500000"},
+        {"upload-slots", "many", "0 for no limit"},
         {"discovery", "yes", "true or false"},
         {"local-discovery", "1", "true or false"},
         {"profile-exchange", "", "true or false"},
@@ -57,6 +58,7 @@ int main(void) {
     static const char *const good[][2] = {
         {"listen", "127.0.0.1:0"},     {"listen", "[::1]:0"},       {"cache", "/tmp/x"},
         {"download-limit", "0"},       {"upload-limit", "18446744073709551615"},
+        {"upload-slots", "0"},         {"upload-slots", "65535"},
         {"discovery", "true"},         {"local-discovery", "false"}, {"profile-exchange", "false"},
         {"max-connections", "65535"},  {"metadata-timeout", "0.5"}, {"max-disk", "0"},
         {"state", "x"},                {"ephemeral", "true"},       {"ephemeral", "false"},

@@ -6,7 +6,7 @@ int main(void) {
         "listen",     "cache",       "download-limit", "upload-limit", "discovery",    "local-discovery",
         "profile-exchange", "max-connections", "metadata-timeout", "max-disk", "state", "ephemeral",
         "mount",      "allow-other", "peer",           "fill",         "profile",      "auto-profile",
-        "record",     "read-timeout", "trace",         "name",         "piece-size",   "tracker",
+        "upload-slots", "record",     "read-timeout", "trace",         "name",         "piece-size",   "tracker",
         "web-seed",   "private",     "compression",    "compression-cache",
     };
     size_t count = 0;

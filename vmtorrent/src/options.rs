@@ -45,6 +45,10 @@ pub struct SessionOptions {
     pub download_limit: Option<u64>,
     /// Bytes per second to all peers together; `None`: no limit.
     pub upload_limit: Option<u64>,
+    /// Peers of each image that may ask for blocks at once (are unchoked); `None`: no limit but that of connections, the
+    /// line is shared by all. At least one. Peers of the local network (private and link-local addresses) do not count:
+    /// they have 200 slots of their own, or as many if that is more. Default: no limit.
+    pub upload_slots: Option<usize>,
     /// Whether peers are looked for at all: through trackers, on the local network, and where an earlier run found
     /// them. Without it only those are dialled that [`ApplianceOptions::peers`] names, and only the web servers of
     /// [`ApplianceOptions::web_seeds`] are asked. Default: yes.
@@ -81,6 +85,7 @@ impl Default for SessionOptions {
             cache: None,
             download_limit: None,
             upload_limit: None,
+            upload_slots: None,
             discovery: true,
             local_discovery: true,
             profile_exchange: true,

@@ -27,6 +27,7 @@ pub(crate) struct SessionSettings {
     cache: Option<PathBuf>,
     download_limit: Option<u64>,
     upload_limit: Option<u64>,
+    upload_slots: Option<u64>,
     discovery: bool,
     local_discovery: bool,
     profile_exchange: bool,
@@ -49,6 +50,7 @@ impl TryFrom<SessionSettings> for SessionOptions {
             cache: given.cache,
             download_limit: limit("download_limit", given.download_limit)?,
             upload_limit: limit("upload_limit", given.upload_limit)?,
+            upload_slots: slots(given.upload_slots)?,
             discovery: given.discovery,
             local_discovery: given.local_discovery,
             profile_exchange: given.profile_exchange,
@@ -173,6 +175,17 @@ fn limit(option: &str, bytes: Option<u64>) -> Result<Option<u64>, Failure> {
             "`{option}` can't be 0: write a number of bytes, or None for no limit"
         ))),
         bytes => Ok(bytes),
+    }
+}
+
+/// A number of peers; `None` stands for no limit.
+fn slots(slots: Option<u64>) -> Result<Option<usize>, Failure> {
+    let slots = slots.map(|n| u16::try_from(n).ok().filter(|n| *n > 0).ok_or(()));
+    match slots.transpose() {
+        Ok(slots) => Ok(slots.map(usize::from)),
+        Err(()) => Err(Failure::invalid(
+            "`upload_slots` must be from 1 to 65535, or None for no limit",
+        )),
     }
 }
 

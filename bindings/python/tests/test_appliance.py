@@ -221,6 +221,7 @@ def test_a_running_machine_and_a_closed_one_are_exported(swarm: Swarm, tmp_path:
         ({"peers": ["here"]}, vmtorrent.InvalidInputError, "192.0.2.7:6881"),
         ({"fill": "some"}, vmtorrent.InvalidInputError, '"idle"'),
         ({"download_limit": 0}, vmtorrent.InvalidInputError, "None for no limit"),
+        ({"upload_slots": 0}, vmtorrent.InvalidInputError, "None for no limit"),
         ({"max_connections": 0}, vmtorrent.InvalidInputError, "from 1 to 65535"),
         ({"read_timeout": -1.0}, vmtorrent.InvalidInputError, "None for ever"),
         ({"read_timeout": float("nan")}, vmtorrent.InvalidInputError, "None for ever"),

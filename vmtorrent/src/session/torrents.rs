@@ -246,6 +246,7 @@ impl Shared {
                 fill: Fill::None,
                 download: self.download.clone(),
                 upload: self.upload.clone(),
+                upload_slots: self.options.upload_slots,
                 places: self.places.clone(),
                 discovery: self.options.discovery,
                 profile_exchange: self.options.profile_exchange,

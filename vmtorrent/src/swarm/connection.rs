@@ -16,6 +16,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
+use vmtorrent_platform::set_unsent_low_water;
 
 use super::Swarm;
 use super::places::Activity;
@@ -42,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that are gathered for one write.
 const WRITE_BATCH: usize = 64 << 10;
+
+/// Bytes that a socket holds unsent: 10 ms at 100 Mbit/s, and enough for 10 Gbit/s if we wake within 0.1 ms.
+const UNSENT: usize = 128 << 10;
 
 /// An open connection after the handshakes.
 pub(super) struct Opened {
@@ -117,6 +121,9 @@ pub(super) async fn run(
     outgoing: mpsc::Receiver<Outgoing>,
     activity: Arc<Activity>,
 ) {
+    if let Err(error) = set_unsent_low_water(&stream, UNSENT) {
+        tracing::debug!(peer = key.0, %error, "the socket may hold much that is unsent");
+    }
     let (reader, writer) = stream.into_split();
     // A task of its own: requests must go out also while blocks come in without a pause.
     let mut writer = AbortOnDropHandle::new(tokio::spawn(

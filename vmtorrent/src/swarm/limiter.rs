@@ -29,6 +29,11 @@ impl Limiter {
         }
     }
 
+    /// Bytes per second; `None`: no limit.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
     /// Whether bytes may pass now, or how long to wait until then.
     pub(crate) fn ready(&mut self, now: Time) -> Result<(), Duration> {
         let Some(rate) = self.rate else { return Ok(()) };

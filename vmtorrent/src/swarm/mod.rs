@@ -7,7 +7,11 @@
 //! so each peer sees them in order (see [`drive`]). Nothing waits while it holds the lock.
 
 mod addresses;
+mod allowed_fast;
 mod bans;
+mod choker;
+#[cfg(test)]
+mod choker_tests;
 mod compression;
 mod connection;
 mod counters;
@@ -29,6 +33,9 @@ mod serving;
 pub mod simulation;
 mod storing;
 mod upload;
+#[cfg(test)]
+mod upload_tests;
+mod urgent_budget;
 mod wait;
 mod web_seed;
 mod web_seeds;
@@ -89,6 +96,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) fill: Fill,
     pub(crate) download: Arc<Mutex<Limiter>>,
     pub(crate) upload: Arc<Mutex<Limiter>>,
+    /// Peers that may ask for blocks at once; `None`: no limit.
+    pub(crate) upload_slots: Option<usize>,
     /// The session's connections.
     pub(crate) places: Arc<Places>,
     /// Whether anybody is dialled but whom the user named.
@@ -198,6 +207,7 @@ impl Swarm {
                 fill,
                 download: config.download,
                 upload: config.upload,
+                upload_slots: config.upload_slots,
                 peer_id,
                 profile_exchange: config.profile_exchange,
                 listen_port,

@@ -85,6 +85,7 @@ impl Message {
             WireMessage::KeepAlive => 4,
             WireMessage::Have(_) => 9,
             WireMessage::Request(_) | WireMessage::Cancel(_) | WireMessage::Reject(_) => 17,
+            WireMessage::Urgent { .. } => 18,
             WireMessage::Piece { data, .. } => 13 + data.len() as u32,
             other => {
                 let mut out = BytesMut::new();
@@ -180,6 +181,7 @@ impl Host {
                 fill: config.fill,
                 download: unlimited(),
                 upload: unlimited(),
+                upload_slots: None,
                 listen_port: 6881,
                 peer_id: config.peer_id,
                 profile_exchange: true,

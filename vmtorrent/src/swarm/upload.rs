@@ -1,32 +1,86 @@
-//! Invariant: peers that wait get the same number of bytes, but for a block, however they cut their requests; a peer's
-//! queue is bounded; a cancelled request is never answered once it was taken out.
+//! Invariant: of peers that wait for ordinary blocks none gets more than another, but for a block, however they cut their
+//! requests. What is urgent goes first, within a peer's budget, and is taken off its turns; it leaves the others every
+//! fourth block at least. A peer's queue is bounded; a cancelled request is never answered once it was taken out.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use super::urgent_budget::UrgentBudget;
 use super::wire::WireRequest;
+use crate::clock::Time;
 use crate::hash::HashMap;
 use crate::picker::PeerKey;
 
 /// Requests of peers that wait to be served.
 ///
-/// Deficit round robin (Shreedhar and Varghese, SIGCOMM 1995) with a quantum of one block. Nearly all blocks are of
-/// that size, so a peer is served first and then sits out turns for what was larger.
-#[derive(Debug, Default)]
+/// Among peers it is deficit round robin (Shreedhar and Varghese, SIGCOMM 1995) with a quantum of one block. Nearly all
+/// blocks are of that size, so a peer is served first and then sits out turns for what was larger, or out of turn. Of
+/// one peer's requests those go first that it marked as urgent, then those for pieces that few peers have, then the rest,
+/// each in the order in which they came.
+///
+/// What it costs: a peer's requests stand in a tree, so each call is O(log n) in the requests of that peer (512 at most)
+/// and does not depend on the number of peers. A request moves to a later class at most once for each; a turn is sat out
+/// at most once for each block that was given out of turn.
+#[derive(Debug)]
 pub(crate) struct UploadQueue {
     peers: HashMap<PeerKey, Waiting>,
     /// Peers that have requests and room, in the order of their turn.
     turn: VecDeque<PeerKey>,
+    /// Those of them with urgent requests, in the order of their turn among themselves.
+    urgent: VecDeque<PeerKey>,
+    /// Those with urgent requests whose budget is spent, and when it is not any more.
+    spent: BinaryHeap<Reverse<(Time, PeerKey)>>,
+    /// Urgent blocks served since the last ordinary turn.
+    urgent_run: u32,
+    /// Bytes that a peer which always waits was given so far.
+    share: u64,
+    /// Numbers requests.
+    next: u64,
+    /// Peers that have requests or blocks in their writer.
+    busy: u64,
+    /// What the writers of all peers may hold together, as far as a block each allows.
+    in_all: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
-    requests: VecDeque<WireRequest>,
+    /// The requests in their order.
+    order: BTreeMap<Place, WireRequest>,
+    places: BTreeMap<WireRequest, Place>,
+    budget: UrgentBudget,
     /// Bytes handed to the peer's writer that it has not sent.
     sending: u64,
     /// Bytes beyond its share that it got.
     debt: u64,
+    /// Since when it waits for nothing, as a value of `share`.
+    away_since: Option<u64>,
     in_turn: bool,
+    lane: Lane,
+    /// Whether it was counted as busy.
+    busy: bool,
 }
+
+/// Where a peer's urgent requests stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// It has none, or no room.
+    Out,
+    /// In `urgent`.
+    In,
+    /// In `spent`.
+    Spent,
+}
+
+/// Where a request stands among those of its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// 0: urgent; then by how many have the piece; last all others.
+    class: u8,
+    /// By when it came.
+    number: u64,
+}
+
+const URGENT: u8 = 0;
 
 impl UploadQueue {
     /// Requests that one peer may have waiting; we announce it as `reqq`.
@@ -34,23 +88,76 @@ impl UploadQueue {
     /// Bytes that are handed to one peer's writer at once: enough to keep a fast line busy, little
     /// enough that CANCEL and the order among peers mean something.
     const MAX_SENDING: u64 = 256 << 10;
+    /// The same for all peers together while there is no limit.
+    const SENDING_IN_ALL: u64 = 2 << 20;
+    /// With a limit, so much of a second's bytes.
+    const LIMITED_SENDING: f64 = 0.01;
     /// Bytes for each turn.
     const QUANTUM: u64 = 16 << 10;
     /// What the smallest request counts for: reading and sending it costs about as much as this many bytes.
     const MIN_COST: u64 = 4 << 10;
+    /// A piece that so many of those that lack something have is not rare.
+    const COMMON: u16 = 4;
+    /// Urgent blocks for each ordinary one, while both wait.
+    const URGENT_RUN: u32 = 3;
+    /// What urgent blocks may cost of a peer's later turns.
+    const MAX_DEBT: u64 = UrgentBudget::BURST;
 
-    /// A peer asks for a block. False: its queue is full, the request is dropped.
-    pub(crate) fn push(&mut self, peer: PeerKey, request: WireRequest) -> bool {
-        let waiting = self.peers.entry(peer).or_default();
-        if waiting.requests.contains(&request) {
+    /// Nothing waits. `limit`: bytes per second that may be sent, if they are limited.
+    pub(crate) fn new(limit: Option<f64>) -> Self {
+        Self {
+            peers: HashMap::default(),
+            turn: VecDeque::new(),
+            urgent: VecDeque::new(),
+            spent: BinaryHeap::new(),
+            urgent_run: 0,
+            share: 0,
+            next: 0,
+            busy: 0,
+            in_all: limit.map_or(Self::SENDING_IN_ALL, |rate| {
+                ((rate * Self::LIMITED_SENDING) as u64).min(Self::SENDING_IN_ALL)
+            }),
+        }
+    }
+
+    /// A peer asks for a block of a piece that `copies` peers have. False: its queue is full, the request is dropped.
+    pub(crate) fn push(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        request: WireRequest,
+        copies: u16,
+    ) -> bool {
+        let waiting = self
+            .peers
+            .entry(peer)
+            .or_insert_with(|| Waiting::new(UrgentBudget::new(now)));
+        if waiting.places.contains_key(&request) {
             return true;
         }
-        if waiting.requests.len() >= Self::MAX_REQUESTS {
+        if waiting.places.len() >= Self::MAX_REQUESTS {
             return false;
         }
-        waiting.requests.push_back(request);
+        self.next += 1;
+        let place = Place {
+            class: Self::class(copies),
+            number: self.next,
+        };
+        waiting.put(place, request);
         self.line_up(peer);
         true
+    }
+
+    /// A peer says that a read waits for a block that it asked for. One that is not waiting, because it was served or
+    /// never asked for, is passed over.
+    pub(crate) fn mark_urgent(&mut self, peer: PeerKey, request: WireRequest) {
+        if let Some(waiting) = self.peers.get_mut(&peer)
+            && let Some(place) = waiting.take(&request)
+        {
+            let class = URGENT;
+            waiting.put(Place { class, ..place }, request);
+            self.line_up(peer);
+        }
     }
 
     /// A peer takes a request back. True when it was still waiting.
@@ -58,42 +165,60 @@ impl UploadQueue {
         let Some(waiting) = self.peers.get_mut(&peer) else {
             return false;
         };
-        let before = waiting.requests.len();
-        waiting.requests.retain(|r| *r != request);
-        before != waiting.requests.len()
+        let waited = waiting.take(&request).is_some();
+        self.line_up(peer);
+        waited
+    }
+
+    /// A peer may not ask any more: gives what it asked for, in the order of asking.
+    pub(crate) fn clear(&mut self, peer: PeerKey) -> Vec<WireRequest> {
+        let Some(waiting) = self.peers.get_mut(&peer) else {
+            return Vec::new();
+        };
+        let order = std::mem::take(&mut waiting.order);
+        waiting.places.clear();
+        self.line_up(peer);
+        let mut requests: Vec<_> = order.into_iter().map(|(p, r)| (p.number, r)).collect();
+        requests.sort_unstable_by_key(|(number, _)| *number);
+        requests.into_iter().map(|(_, r)| r).collect()
     }
 
     /// A peer has gone.
     pub(crate) fn remove(&mut self, peer: PeerKey) {
-        self.peers.remove(&peer);
+        let Some(waiting) = self.peers.remove(&peer) else {
+            return;
+        };
+        self.busy -= u64::from(waiting.busy);
         self.turn.retain(|p| *p != peer);
+        self.urgent.retain(|p| *p != peer);
+        self.spent.retain(|Reverse((_, p))| *p != peer);
     }
 
     /// Whether any request could be served now.
     pub(crate) fn is_ready(&mut self) -> bool {
+        // Who has urgent requests is in turn too.
         self.drop_idle();
         !self.turn.is_empty()
     }
 
-    /// The next block to send.
-    pub(crate) fn pop(&mut self) -> Option<(PeerKey, WireRequest)> {
-        loop {
-            self.drop_idle();
-            let peer = self.turn.pop_front()?;
-            let waiting = self.peers.get_mut(&peer)?;
-            if waiting.debt >= Self::QUANTUM {
-                waiting.debt -= Self::QUANTUM;
-                self.turn.push_back(peer);
-                continue;
-            }
-            waiting.in_turn = false;
-            let request = waiting.requests.pop_front()?;
-            let cost = Self::cost(request.length.into());
-            waiting.sending += cost;
-            waiting.debt += cost.saturating_sub(Self::QUANTUM);
-            self.line_up(peer);
-            return Some((peer, request));
+    /// The next block to send. `copies` says how many of the peers that lack something have a piece.
+    pub(crate) fn pop(
+        &mut self,
+        now: Time,
+        copies: impl Fn(u32) -> u16,
+    ) -> Option<(PeerKey, WireRequest)> {
+        self.drop_idle();
+        if self.turn.is_empty() {
+            return None;
         }
+        if self.urgent_run < Self::URGENT_RUN
+            && let Some(found) = self.pop_urgent(now)
+        {
+            self.urgent_run += 1;
+            return Some(found);
+        }
+        self.urgent_run = 0;
+        self.pop_in_turn(copies)
     }
 
     /// The peer's writer has sent a block of `bytes` that was popped.
@@ -104,26 +229,126 @@ impl UploadQueue {
         }
     }
 
+    /// The next urgent block of a peer with a budget.
+    fn pop_urgent(&mut self, now: Time) -> Option<(PeerKey, WireRequest)> {
+        while let Some(&Reverse((at, peer))) = self.spent.peek()
+            && at <= now
+        {
+            self.spent.pop();
+            if let Some(waiting) = self.peers.get_mut(&peer) {
+                waiting.lane = Lane::Out;
+            }
+            self.line_up(peer);
+        }
+        let bound = self.bound();
+        while let Some(peer) = self.urgent.pop_front() {
+            let Some(waiting) = self.peers.get_mut(&peer) else {
+                continue;
+            };
+            waiting.lane = Lane::Out;
+            // It may have been taken back or served in turn, and its writer may be full.
+            let Some(request) = waiting.first_urgent().filter(|_| waiting.sending < bound) else {
+                continue;
+            };
+            let cost = Self::cost(request.length.into());
+            if let Err(wait) = waiting.budget.take(now, cost) {
+                waiting.lane = Lane::Spent;
+                self.spent.push(Reverse((now + wait, peer)));
+                continue;
+            }
+            waiting.take(&request);
+            waiting.sending += cost;
+            // Where nobody else waits nobody is owed anything.
+            if self.turn.len() > usize::from(waiting.in_turn) {
+                waiting.debt = (waiting.debt + cost).min(Self::MAX_DEBT.max(waiting.debt));
+            }
+            self.line_up(peer);
+            self.note_share(cost);
+            return Some((peer, request));
+        }
+        None
+    }
+
+    /// The first block of the peer whose turn it is.
+    fn pop_in_turn(&mut self, copies: impl Fn(u32) -> u16) -> Option<(PeerKey, WireRequest)> {
+        loop {
+            self.drop_idle();
+            let peer = self.turn.pop_front()?;
+            let waiting = self.peers.get_mut(&peer)?;
+            if waiting.debt >= Self::QUANTUM {
+                waiting.debt -= Self::QUANTUM;
+                self.turn.push_back(peer);
+                continue;
+            }
+            waiting.in_turn = false;
+            let request = waiting.take_first(|piece| Self::class(copies(piece)))?;
+            let cost = Self::cost(request.length.into());
+            waiting.sending += cost;
+            waiting.debt += cost.saturating_sub(Self::QUANTUM);
+            self.line_up(peer);
+            self.note_share(cost);
+            return Some((peer, request));
+        }
+    }
+
+    fn note_share(&mut self, cost: u64) {
+        self.share += cost / (self.turn.len() as u64).max(1);
+    }
+
     fn cost(bytes: u64) -> u64 {
         bytes.max(Self::MIN_COST)
     }
 
+    /// Pieces that few have come before those that many have, which are all alike.
+    fn class(copies: u16) -> u8 {
+        URGENT + 1 + copies.min(Self::COMMON) as u8
+    }
+
+    /// From so many bytes on a peer's writer gets no more.
+    fn bound(&self) -> u64 {
+        (self.in_all / self.busy.max(1)).clamp(1, Self::MAX_SENDING)
+    }
+
+    /// Puts a peer where it belongs after a change.
     fn line_up(&mut self, peer: PeerKey) {
-        if let Some(waiting) = self.peers.get_mut(&peer)
-            && !waiting.in_turn
-            && !waiting.requests.is_empty()
-            && waiting.sending < Self::MAX_SENDING
-        {
-            waiting.in_turn = true;
+        let bound = self.bound();
+        let Some(waiting) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let busy = !waiting.order.is_empty() || waiting.sending > 0;
+        match (std::mem::replace(&mut waiting.busy, busy), busy) {
+            (false, true) => self.busy += 1,
+            (true, false) => self.busy -= 1,
+            _ => {}
+        }
+        if waiting.order.is_empty() {
+            waiting.away_since.get_or_insert(self.share);
+            return;
+        }
+        if let Some(since) = waiting.away_since.take() {
+            // What it would have been given meanwhile is paid back; where nobody waits nobody is owed anything.
+            let alone = self.turn.len() <= usize::from(waiting.in_turn);
+            let paid = if alone { u64::MAX } else { self.share - since };
+            waiting.debt = waiting.debt.saturating_sub(paid);
+        }
+        if waiting.sending >= bound {
+            return;
+        }
+        if !std::mem::replace(&mut waiting.in_turn, true) {
             self.turn.push_back(peer);
+        }
+        if waiting.lane == Lane::Out && waiting.first_urgent().is_some() {
+            waiting.lane = Lane::In;
+            self.urgent.push_back(peer);
         }
     }
 
-    /// Takes peers out of turn whose requests were all cancelled.
+    /// Takes peers out of turn whose requests were all cancelled, or whose writer was filled out of turn.
     fn drop_idle(&mut self) {
+        let bound = self.bound();
         while let Some(peer) = self.turn.front() {
             match self.peers.get_mut(peer) {
-                Some(waiting) if !waiting.requests.is_empty() => break,
+                Some(waiting) if !waiting.order.is_empty() && waiting.sending < bound => break,
                 Some(waiting) => waiting.in_turn = false,
                 None => {}
             }
@@ -132,134 +357,55 @@ impl UploadQueue {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn block(piece: u32) -> WireRequest {
-        WireRequest {
-            piece,
-            begin: 0,
-            length: 16_384,
+impl Waiting {
+    fn new(budget: UrgentBudget) -> Self {
+        Self {
+            order: BTreeMap::new(),
+            places: BTreeMap::new(),
+            budget,
+            sending: 0,
+            debt: 0,
+            away_since: None,
+            in_turn: false,
+            lane: Lane::Out,
+            busy: false,
         }
     }
 
-    fn pop(q: &mut UploadQueue) -> Option<usize> {
-        q.pop().map(|(p, _)| p.0)
+    fn put(&mut self, place: Place, request: WireRequest) {
+        self.order.insert(place, request);
+        self.places.insert(request, place);
     }
 
-    #[test]
-    fn peers_take_turns_block_by_block() {
-        let mut q = UploadQueue::default();
-        for n in 0..6 {
-            q.push(PeerKey(1), block(n));
-        }
-        q.push(PeerKey(2), block(0));
-        q.push(PeerKey(2), block(1));
-        q.push(PeerKey(3), block(0));
-        let order: Vec<_> = std::iter::from_fn(|| pop(&mut q)).collect();
-        assert_eq!(order, [1, 2, 3, 1, 2, 1, 1, 1, 1]);
+    fn take(&mut self, request: &WireRequest) -> Option<Place> {
+        let place = self.places.remove(request)?;
+        self.order.remove(&place);
+        Some(place)
     }
 
-    #[test]
-    fn large_requests_give_no_larger_share() {
-        let mut q = UploadQueue::default();
-        let mut given = [0; 2];
-        for n in 0.. {
-            // Both always have something to ask for, and read at once what they get.
-            for (peer, length) in [(0, 128 << 10), (1, 16 << 10)] {
-                let piece = n;
-                let begin = 0;
-                q.push(
-                    PeerKey(peer),
-                    WireRequest {
-                        piece,
-                        begin,
-                        length,
-                    },
-                );
+    fn first_urgent(&self) -> Option<WireRequest> {
+        let (place, request) = self.order.first_key_value()?;
+        (place.class == URGENT).then_some(*request)
+    }
+
+    /// Takes the first request out. The class of its piece is looked at again: pieces become more common while a request
+    /// waits, and a request moves down then. One whose piece has become rarer stays where it is.
+    fn take_first(&mut self, class: impl Fn(u32) -> u8) -> Option<WireRequest> {
+        loop {
+            let (place, request) = self.order.pop_first()?;
+            let current = class(request.piece);
+            if place.class == URGENT || current <= place.class {
+                self.places.remove(&request);
+                return Some(request);
             }
-            let Some((peer, request)) = q.pop() else {
-                break;
-            };
-            q.sent(peer, request.length.into());
-            given[peer.0] += request.length;
-            if given[0] + given[1] > 20 << 20 {
-                break;
-            }
-        }
-        assert!(given[0].abs_diff(given[1]) <= 256 << 10, "{given:?}");
-    }
-
-    #[test]
-    fn a_large_request_alone_is_served_at_once() {
-        let mut q = UploadQueue::default();
-        for piece in 0..8 {
-            let length = 128 << 10;
-            q.push(
-                PeerKey(1),
-                WireRequest {
-                    piece,
-                    begin: 0,
-                    length,
+            let number = place.number;
+            self.put(
+                Place {
+                    class: current,
+                    number,
                 },
+                request,
             );
-            assert!(q.is_ready());
-            assert_eq!(pop(&mut q), Some(1));
-            q.sent(PeerKey(1), length.into());
         }
-    }
-
-    #[test]
-    fn single_bytes_that_are_not_read_do_not_pile_up() {
-        let mut q = UploadQueue::default();
-        let mut handed = 0;
-        for begin in 0..100_000 {
-            q.push(
-                PeerKey(1),
-                WireRequest {
-                    piece: 0,
-                    begin,
-                    length: 1,
-                },
-            );
-            handed += std::iter::from_fn(|| pop(&mut q)).count();
-        }
-        assert_eq!(handed, 64);
-        for _ in 0..64 {
-            q.sent(PeerKey(1), 1);
-        }
-        assert_eq!(
-            std::iter::from_fn(|| pop(&mut q)).count(),
-            64,
-            "what was sent makes room"
-        );
-    }
-
-    #[test]
-    fn a_cancelled_request_is_not_served() {
-        let mut q = UploadQueue::default();
-        q.push(PeerKey(1), block(0));
-        q.push(PeerKey(1), block(1));
-        assert!(q.cancel(PeerKey(1), block(0)));
-        assert!(!q.cancel(PeerKey(1), block(0)));
-        assert_eq!(q.pop(), Some((PeerKey(1), block(1))));
-        assert!(!q.cancel(PeerKey(1), block(1)));
-        assert!(!q.is_ready());
-    }
-
-    #[test]
-    fn a_slow_reader_holds_up_nobody_and_queues_are_bounded() {
-        let mut q = UploadQueue::default();
-        for n in 0..UploadQueue::MAX_REQUESTS as u32 {
-            assert!(q.push(PeerKey(1), block(n)));
-        }
-        assert!(!q.push(PeerKey(1), block(9999)));
-        let handed = std::iter::from_fn(|| pop(&mut q)).count();
-        assert_eq!(handed, 16, "256 KiB of blocks");
-        q.push(PeerKey(2), block(0));
-        assert_eq!(pop(&mut q), Some(2));
-        q.sent(PeerKey(1), 16_384);
-        assert_eq!(pop(&mut q), Some(1));
     }
 }

@@ -45,9 +45,11 @@ pub(crate) const VMT_PROFILE: u8 = 2;
 
 /// The number under which peers send us messages of vmt_zstd: see docs/protocol.md.
 pub(crate) const VMT_ZSTD: u8 = 3;
+/// The number under which peers send us messages of vmt_urgent: see docs/protocol.md.
+pub(crate) const VMT_URGENT: u8 = 4;
 
 /// A block request, as it stands on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct WireRequest {
     pub(crate) piece: u32,
     pub(crate) begin: u32,
@@ -71,6 +73,8 @@ pub(crate) struct ExtendedHello {
     pub(crate) vmt_profile: Option<u8>,
     /// The length of the profile that it gives to whoever asks, as a text; never 0.
     pub(crate) vmt_profile_size: Option<u32>,
+    /// The number under which it takes messages of vmt_urgent; 0: no more.
+    pub(crate) vmt_urgent: Option<u8>,
     /// The number under which it takes messages of vmt_zstd; 0: no more.
     pub(crate) vmt_zstd: Option<u8>,
 }
@@ -123,6 +127,12 @@ pub(crate) enum WireMessage {
         data: Bytes,
         /// Bytes that it took there, without the message's header.
         wire: u32,
+    },
+    /// A message of vmt_urgent: a read waits for what was requested.
+    Urgent {
+        /// The number that the receiver chose for the extension; [`VMT_URGENT`] when we are the receiver.
+        extension: u8,
+        request: WireRequest,
     },
     /// A message or extension that we don't know: skipped.
     Unknown(u8),
@@ -275,6 +285,10 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
                 }),
             );
         }
+        (ID_EXTENDED, Some(&extension @ VMT_URGENT)) => {
+            let request = decode_request(id, &whole[6..])?;
+            return Ok(WireMessage::Urgent { extension, request });
+        }
         (ID_EXTENDED, _) => return Ok(WireMessage::Unknown(id)),
         (ID_SUGGEST..=ID_ALLOWED_FAST, _) => return decode_fast(id, &whole[5..]),
         (0..=8, _) => {}
@@ -300,6 +314,19 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
         Message::Request(r) => WireMessage::Request(request(r)),
         Message::Cancel(r) => WireMessage::Cancel(request(r)),
         Message::Piece(_) | Message::Extended(_) => WireMessage::Unknown(id),
+    })
+}
+
+/// Reads what a REQUEST says.
+fn decode_request(id: u8, mut body: &[u8]) -> Result<WireRequest, WireError> {
+    if body.len() != 12 {
+        let reason = format!("{} bytes where 12 belong", body.len());
+        return Err(WireError::Malformed { id, reason });
+    }
+    Ok(WireRequest {
+        piece: body.get_u32(),
+        begin: body.get_u32(),
+        length: body.get_u32(),
     })
 }
 
@@ -366,6 +393,7 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
         vmt_profile_size: number("vmt_profile_size")?
             .and_then(|n| u32::try_from(n).ok())
             .filter(|n| *n != 0),
+        vmt_urgent: extension("vmt_urgent")?,
         vmt_zstd: extension("vmt_zstd")?,
     }))
 }
@@ -401,6 +429,14 @@ pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
         }
         WireMessage::Metadata { extension, message } => {
             encode_metadata(*extension, message, out);
+            return;
+        }
+        WireMessage::Urgent { extension, request } => {
+            out.put_u32(14);
+            out.put_slice(&[ID_EXTENDED, *extension]);
+            for number in [request.piece, request.begin, request.length] {
+                out.put_u32(number);
+            }
             return;
         }
         WireMessage::Zstd { extension, message } => {
@@ -442,6 +478,9 @@ fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
             }
             if let Some(number) = hello.vmt_profile {
                 m.string("vmt_profile").integer(number.into());
+            }
+            if let Some(number) = hello.vmt_urgent {
+                m.string("vmt_urgent").integer(number.into());
             }
             if let Some(number) = hello.vmt_zstd {
                 m.string("vmt_zstd").integer(number.into());
@@ -543,6 +582,7 @@ mod tests {
                 ut_metadata: Some(3),
                 vmt_profile: Some(4),
                 vmt_profile_size: Some(4096),
+                vmt_urgent: Some(5),
                 vmt_zstd: Some(5),
             }),
             WireMessage::Metadata {
@@ -575,6 +615,10 @@ mod tests {
             WireMessage::Zstd {
                 extension: VMT_ZSTD,
                 message: ZstdMessage::Wanted(false),
+            },
+            WireMessage::Urgent {
+                extension: VMT_URGENT,
+                request: r,
             },
         ]
     }
@@ -657,6 +701,25 @@ mod tests {
         let h = decode_handshake(&plain).unwrap();
         assert_eq!((h.extended, h.fast), (false, false));
         assert_eq!(decode_handshake(&[b'G'; 68]), Err(WireError::NotBitTorrent));
+    }
+
+    #[test]
+    fn an_urgent_message_has_eighteen_bytes() {
+        let request = WireRequest {
+            piece: 1,
+            begin: 2,
+            length: 3,
+        };
+        let mut bytes = BytesMut::new();
+        let extension = VMT_URGENT;
+        encode(&WireMessage::Urgent { extension, request }, &mut bytes);
+        let drawn = [
+            0, 0, 0, 14, 20, VMT_URGENT, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3,
+        ];
+        assert_eq!(bytes[..], drawn);
+        bytes[3] = 13;
+        let got = Decoder::new(16).decode(&mut bytes);
+        assert!(matches!(got, Err(WireError::Malformed { .. })), "{got:?}");
     }
 
     #[test]

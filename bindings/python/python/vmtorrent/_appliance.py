@@ -261,6 +261,7 @@ def launch(
     listen: str | None = None,
     download_limit: int | None = None,
     upload_limit: int | None = None,
+    upload_slots: int | None = None,
     max_connections: int = 200,
     discovery: bool = True,
     local_discovery: bool = True,
@@ -305,6 +306,7 @@ def launch(
         listen: IP:PORT on which peers connect; by default a free port on all addresses.
         download_limit: bytes per second from all peers together.
         upload_limit: bytes per second to all peers together.
+        upload_slots: peers that may ask for blocks at once; those of the local network have slots of their own.
         max_connections: most connections to peers at once.
         discovery: whether peers are looked for, beside `peers`.
         local_discovery: whether they are looked for on the local network too (BEP 14).
@@ -340,7 +342,8 @@ def launch(
     machine = Machine(point)
     try:
         session = session_settings(
-            listen, cache, download_limit, upload_limit, discovery, local_discovery, profile_exchange, compression,
+            listen, cache, download_limit, upload_limit, upload_slots, discovery, local_discovery, profile_exchange,
+            compression,
             max_connections, metadata_timeout, max_disk,
         )  # fmt: skip
         settings = appliance_settings(

@@ -119,6 +119,7 @@ def seed(
     tracker: str | None = None,
     metrics: str | None = None,
     upload_limit: int | None = None,
+    upload_slots: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     discovery: bool = True,
     local_discovery: bool = True,
@@ -135,6 +136,7 @@ def seed(
         tracker: IP:PORT on which a small tracker runs too, so that no other server is needed; port 0 takes a free one.
         metrics: IP:PORT on which figures for Prometheus are served.
         upload_limit: bytes per second to all peers together.
+        upload_slots: peers that may ask for blocks at once; those of the local network have slots of their own.
         cache: directory for what is kept between runs; by default below the XDG cache directory.
         discovery: whether peers are looked for at all.
         local_discovery: whether they are looked for on the local network too (BEP 14).
@@ -157,7 +159,8 @@ def seed(
     True
     """
     session = seed_session(
-        listen, upload_limit, cache, discovery, local_discovery, profile_exchange, compression, max_connections
+        listen, upload_limit, upload_slots, cache, discovery, local_discovery, profile_exchange, compression,
+        max_connections,
     )
     return Seed(_vmtorrent.seed(native_source(source), os.fspath(data), session, tracker, metrics))
 
@@ -165,6 +168,7 @@ def seed(
 def seed_session(
     listen: str | None,
     upload_limit: int | None,
+    upload_slots: int | None,
     cache: str | os.PathLike[str] | None,
     discovery: bool,
     local_discovery: bool,
@@ -174,6 +178,6 @@ def seed_session(
 ) -> _vmtorrent.SessionSettings:
     """Options of a seed's session; the others are of no use to one."""
     return session_settings(
-        listen, cache, None, upload_limit, discovery, local_discovery, profile_exchange, compression, max_connections,
-        60.0, None,
-    )
+        listen, cache, None, upload_limit, upload_slots, discovery, local_discovery, profile_exchange, compression,
+        max_connections, 60.0, None,
+    )  # fmt: skip

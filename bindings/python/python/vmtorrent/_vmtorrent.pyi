@@ -33,6 +33,7 @@ class SessionSettings(TypedDict):
     cache: str | None
     download_limit: int | None
     upload_limit: int | None
+    upload_slots: int | None
     discovery: bool
     local_discovery: bool
     profile_exchange: bool

@@ -333,6 +333,7 @@ def launch(
     listen: str | None = None,
     download_limit: int | None = None,
     upload_limit: int | None = None,
+    upload_slots: int | None = None,
     max_connections: int = 200,
     discovery: bool = True,
     local_discovery: bool = True,
@@ -351,7 +352,8 @@ def launch(
         machine = Machine(point)
         try:
             session = session_settings(
-                listen, cache, download_limit, upload_limit, discovery, local_discovery, profile_exchange, compression,
+                listen, cache, download_limit, upload_limit, upload_slots, discovery, local_discovery, profile_exchange,
+                compression,
                 max_connections, metadata_timeout, max_disk,
             )  # fmt: skip
             settings = appliance_settings(
@@ -382,6 +384,7 @@ def seed(
     tracker: str | None = None,
     metrics: str | None = None,
     upload_limit: int | None = None,
+    upload_slots: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     discovery: bool = True,
     local_discovery: bool = True,
@@ -392,7 +395,8 @@ def seed(
     """Serves a published file or directory: `seed = await seed(...)`, or `async with seed(...) as seed`. Options and
     exceptions are those of `vmtorrent.seed`."""
     session = seed_session(
-        listen, upload_limit, cache, discovery, local_discovery, profile_exchange, compression, max_connections
+        listen, upload_limit, upload_slots, cache, discovery, local_discovery, profile_exchange, compression,
+        max_connections,
     )
 
     async def start() -> Seed:

@@ -9,7 +9,7 @@ use super::*;
 use crate::profile::Profile;
 use crate::swarm::compression::{Codec, CompressedBlock, ZstdMessage};
 use crate::swarm::metadata::{METADATA_PIECE, MetadataMessage, piece_length};
-use crate::swarm::wire::{Decoder, VMT_ZSTD, encode};
+use crate::swarm::wire::{Decoder, VMT_URGENT, VMT_ZSTD, encode};
 
 const PIECES: u32 = 11;
 const PIECE: u32 = 40_000;
@@ -100,26 +100,29 @@ fn message() -> impl Strategy<Value = WireMessage> {
         any::<Option<u8>>(),
         any::<Option<u8>>(),
         proptest::option::of(profile_size()),
+        any::<Option<u8>>(),
     );
     let hello = hello.prop_map(
         |(
-            request_queue,
+            reqq,
             port,
             metadata_size,
             ut_metadata,
             vmt_profile,
             vmt_zstd,
             vmt_profile_size,
+            vmt_urgent,
         )| {
             WireMessage::ExtendedHello(ExtendedHello {
                 client: None,
-                request_queue,
+                request_queue: reqq,
                 listen_port: port.filter(|p| *p != 0),
                 metadata_size,
                 ut_metadata,
                 vmt_profile,
                 vmt_profile_size,
                 vmt_zstd,
+                vmt_urgent,
             })
         },
     );
@@ -184,6 +187,7 @@ fn message() -> impl Strategy<Value = WireMessage> {
         1 => Just(WireMessage::Bitfield(Bytes::from_static(&[0xff, 0xe0]))),
         4 => request().prop_map(WireMessage::Request),
         2 => request().prop_map(WireMessage::Cancel),
+        2 => request().prop_map(|request| WireMessage::Urgent { extension: VMT_URGENT, request }),
         6 => block,
         2 => request().prop_map(WireMessage::Reject),
         1 => number().prop_map(WireMessage::Suggest),
@@ -301,6 +305,7 @@ impl Rig {
             fill: Fill::Full,
             download: limiter(),
             upload: limiter(),
+            upload_slots: None,
             listen_port: 1,
             peer_id: [0; 20],
             profile_exchange: true,

@@ -142,7 +142,8 @@ impl Engine {
             self.disconnect(now, key, DisconnectReason::Protocol(reason));
             return;
         }
-        if self.peers.get(&key).is_none_or(|p| p.we_choke) {
+        let may_ask = |p: &mut Peer| !p.we_choke || p.may_ask_choked.admit(request);
+        if !self.peers.get_mut(&key).is_some_and(may_ask) {
             self.reject(now, key, request);
             return;
         }
@@ -150,7 +151,8 @@ impl Engine {
             self.refuse(now, key, request);
             return;
         }
-        if self.uploads.push(key, request) {
+        let copies = self.picker.availability(piece);
+        if self.uploads.push(now, key, request, copies) {
             self.pump_uploads(now);
         } else {
             self.reject(now, key, request);
@@ -165,7 +167,7 @@ impl Engine {
     }
 
     /// Tells a peer that a request will not be answered, if it knows the fast extension.
-    fn reject(&mut self, now: Time, key: PeerKey, request: WireRequest) -> bool {
+    pub(super) fn reject(&mut self, now: Time, key: PeerKey, request: WireRequest) -> bool {
         let fast = self.peers.get(&key).is_some_and(|p| p.fast);
         if fast {
             self.send(now, key, WireMessage::Reject(request));
@@ -229,6 +231,7 @@ impl Engine {
             } => {
                 self.traffic.fetched[band.index()] += data.len() as u64;
                 self.traffic.fetched_wire += u64::from(wire);
+                self.choker.gave(key, data.len() as u64);
                 for other in others.into_iter().flatten() {
                     self.cancel(now, other, block);
                 }

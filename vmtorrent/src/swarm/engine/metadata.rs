@@ -89,6 +89,7 @@ mod tests {
             fill: Fill::None,
             download: limiter(None),
             upload: limiter(upload),
+            upload_slots: None,
             listen_port: 0,
             peer_id: [0; 20],
             profile_exchange: true,

@@ -3,6 +3,7 @@
 //! Invariant: no I/O, no clock, no randomness of its own. Every call takes `now`; what is to be done
 //! comes out as [`Output`]s, in order. A driver carries them out; a simulator could as well.
 
+mod choking;
 mod compression;
 mod evidence;
 mod guides;
@@ -14,6 +15,7 @@ mod peer;
 mod profiles;
 mod remote;
 mod requests;
+mod urgent;
 mod web_seeds;
 
 use std::collections::BTreeMap;
@@ -34,10 +36,11 @@ use self::peer::Peer;
 pub(crate) use self::profiles::ProfileRank;
 use self::profiles::Profiles;
 pub(crate) use self::remote::Remote;
+use super::choker::Choker;
 use super::limiter::Limiter;
 use super::metadata::MetadataServe;
 use super::upload::UploadQueue;
-use super::wire::{ExtendedHello, UT_METADATA, VMT_PROFILE, WireMessage, WireRequest};
+use super::wire::{ExtendedHello, UT_METADATA, VMT_PROFILE, VMT_URGENT, WireMessage, WireRequest};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::hash::HashMap;
@@ -116,6 +119,7 @@ pub(crate) struct Engine {
     peers: BTreeMap<PeerKey, Peer>,
     next_key: usize,
     uploads: UploadQueue,
+    choker: Choker,
     metadata: MetadataServe,
     profiles: Profiles,
     /// What we tell others that we have: also zeros and duplicates.
@@ -180,6 +184,8 @@ pub(crate) struct EngineConfig {
     pub(crate) fill: Fill,
     pub(crate) download: Arc<Mutex<Limiter>>,
     pub(crate) upload: Arc<Mutex<Limiter>>,
+    /// Peers that may ask for blocks at once; `None`: no limit.
+    pub(crate) upload_slots: Option<usize>,
     pub(crate) listen_port: u16,
     /// Ours, which peers know us by.
     pub(crate) peer_id: [u8; 20],
@@ -207,11 +213,14 @@ impl Engine {
             fill,
             download,
             upload,
+            upload_slots,
             listen_port,
             peer_id,
             profile_exchange,
             seed,
         } = config;
+        let upload_rate = upload.lock().rate();
+        let slots = upload_slots.unwrap_or(usize::MAX);
         let skipped = |p: PieceIndex| image.piece_class(p) != PieceClass::Unique;
         let picker = Picker::new(*image.geometry(), skipped, |p| have.get(p), seed);
         let mut duplicates: HashMap<PieceIndex, Vec<PieceIndex>> = HashMap::default();
@@ -225,7 +234,8 @@ impl Engine {
             guides: Guides::default(),
             peers: BTreeMap::new(),
             next_key: 0,
-            uploads: UploadQueue::default(),
+            uploads: UploadQueue::new(upload_rate),
+            choker: Choker::new(now, slots, seed.wrapping_add(1)),
             metadata: MetadataServe::new(image.info_bytes().clone()),
             profiles: Profiles::new(now, profile_exchange),
             have,
@@ -313,7 +323,7 @@ impl Engine {
             self.profiles.serve.tell(now, key);
             self.send(now, key, WireMessage::ExtendedHello(self.hello()));
         }
-        self.send(now, key, WireMessage::Unchoke);
+        self.admit_to_slots(now, key);
         key
     }
 
@@ -326,9 +336,7 @@ impl Engine {
     ) -> PeerKey {
         let key = PeerKey(self.next_key);
         self.next_key += 1;
-        let mut peer = Peer::new(now, remote, connect_time, abilities);
-        // Unchoked at once: the first request then costs one round trip less.
-        peer.we_choke = false;
+        let peer = Peer::new(now, remote, connect_time, abilities);
         self.peers.insert(key, peer);
         self.picker.add_peer(key);
         key
@@ -342,6 +350,7 @@ impl Engine {
             listen_port: Some(self.listen_port).filter(|p| *p != 0),
             metadata_size: Some(self.metadata.size()),
             ut_metadata: Some(UT_METADATA),
+            vmt_urgent: Some(VMT_URGENT),
             ..ExtendedHello::default()
         };
         self.profiles.announce(&mut hello);
@@ -360,6 +369,8 @@ impl Engine {
         self.note_peers();
         self.uploads.remove(key);
         self.metadata.remove(key);
+        self.choker.left(now, key);
+        self.apply_choking(now);
         self.schedule(now);
         self.remove_from_profiles(now, key);
         self.pump_uploads(now);
@@ -386,22 +397,26 @@ impl Engine {
                 }
             }
             WireMessage::Unchoke => {
+                peer.has_unchoked_us = true;
                 if std::mem::take(&mut peer.chokes_us) {
                     self.schedule(now);
                 }
             }
             WireMessage::Interested => {
                 peer.is_interested = true;
-                if peer.we_choke {
-                    peer.we_choke = false;
-                    self.send(now, key, WireMessage::Unchoke);
-                }
+                self.choker.interest(now, key, true);
+                self.apply_choking(now);
             }
-            WireMessage::NotInterested => peer.is_interested = false,
+            WireMessage::NotInterested => {
+                peer.is_interested = false;
+                self.choker.interest(now, key, false);
+                self.apply_choking(now);
+            }
             WireMessage::Have(piece) => self.on_have(now, key, PieceIndex(piece)),
             WireMessage::Bitfield(bits) => self.on_bitfield(now, key, &bits),
             WireMessage::Request(request) => self.on_request(now, key, request),
             WireMessage::Cancel(request) => self.on_cancel(now, key, request),
+            WireMessage::Urgent { request, .. } => self.on_urgent(now, key, request),
             WireMessage::HaveAll
             | WireMessage::HaveNone
             | WireMessage::Suggest(_)
@@ -419,6 +434,9 @@ impl Engine {
             WireMessage::ExtendedHello(hello) => {
                 if let Some(limit) = hello.request_queue {
                     peer.request_limit = (limit as usize).clamp(1, 2000);
+                }
+                if let Some(number) = hello.vmt_urgent {
+                    peer.urgent_extension = number;
                 }
                 self.metadata.hello(now, key, hello.ut_metadata);
                 self.on_compression_hello(key, &hello);
@@ -442,6 +460,7 @@ impl Engine {
             return;
         }
         self.traffic.uploaded += u64::from(request.length);
+        self.choker.got(key, request.length.into());
         self.traffic.uploaded_wire += u64::from(request.length);
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.last_sent = now;
@@ -458,6 +477,8 @@ impl Engine {
                 self.picker.want(piece, Band::Demand);
                 if self.picker.asked_of_nobody(piece) {
                     self.leave_to_traders(now, piece);
+                } else {
+                    self.mark_asked(now, piece);
                 }
             } else {
                 here.push(piece);
@@ -495,6 +516,7 @@ impl Engine {
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING;
             self.keep_house(now);
+            self.rechoke(now);
             self.tend_profiles(now);
         }
         self.schedule(now);
@@ -511,7 +533,9 @@ impl Engine {
                 self.wake(now + wait);
                 return;
             }
-            let Some((key, request)) = self.uploads.pop() else {
+            let picker = &self.picker;
+            let copies = |piece| picker.availability(PieceIndex(piece));
+            let Some((key, request)) = self.uploads.pop(now, copies) else {
                 return;
             };
             self.upload.lock().charge(request.length);
@@ -559,6 +583,8 @@ mod hostile_tests;
 mod network;
 #[cfg(test)]
 mod profiles_tests;
+#[cfg(test)]
+mod serving_tests;
 #[cfg(test)]
 mod stage;
 #[cfg(test)]

@@ -35,6 +35,10 @@ pub(super) struct Node {
     pub(super) liar: bool,
     /// Swallows requests.
     pub(super) mute: bool,
+    /// Lets nobody request.
+    pub(super) stingy: bool,
+    /// Bytes of blocks that it sent, by peer key.
+    pub(super) given: BTreeMap<PeerKey, u64>,
     /// Knows the fast extension.
     pub(super) fast: bool,
     /// Can't store anything.
@@ -91,6 +95,16 @@ impl Net {
     }
 
     pub(super) fn node(&mut self, mbit: f64, seed: bool, fill: Fill) -> usize {
+        self.node_with_slots(mbit, seed, fill, None)
+    }
+
+    pub(super) fn node_with_slots(
+        &mut self,
+        mbit: f64,
+        seed: bool,
+        fill: Fill,
+        upload_slots: Option<usize>,
+    ) -> usize {
         let mut have = Bitfield::new(self.image.geometry().piece_count());
         if seed {
             for p in self.image.geometry().pieces() {
@@ -106,6 +120,7 @@ impl Net {
                 fill,
                 download: limiter(),
                 upload: limiter(),
+                upload_slots,
                 listen_port: 1,
                 peer_id: id_of(self.nodes.len()),
                 profile_exchange: true,
@@ -120,6 +135,8 @@ impl Net {
             ready: BTreeMap::new(),
             liar: false,
             mute: false,
+            stingy: false,
+            given: BTreeMap::new(),
             fast: true,
             full_disk: false,
             unreadable: None,
@@ -133,7 +150,8 @@ impl Net {
     }
 
     pub(super) fn link(&mut self, a: usize, b: usize) {
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        // None of a local network.
+        let address = |node: usize| SocketAddr::from(([198, 18, 0, node as u8], 1));
         let rtt = Some(self.delay * 2);
         let abilities = |node| Abilities {
             extended: true,
@@ -141,10 +159,12 @@ impl Net {
             id: id_of(node),
         };
         let (of_a, of_b) = (abilities(a), abilities(b));
-        let ka = self.nodes[a].engine.connected(self.now, address, rtt, of_b);
+        let ka = self.nodes[a]
+            .engine
+            .connected(self.now, address(b), rtt, of_b);
         let kb = self.nodes[b]
             .engine
-            .connected(self.now, address, None, of_a);
+            .connected(self.now, address(a), None, of_a);
         self.nodes[a].links.insert(ka, (b, kb));
         self.nodes[b].links.insert(kb, (a, ka));
         self.collect(a);
@@ -179,6 +199,7 @@ impl Net {
     pub(super) fn collect(&mut self, n: usize) {
         for output in self.nodes[n].engine.take_outputs() {
             match output {
+                Output::Send(_, WireMessage::Unchoke) if self.nodes[n].stingy => {}
                 Output::Send(key, message) => {
                     let reject = matches!(message, WireMessage::Reject(_));
                     self.nodes[n].rejects_sent += usize::from(reject);
@@ -215,6 +236,7 @@ impl Net {
                     } else {
                         (WireMessage::Piece { piece, begin, data }, r.length)
                     };
+                    *self.nodes[n].given.entry(key).or_default() += u64::from(r.length);
                     let left = self.transmit(n, key, message, wire as usize + 13);
                     self.at(left, Happening::Sent(n, key, r, wire));
                 }

@@ -8,6 +8,7 @@ use super::compression::Agreed;
 use crate::clock::Time;
 use crate::hash::{HashMap, HashSet};
 use crate::image::{BlockIndex, PieceIndex};
+use crate::swarm::allowed_fast::AllowedFast;
 use crate::swarm::path::{PathEstimator, SendMark};
 
 /// A request that was sent and not answered.
@@ -52,7 +53,11 @@ pub(super) struct Peer {
     pub(super) id: [u8; 20],
     /// It does not let us request.
     pub(super) chokes_us: bool,
+    /// It let us request at some time.
+    pub(super) has_unchoked_us: bool,
     pub(super) we_choke: bool,
+    /// What it may ask for although we choke it.
+    pub(super) may_ask_choked: AllowedFast,
     pub(super) we_are_interested: bool,
     pub(super) is_interested: bool,
     /// Requests that it keeps queued.
@@ -61,6 +66,8 @@ pub(super) struct Peer {
     pub(super) fast: bool,
     /// In which form blocks come and go.
     pub(super) compression: Agreed,
+    /// Its number for vmt_urgent; 0: it does not take it.
+    pub(super) urgent_extension: u8,
     pub(super) outstanding: HashMap<BlockIndex, Outstanding>,
     /// Bytes that what is outstanding and demand may push out takes on the line.
     giving_way: u64,
@@ -106,13 +113,16 @@ impl Peer {
             remote,
             id: abilities.id,
             chokes_us: true,
+            has_unchoked_us: false,
             we_choke: true,
+            may_ask_choked: AllowedFast::default(),
             we_are_interested: false,
             is_interested: false,
             request_limit: Self::DEFAULT_REQUEST_LIMIT,
             path: PathEstimator::new(now, connect_time),
             fast: abilities.fast,
             compression: Agreed::default(),
+            urgent_extension: 0,
             outstanding: HashMap::default(),
             giving_way: 0,
             requests_made: 0,
@@ -246,13 +256,15 @@ impl Peer {
         }
     }
 
-    /// Demand waits for a block that was asked for below it: it gives way no more.
-    pub(super) fn stays(&mut self, block: BlockIndex) {
+    /// Demand waits for a block that was asked for below it: it gives way no more. Whether it did.
+    pub(super) fn stays(&mut self, block: BlockIndex) -> bool {
         if let Some(o) = self.outstanding.get_mut(&block)
             && std::mem::take(&mut o.gives_way)
         {
             self.giving_way -= u64::from(o.mark.on_line());
+            return true;
         }
+        false
     }
 
     /// Notes that a block arrived and took `wire` bytes on the line; false when it was not asked of this peer.

@@ -356,11 +356,14 @@ impl Engine {
                 });
             } else {
                 self.send(now, key, WireMessage::Request(request));
+                if !gives_way {
+                    self.mark(now, key, request);
+                }
             }
         }
     }
 
-    fn wire_request(&self, block: BlockIndex) -> WireRequest {
+    pub(super) fn wire_request(&self, block: BlockIndex) -> WireRequest {
         WireRequest {
             piece: block.piece.0,
             begin: block.block * crate::image::BLOCK_LENGTH,

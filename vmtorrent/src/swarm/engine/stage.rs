@@ -101,6 +101,7 @@ impl Stage {
             fill,
             download: limiter(download_limit),
             upload: limiter(None),
+            upload_slots: None,
             listen_port: 1,
             peer_id: [0; 20],
             profile_exchange: true,
