@@ -48,6 +48,9 @@ async fn start(args: &SeedArgs, output: &Output) -> Result<(Session, Seed), Fail
         listen: args.listen.unwrap_or(defaults.listen),
         upload_limit: args.upload_limit,
         local_discovery: !args.network.no_lsd,
+        dht: !args.network.no_dht,
+        dht_bootstrap: args.network.dht_bootstrap(),
+        peer_exchange: !args.network.no_pex,
         profile_exchange: !args.network.no_profile_exchange,
         max_connections: args.network.max_connections.into(),
         ..defaults

@@ -14,10 +14,10 @@ use crate::text::text;
 /// tell them. A call takes of them what concerns it, and copies it. Where options are a parameter, NULL means all
 /// defaults.
 ///
-/// Keys of a session: listen, cache, download-limit, upload-limit, discovery, local-discovery, profile-exchange,
-/// max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer,
-/// web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size, tracker,
-/// web-seed, private, profile. Of vmt_export: cache, read-timeout.
+/// Keys of a session: listen, cache, download-limit, upload-limit, discovery, local-discovery, dht, dht-bootstrap,
+/// peer-exchange, profile-exchange, max-connections, metadata-timeout, max-disk. Of an appliance: state, ephemeral, mount,
+/// allow-other, peer, web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of vmt_publish: name, piece-size,
+/// tracker, web-seed, private, profile. Of vmt_export: cache, read-timeout.
 pub struct vmt_options {
     settings: Mutex<Settings>,
 }
@@ -169,6 +169,10 @@ mod tests {
             ("upload-limit", "2"),
             ("discovery", "false"),
             ("local-discovery", "false"),
+            ("dht", "false"),
+            ("dht-bootstrap", "a:1"),
+            ("dht-bootstrap", "b:2"),
+            ("peer-exchange", "false"),
             ("profile-exchange", "false"),
             ("max-connections", "3"),
             ("metadata-timeout", "0"),
@@ -200,15 +204,19 @@ mod tests {
             upload_limit,
             discovery,
             local_discovery,
+            dht,
+            dht_bootstrap,
+            peer_exchange,
             profile_exchange,
             max_connections,
             metadata_timeout,
             max_disk,
         } = s.session.clone();
         assert_eq!(listen.port(), 7);
+        assert_eq!(dht_bootstrap.unwrap(), ["a:1", "b:2"]);
         assert_eq!(cache.unwrap().to_str(), Some("/c"));
         assert_eq!((download_limit, upload_limit), (Some(1), Some(2)));
-        assert!(!discovery && !local_discovery && !profile_exchange);
+        assert!(!discovery && !local_discovery && !dht && !peer_exchange && !profile_exchange);
         assert_eq!(
             (max_connections, metadata_timeout, max_disk),
             (3, None, Some(4))

@@ -6,6 +6,7 @@ mod bencode;
 mod bitfield;
 mod chart;
 mod clock;
+mod dht;
 mod directories;
 mod durable;
 mod error;
@@ -52,14 +53,15 @@ pub use options::{ApplianceOptions, Fill, Options, SessionOptions, State};
 pub use seed::Seed;
 pub use session::Session;
 // For the simulator alone (tests/sim), and no part of the API.
+pub use stats::Stats;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub use swarm::simulation;
-pub use stats::Stats;
 #[doc(hidden)]
 pub use vmtorrent_platform::leave_signals_to_others;
 
 /// Numbers and names as messages for people show them.
 pub mod text {
     pub use crate::chart::{Bytes, Plain, grouped};
+    pub use crate::dht::is_node;
 }

@@ -29,6 +29,9 @@ pub(crate) struct SessionSettings {
     upload_limit: Option<u64>,
     discovery: bool,
     local_discovery: bool,
+    dht: bool,
+    dht_bootstrap: Option<Vec<String>>,
+    peer_exchange: bool,
     profile_exchange: bool,
     max_connections: u64,
     metadata_timeout: Option<f64>,
@@ -50,6 +53,9 @@ impl TryFrom<SessionSettings> for SessionOptions {
             upload_limit: limit("upload_limit", given.upload_limit)?,
             discovery: given.discovery,
             local_discovery: given.local_discovery,
+            dht: given.dht,
+            dht_bootstrap: given.dht_bootstrap,
+            peer_exchange: given.peer_exchange,
             profile_exchange: given.profile_exchange,
             max_connections: connections
                 .ok_or_else(|| {

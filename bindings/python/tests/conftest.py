@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+# No public node of the DHT is asked.
+os.environ["VMTORRENT_DHT_BOOTSTRAP"] = ""
+
 MIB = 1 << 20
 HERE = Path(__file__).resolve().parent
 

@@ -35,6 +35,9 @@ class SessionSettings(TypedDict):
     upload_limit: int | None
     discovery: bool
     local_discovery: bool
+    dht: bool
+    dht_bootstrap: list[str] | None
+    peer_exchange: bool
     profile_exchange: bool
     max_connections: int
     metadata_timeout: float | None

@@ -334,6 +334,9 @@ def launch(
     max_connections: int = 200,
     discovery: bool = True,
     local_discovery: bool = True,
+    dht: bool = True,
+    dht_bootstrap: Sequence[str] | None = None,
+    peer_exchange: bool = True,
     profile_exchange: bool = True,
     metadata_timeout: float | None = 60.0,
     progress: bool = False,
@@ -347,8 +350,8 @@ def launch(
         machine = Machine(point)
         try:
             session = session_settings(
-                listen, cache, download_limit, upload_limit, discovery, local_discovery, profile_exchange, max_connections,
-                metadata_timeout, max_disk,
+                listen, cache, download_limit, upload_limit, discovery, local_discovery, dht, dht_bootstrap, peer_exchange,
+                profile_exchange, max_connections, metadata_timeout, max_disk,
             )  # fmt: skip
             settings = appliance_settings(
                 point, state, ephemeral, allow_other, peers, web_seeds, fill, profile, auto_profile, record, read_timeout,
@@ -381,14 +384,18 @@ def seed(
     cache: str | os.PathLike[str] | None = None,
     discovery: bool = True,
     local_discovery: bool = True,
+    dht: bool = True,
+    dht_bootstrap: Sequence[str] | None = None,
+    peer_exchange: bool = True,
     profile_exchange: bool = True,
     max_connections: int = 200,
 ) -> Starting[Seed]:
     """Serves a published file or directory: `seed = await seed(...)`, or `async with seed(...) as seed`. Options and
     exceptions are those of `vmtorrent.seed`."""
     session = seed_session(
-        listen, upload_limit, cache, discovery, local_discovery, profile_exchange, max_connections
-    )
+        listen, upload_limit, cache, discovery, local_discovery, dht, dht_bootstrap, peer_exchange, profile_exchange,
+        max_connections,
+    )  # fmt: skip
 
     async def start() -> Seed:
         return Seed(await _vmtorrent.seed_async(native_source(source), os.fspath(data), session, tracker, metrics))

@@ -4,6 +4,7 @@
 //! comes out as [`Output`]s, in order. A driver carries them out; a simulator could as well.
 
 mod evidence;
+mod exchange;
 mod guides;
 mod housekeeping;
 mod incoming;
@@ -16,7 +17,7 @@ mod requests;
 mod web_seeds;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use self::evidence::Evidence;
+use self::exchange::Exchange;
 use self::guides::Guides;
 pub(crate) use self::guides::{Foretold, GuideKey};
 use self::housekeeping::SNUB;
@@ -70,6 +72,8 @@ pub(crate) enum Output {
     Completed,
     /// A peer gave this text as a profile: call [`Engine::profile_checked`] when it was looked at.
     Profile(PeerKey, Bytes),
+    /// A peer at this host told of others.
+    Told(IpAddr, Vec<SocketAddr>),
 }
 
 /// Why we close a connection.
@@ -109,6 +113,7 @@ pub(crate) struct Engine {
     uploads: UploadQueue,
     metadata: MetadataServe,
     profiles: Profiles,
+    exchange: Exchange,
     /// What we tell others that we have: also zeros and duplicates.
     have: Bitfield,
     /// Pieces that peers were not told of yet, and when they are.
@@ -172,6 +177,8 @@ pub(crate) struct EngineConfig {
     pub(crate) peer_id: [u8; 20],
     /// Whether profiles are asked for and given.
     pub(crate) profile_exchange: bool,
+    /// Whether peers are told of peers, unless the image is private.
+    pub(crate) peer_exchange: bool,
     /// Decides ties.
     pub(crate) seed: u64,
 }
@@ -197,6 +204,7 @@ impl Engine {
             listen_port,
             peer_id,
             profile_exchange,
+            peer_exchange,
             seed,
         } = config;
         let skipped = |p: PieceIndex| image.piece_class(p) != PieceClass::Unique;
@@ -215,6 +223,7 @@ impl Engine {
             uploads: UploadQueue::default(),
             metadata: MetadataServe::new(image.info_bytes().clone()),
             profiles: Profiles::new(now, profile_exchange),
+            exchange: Exchange::new(peer_exchange && !image.is_private()),
             have,
             unannounced: Vec::new(),
             haves_due: None,
@@ -277,7 +286,8 @@ impl Engine {
         self.picker.missing() == 0
     }
 
-    /// A connection is open and the handshakes are exchanged.
+    /// A connection is open and the handshakes are exchanged. `connect_time`: how long it took us to open it; `None`:
+    /// the peer has.
     pub(crate) fn connected(
         &mut self,
         now: Time,
@@ -286,6 +296,7 @@ impl Engine {
         abilities: Abilities,
     ) -> PeerKey {
         let key = self.add_peer(now, Remote::Peer(address), connect_time, abilities);
+        self.exchange.add(now, key, connect_time.map(|_| address));
         // What we have must be the first message (BEP 3); with the fast extension it must be said (BEP 6).
         if abilities.fast && self.have.is_full() {
             self.send(now, key, WireMessage::HaveAll);
@@ -331,6 +342,7 @@ impl Engine {
             ..ExtendedHello::default()
         };
         self.profiles.announce(&mut hello);
+        self.exchange.announce(&mut hello);
         hello
     }
 
@@ -345,6 +357,7 @@ impl Engine {
         self.note_peers();
         self.uploads.remove(key);
         self.metadata.remove(key);
+        self.exchange.remove(key);
         self.schedule(now);
         self.remove_from_profiles(now, key);
         self.pump_uploads(now);
@@ -401,12 +414,14 @@ impl Engine {
                 }
                 self.metadata.hello(now, key, hello.ut_metadata);
                 self.on_profile_hello(now, key, &hello);
+                self.on_exchange_hello(now, key, &hello);
             }
             WireMessage::Metadata {
                 extension: VMT_PROFILE,
                 message,
             } => self.on_profile_message(now, key, &message),
             WireMessage::Metadata { message, .. } => self.on_metadata(now, key, message),
+            WireMessage::PeerExchange { message, .. } => self.on_peer_exchange(now, key, &message),
         }
     }
 
@@ -472,6 +487,7 @@ impl Engine {
             self.next_housekeeping = now + HOUSEKEEPING;
             self.keep_house(now);
             self.tend_profiles(now);
+            self.exchange_peers(now, None);
         }
         self.schedule(now);
         self.pump_profile(now);
@@ -523,6 +539,8 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+mod exchange_tests;
 #[cfg(test)]
 mod fuzz_tests;
 #[cfg(test)]

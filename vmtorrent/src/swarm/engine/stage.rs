@@ -104,6 +104,7 @@ impl Stage {
             listen_port: 1,
             peer_id: [0; 20],
             profile_exchange: true,
+            peer_exchange: true,
             seed: 1,
         };
         Self {
@@ -209,7 +210,8 @@ impl Stage {
                 Output::Send(..)
                 | Output::SendBlock(..)
                 | Output::Completed
-                | Output::Profile(..) => {}
+                | Output::Profile(..)
+                | Output::Told(..) => {}
             }
         }
     }
