@@ -253,6 +253,11 @@ impl Node {
                     search.pause = search.pause.min(SMALL_SEARCH);
                 }
             }
+            // In a small network we may be among those who were told of them.
+            let chance = self.rng.random();
+            for peer in self.store.some(image, MAX_VALUES, chance) {
+                self.outputs.push(Output::Found(image, peer));
+            }
             self.look_for(image, Kind::Peers);
         }
     }

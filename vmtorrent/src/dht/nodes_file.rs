@@ -27,6 +27,10 @@ impl NodesFile {
         }
     }
 
+    pub(super) fn exists(&self) -> bool {
+        self.cache.join(NAME).is_file()
+    }
+
     /// The remembered addresses. Lines that are none are passed over.
     pub(super) fn read(&self) -> Vec<SocketAddr> {
         let read = || {
