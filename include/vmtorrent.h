@@ -137,10 +137,11 @@ typedef struct vmt_image vmt_image;
 // tell them. A call takes of them what concerns it, and copies it. Where options are a parameter, NULL means all
 // defaults.
 //
-// Keys of a session: listen, cache, download-limit, upload-limit, upload-slots, discovery, local-discovery,
-// profile-exchange, compression, compression-cache, max-connections, metadata-timeout, max-disk. Of an appliance: state,
-// ephemeral, mount, allow-other, peer, web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of
-// vmt_publish: name, piece-size, tracker, web-seed, private, profile. Of vmt_export: cache, read-timeout.
+// Keys of a session: listen, cache, download-limit, upload-limit, upload-slots, discovery, local-discovery, dht,
+// dht-bootstrap, peer-exchange, profile-exchange, compression, compression-cache, max-connections, metadata-timeout,
+// max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, web-seed, fill, profile, auto-profile, record,
+// read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private, profile. Of vmt_export: cache,
+// read-timeout.
 typedef struct vmt_options vmt_options;
 
 // What runs of a machine read first, and when: a launch has it fetched ahead of its guest.

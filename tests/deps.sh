@@ -40,6 +40,7 @@ test)
     /usr/bin/python3 -c 'import libtorrent' 2>/dev/null || missing+=(python3-libtorrent)
     need transmission-daemon transmission-daemon
     need aria2c aria2
+    need qbittorrent-nox qbittorrent-nox
     # Web seeds. The tests start one themselves: as a service it would only take port 80.
     if ! have nginx; then
         missing+=(nginx-light)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use url::Url;
 use vmtorrent::Fill;
+use vmtorrent::text::is_node;
 
 use crate::log::{LogFilter, LogFormat};
 use crate::profile::ProfileCommand;
@@ -150,11 +151,20 @@ pub struct SeedArgs {
 }
 
 /// Options of the swarm that `seed` and `launch` share.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct NetworkArgs {
     /// Look for no peers on the local network
     #[arg(long)]
     pub no_lsd: bool,
+    /// Look for no peers in the distributed hash table (DHT)
+    #[arg(long)]
+    pub no_dht: bool,
+    /// Node of the DHT to ask first, in place of the public ones; may be repeated
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_node, conflicts_with = "no_dht")]
+    pub dht_bootstrap: Vec<String>,
+    /// Neither ask peers for other peers nor tell them of any
+    #[arg(long)]
+    pub no_pex: bool,
     /// Neither ask peers for a profile nor give them one
     #[arg(long)]
     pub no_profile_exchange: bool,
@@ -251,6 +261,13 @@ pub struct LaunchArgs {
     pub words: Vec<OsString>,
 }
 
+impl NetworkArgs {
+    /// Nodes of the DHT that are asked first; `None`: those of the library.
+    pub fn dht_bootstrap(&self) -> Option<Vec<String>> {
+        Some(self.dht_bootstrap.clone()).filter(|nodes| !nodes.is_empty())
+    }
+}
+
 impl LaunchArgs {
     /// What is to be started.
     pub fn take_choice(&mut self) -> Choice {
@@ -333,6 +350,13 @@ fn parse_web_seed(text: &str) -> Result<Url, String> {
             "not the URL of a web server; write for example https://images.example.org/debian/"
                 .to_owned()
         })
+}
+
+fn parse_node(text: &str) -> Result<String, String> {
+    let node = Some(text).filter(|text| is_node(text));
+    node.map(str::to_owned).ok_or_else(|| {
+        "not a host and a port; write for example dht.example.org:6881 or 192.0.2.7:6881".to_owned()
+    })
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
@@ -427,6 +451,10 @@ mod tests {
     fn wrong_values_are_refused_with_an_example() {
         for (line, example) in [
             ("vmtorrent launch a.torrent --peer host", "192.0.2.7:6881"),
+            (
+                "vmtorrent launch a.torrent --dht-bootstrap host",
+                "dht.example.org:6881",
+            ),
             ("vmtorrent launch a.torrent --upload-limit fast", "100mbit"),
             (
                 "vmtorrent launch a.torrent --web-seed ftp://h/a",
@@ -468,18 +496,26 @@ mod tests {
             let plain = network(line);
             assert_eq!((plain.no_lsd, plain.max_connections), (false, 200));
             assert_eq!(plain.upload_slots, None);
-            assert!(!plain.no_profile_exchange);
+            assert!(!plain.no_profile_exchange && !plain.no_pex);
             assert_eq!(plain.compression, Switch::On);
             let set = format!(
-                "{line} --no-lsd --no-profile-exchange --compression off --max-connections 7 --upload-slots 9"
+                "{line} --no-lsd --no-pex --no-profile-exchange --compression off --max-connections 7 \
+                 --upload-slots 9"
             );
             let set = network(&set);
             assert_eq!((set.no_lsd, set.max_connections), (true, 7));
             assert_eq!(set.upload_slots, Some(9));
-            assert!(set.no_profile_exchange);
+            assert!(set.no_profile_exchange && set.no_pex);
             assert_eq!(set.compression, Switch::Off);
             assert!(parse(&format!("{line} --max-connections 0")).is_err());
             assert!(parse(&format!("{line} --upload-slots 0")).is_err());
+            assert!(!plain.no_dht && plain.dht_bootstrap().is_none());
+            let dht = network(&format!(
+                "{line} --dht-bootstrap a:1 --dht-bootstrap [::1]:2"
+            ));
+            assert_eq!(dht.dht_bootstrap().unwrap(), ["a:1", "[::1]:2"]);
+            assert!(network(&format!("{line} --no-dht")).no_dht);
+            assert!(parse(&format!("{line} --no-dht --dht-bootstrap a:1")).is_err());
         }
     }
 

@@ -113,6 +113,28 @@ pub(crate) static KEYS: &[Key] = &[
         |s, v| Ok(s.session.local_discovery = switch(v)?)
     ),
     key!(
+        c"dht",
+        c"Whether peers are looked for in the distributed hash table too: true or false. Default true.",
+        |s, v| Ok(s.session.dht = switch(v)?)
+    ),
+    key!(
+        c"dht-bootstrap",
+        c"HOST:PORT of a node of the DHT that is asked first, in place of the public ones. May be set several times.",
+        |s, v| {
+            if !vmtorrent::text::is_node(v) {
+                return Err("write a host and a port such as dht.example.org:6881");
+            }
+            let nodes = s.session.dht_bootstrap.get_or_insert_default();
+            nodes.push(v.to_owned());
+            Ok(())
+        }
+    ),
+    key!(
+        c"peer-exchange",
+        c"Whether peers are asked for other peers and told of them: true or false. Default true.",
+        |s, v| Ok(s.session.peer_exchange = switch(v)?)
+    ),
+    key!(
         c"profile-exchange",
         c"Whether peers are asked for profiles and given them: true or false. Default true.",
         |s, v| Ok(s.session.profile_exchange = switch(v)?)

@@ -14,10 +14,11 @@ use crate::text::text;
 /// tell them. A call takes of them what concerns it, and copies it. Where options are a parameter, NULL means all
 /// defaults.
 ///
-/// Keys of a session: listen, cache, download-limit, upload-limit, upload-slots, discovery, local-discovery,
-/// profile-exchange, compression, compression-cache, max-connections, metadata-timeout, max-disk. Of an appliance: state,
-/// ephemeral, mount, allow-other, peer, web-seed, fill, profile, auto-profile, record, read-timeout, trace. Of
-/// vmt_publish: name, piece-size, tracker, web-seed, private, profile. Of vmt_export: cache, read-timeout.
+/// Keys of a session: listen, cache, download-limit, upload-limit, upload-slots, discovery, local-discovery, dht,
+/// dht-bootstrap, peer-exchange, profile-exchange, compression, compression-cache, max-connections, metadata-timeout,
+/// max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, web-seed, fill, profile, auto-profile, record,
+/// read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private, profile. Of vmt_export: cache,
+/// read-timeout.
 pub struct vmt_options {
     settings: Mutex<Settings>,
 }
@@ -170,6 +171,10 @@ mod tests {
             ("upload-slots", "5"),
             ("discovery", "false"),
             ("local-discovery", "false"),
+            ("dht", "false"),
+            ("dht-bootstrap", "a:1"),
+            ("dht-bootstrap", "b:2"),
+            ("peer-exchange", "false"),
             ("profile-exchange", "false"),
             ("compression", "false"),
             ("compression-cache", "5"),
@@ -204,6 +209,9 @@ mod tests {
             upload_slots,
             discovery,
             local_discovery,
+            dht,
+            dht_bootstrap,
+            peer_exchange,
             profile_exchange,
             compression,
             compression_cache,
@@ -212,10 +220,11 @@ mod tests {
             max_disk,
         } = s.session.clone();
         assert_eq!(listen.port(), 7);
+        assert_eq!(dht_bootstrap.unwrap(), ["a:1", "b:2"]);
         assert_eq!(cache.unwrap().to_str(), Some("/c"));
         assert_eq!((download_limit, upload_limit), (Some(1), Some(2)));
         assert_eq!(upload_slots, Some(5));
-        assert!(!discovery && !local_discovery && !profile_exchange);
+        assert!(!discovery && !local_discovery && !dht && !peer_exchange && !profile_exchange);
         assert_eq!((compression, compression_cache), (false, 5));
         assert_eq!(
             (max_connections, metadata_timeout, max_disk),

@@ -244,6 +244,8 @@ def main():
     options = arguments()
     # Where Debian keeps sshd, nginx and ip; not everybody's path has them.
     os.environ["PATH"] += ":/usr/sbin:/sbin"
+    # No public node of the DHT is asked.
+    os.environ["VMTORRENT_DHT_BOOTSTRAP"] = ""
     check(options)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # nohup has it ignored.

@@ -3,7 +3,7 @@
 
     libtorrent_peer.py make PATH TORRENT
     libtorrent_peer.py run --listen IP:PORT [--peer IP:PORT]... [--upload-limit BYTES] [--encrypted-only] [--lsd]
-        DIR SOURCE...
+        [--pex] [--dht HOST:PORT] DIR SOURCE...
 
 `make` writes a v1 .torrent file of a file or a directory. `run` serves what DIR holds of the sources (.torrent files
 or magnet links), fetches the rest, and goes on serving until SIGTERM. It prints one JSON event a line like
@@ -37,7 +37,7 @@ def make(path, torrent):
 def settings(args):
     found = {
         "listen_interfaces": args.listen,
-        "enable_dht": False,
+        "enable_dht": args.dht is not None,
         "enable_lsd": args.lsd,
         "enable_upnp": False,
         "enable_natpmp": False,
@@ -49,6 +49,10 @@ def settings(args):
         "alert_mask": lt.alert.category_t.status_notification | lt.alert.category_t.error_notification
         | lt.alert.category_t.connect_notification,
     }
+    if args.dht is not None:
+        found["dht_bootstrap_nodes"] = args.dht
+        # All nodes of the tests' networks lie close to each other.
+        found["dht_restrict_routing_ips"] = found["dht_restrict_search_ips"] = False
     if args.upload_limit:
         found["upload_rate_limit"] = args.upload_limit
     if args.encrypted_only:
@@ -57,7 +61,7 @@ def settings(args):
     return found
 
 
-def add(session, source, directory):
+def add(session, source, directory, pex):
     if source.startswith("magnet:"):
         wanted = lt.parse_magnet_uri(source)
     else:
@@ -66,7 +70,8 @@ def add(session, source, directory):
     wanted.save_path = directory
     wanted.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
     # Nobody but whom the test names.
-    wanted.flags |= lt.torrent_flags.disable_pex
+    if not pex:
+        wanted.flags |= lt.torrent_flags.disable_pex
     return session.add_torrent(wanted)
 
 
@@ -79,7 +84,7 @@ def run(args):
 
     signal.signal(signal.SIGTERM, end)
     session = lt.session(settings(args))
-    handles = [add(session, source, args.directory) for source in args.source]
+    handles = [add(session, source, args.directory, args.pex) for source in args.source]
 
     def progress():
         states = [handle.status() for handle in handles]
@@ -128,6 +133,8 @@ def main():
     runner.add_argument("--upload-limit", type=int)
     runner.add_argument("--encrypted-only", action="store_true")
     runner.add_argument("--lsd", action="store_true")
+    runner.add_argument("--pex", action="store_true")
+    runner.add_argument("--dht", metavar="HOST:PORT")
     runner.add_argument("directory")
     runner.add_argument("source", nargs="+")
     args = parser.parse_args()

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// An answer to a POST.
+/// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -38,19 +38,32 @@ pub(crate) fn post(
     header: Option<(&str, &str)>,
     body: &Value,
 ) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
     let body = body.to_string();
     let extra = header.map_or(String::new(), |(name, value)| {
         format!("{name}: {value}\r\n")
     });
-    // HTTP/1.0: the answer is never chunked and ends with the connection.
     let request = format!(
         "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n{extra}\r\n{body}",
         body.len()
     );
+    call(address, &request)
+}
+
+/// Asks for JSON and reads it, as [`post`] does.
+///
+/// # Errors
+/// Those of [`post`].
+pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    call(address, &request)
+}
+
+/// The request is of HTTP/1.0: the answer is never chunked and ends with the connection.
+fn call(address: SocketAddr, request: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

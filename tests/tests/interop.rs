@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vmtorrent_tests::clients::{Aria2, Client, Foreign, Job, Librqbit, Libtorrent, Transmission};
+use vmtorrent_tests::clients::{
+    Aria2, Client, Foreign, Job, Librqbit, Libtorrent, Qbittorrent, Transmission,
+};
 use vmtorrent_tests::{
     Daemon, Host, Network, Node, PIECE, Random, Reference, assert_same, fuse, publish, seed_on,
 };
@@ -432,6 +434,11 @@ with!(
 with!(
     transmission,
     Transmission,
+    that_insists_on_encryption_is_refused
+);
+with!(
+    qbittorrent,
+    Qbittorrent,
     that_insists_on_encryption_is_refused
 );
 with!(aria2, Aria2, that_insists_on_encryption_is_refused);

@@ -6,6 +6,7 @@ mod bencode;
 mod bitfield;
 mod chart;
 mod clock;
+mod dht;
 mod directories;
 mod durable;
 mod error;
@@ -62,4 +63,5 @@ pub use vmtorrent_platform::leave_signals_to_others;
 /// Numbers and names as messages for people show them.
 pub mod text {
     pub use crate::chart::{Bytes, Plain, grouped};
+    pub use crate::dht::is_node;
 }

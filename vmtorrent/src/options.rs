@@ -49,13 +49,25 @@ pub struct SessionOptions {
     /// line is shared by all. At least one. Peers of the local network (private and link-local addresses) do not count:
     /// they have 200 slots of their own, or as many if that is more. Default: no limit.
     pub upload_slots: Option<usize>,
-    /// Whether peers are looked for at all: through trackers, on the local network, and where an earlier run found
+    /// Whether peers are looked for at all: through trackers, in the DHT, on the local network, of peers, and where an
+    /// earlier run found
     /// them. Without it only those are dialled that [`ApplianceOptions::peers`] names, and only the web servers of
     /// [`ApplianceOptions::web_seeds`] are asked. Default: yes.
     pub discovery: bool,
     /// Whether peers on the local network are looked for (BEP 14, multicast to UDP port 6771), unless the image is
     /// private. Needs `discovery`. Default: yes.
     pub local_discovery: bool,
+    /// Whether peers are looked for in the distributed hash table (BEP 5, for IPv6 BEP 32), unless the image is private. The
+    /// session is a node of it then, on the UDP port of `listen`'s number if that is free. Needs `discovery`. Default: yes.
+    pub dht: bool,
+    /// Nodes that are asked first, as `HOST:PORT`; `None`: those that the environment variable `VMTORRENT_DHT_BOOTSTRAP`
+    /// names, with spaces or commas between them, or else the public ones, unless `listen` is on this host alone. Where
+    /// none is named and no earlier session left any in the cache, there is no node. The first node of a network of one's
+    /// own names itself. Default: `None`.
+    pub dht_bootstrap: Option<Vec<String>>,
+    /// Whether peers are asked for other peers and told of them (BEP 11), unless the image is private. Needs `discovery`.
+    /// Default: yes.
+    pub peer_exchange: bool,
     /// Whether profiles are exchanged with peers: a launch that has none asks for one, and peers are given the one that a
     /// seed or a launch uses, or else what the guest of a launch read so far. Default: yes.
     pub profile_exchange: bool,
@@ -88,6 +100,9 @@ impl Default for SessionOptions {
             upload_slots: None,
             discovery: true,
             local_discovery: true,
+            dht: true,
+            dht_bootstrap: None,
+            peer_exchange: true,
             profile_exchange: true,
             compression: true,
             compression_cache: 64 << 20,

@@ -23,6 +23,7 @@ use self::listener::{Listener, listen};
 use self::magnet::Magnets;
 use crate::appliance::Appliance;
 use crate::clock::SystemClock;
+use crate::dht::{self, Dht, DhtConfig};
 use crate::directories;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpClient;
@@ -85,6 +86,8 @@ pub(crate) struct Shared {
     http: HttpClient,
     /// Looks for peers on the local network, unless it is off.
     local: Option<LocalDiscovery>,
+    /// Looks for peers in the distributed hash table, unless it is off.
+    dht: Option<Arc<Dht>>,
     // Last, so that everything above is gone before its tasks are.
     runtime: OwnRuntime,
 }
@@ -151,13 +154,15 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] when the port is taken, [`ErrorKind::NotFound`] when no cache directory is named
-    /// and there is no home directory.
+    /// and there is no home directory, [`ErrorKind::InvalidInput`] when a node of
+    /// [`dht_bootstrap`](SessionOptions::dht_bootstrap) is no `HOST:PORT`.
     pub async fn start(options: SessionOptions) -> Result<Self> {
         let cache = match &options.cache {
             Some(path) => std::path::absolute(path)
                 .map_err(|e| Error::io(format!("finding the cache {}", path.display()), e))?,
             None => directories::cache()?,
         };
+        dht::check_bootstrap(options.dht_bootstrap.as_deref())?;
         let runtime = OwnRuntime::start();
         let runtime = runtime.map_err(|e| Error::io("starting the session's threads", e))?;
         let handle = runtime.handle.clone();
@@ -171,6 +176,15 @@ impl Session {
         let clock = SystemClock::start();
         let local = (options.discovery && options.local_discovery)
             .then(|| LocalDiscovery::new(&handle, clock, address, rand::random()));
+        let dht = (options.discovery && options.dht).then(|| {
+            let config = DhtConfig {
+                listener: address,
+                bootstrap: options.dht_bootstrap.clone(),
+                cache: cache.clone(),
+                seed: rand::random(),
+            };
+            Arc::new(Dht::new(&handle, clock, config))
+        });
         let shared = Arc::new(Shared {
             cache,
             listen: address,
@@ -191,6 +205,7 @@ impl Session {
             appliances: Mutex::new(Vec::new()),
             http: HttpClient::new()?,
             local,
+            dht,
             runtime,
             options,
         });
@@ -282,6 +297,9 @@ impl Session {
                 torrent.end().await;
             }
             shared.forget_magnets().await;
+            if let Some(dht) = &shared.dht {
+                dht.stop().await;
+            }
             let tracker = shared.own_tracker.lock().take();
             if let Some((_, tracker)) = tracker {
                 tracker.stop().await;

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use tracing::{Instrument, Span};
 
 use crate::announcer::Announcer;
+use crate::dht::{self, Dht};
 use crate::events::Event;
 use crate::image::Image;
 use crate::lsd::{LocalDiscovery, Registration};
@@ -38,6 +39,8 @@ pub(crate) struct TorrentConfig {
     /// Where peers on the local network are looked for.
     pub(crate) local: Option<LocalDiscovery>,
     /// One that announces the image already: it goes on, and none is started.
+    /// Looks for its peers in the distributed hash table, unless that is off or the image is private.
+    pub(crate) dht: Option<Arc<Dht>>,
     pub(crate) announcer: Option<Announcer>,
     /// The process that holds the cache already, if there is one.
     pub(crate) leader: Option<SocketAddr>,
@@ -52,6 +55,7 @@ pub(crate) struct Torrent {
     swarm: Arc<Swarm>,
     tracker: Mutex<Option<TrackerHandle>>,
     local: Mutex<Option<Registration>>,
+    dht: Mutex<Option<dht::Registration>>,
     tasks: Vec<AbortHandle>,
     /// Where peers are noted, if they are, and by which task.
     remembered: Mutex<Option<(Arc<Mutex<PeersFile>>, AbortHandle)>>,
@@ -98,6 +102,12 @@ impl Torrent {
             tasks.push(runtime.spawn(found).abort_handle());
             local.register(image.info_hash(), sender)
         });
+        let dht = config.dht.map(|dht| {
+            let (sender, receiver) = mpsc::channel(256);
+            let found = take_peers(Arc::downgrade(&swarm), receiver);
+            tasks.push(runtime.spawn(found).abort_handle());
+            dht.register(image.info_hash(), sender)
+        });
         let stats = || transfer_stats(&swarm, &pristine);
         let announced = match (config.announcer, config.tracker) {
             (Some(announcer), _) => Some(announcer.take_over(stats())),
@@ -129,6 +139,7 @@ impl Torrent {
                 swarm,
                 tracker: Mutex::new(tracker),
                 local: Mutex::new(local),
+                dht: Mutex::new(dht),
                 tasks,
                 remembered: Mutex::new(None),
                 fills: Mutex::new(HashMap::new()),
@@ -285,6 +296,7 @@ impl Torrent {
 
     async fn leave_swarm(&self) {
         drop(self.local.lock().take());
+        drop(self.dht.lock().take());
         let tracker = self.tracker.lock().take();
         if let Some(tracker) = tracker {
             tracker.stop().await;
@@ -335,7 +347,7 @@ fn transfer_stats(
     }
 }
 
-/// Hands what a tracker or the local network finds to the swarm.
+/// Hands what a tracker, the local network or the DHT finds to the swarm.
 async fn take_peers(swarm: Weak<Swarm>, mut found: mpsc::Receiver<SocketAddr>) {
     while let Some(address) = found.recv().await {
         let Some(swarm) = swarm.upgrade() else { return };

@@ -21,6 +21,9 @@ import pytest
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# No public node of the DHT is asked.
+os.environ["VMTORRENT_DHT_BOOTSTRAP"] = ""
+
 MIB = 1 << 20
 HERE = Path(__file__).resolve().parent
 

@@ -54,6 +54,12 @@ impl Client for Libtorrent {
         if job.encrypted_only {
             command.arg("--encrypted-only");
         }
+        if job.pex {
+            command.arg("--pex");
+        }
+        if let Some(first) = &job.dht {
+            command.args(["--dht", first]);
+        }
         command.arg(&job.directory).args(&job.sources);
         let daemon = node.run(|| Daemon::spawn(command, &[]));
         Foreign::telling(daemon, node)

@@ -1,12 +1,13 @@
 //! Other people's BitTorrent clients, run as they are.
 //!
-//! Invariant: a client finds peers only where its [`Job`] says (DHT, LSD, PEX and port mapping are off), keeps all of
+//! Invariant: a client finds peers only where its [`Job`] says (all else, LSD and port mapping too, is off), keeps all of
 //! its state in the directory that the job names, and is ended by its process id.
 
 mod aria2;
 mod foreign;
 mod librqbit;
 mod libtorrent;
+mod qbittorrent;
 mod transmission;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ pub use aria2::Aria2;
 pub use foreign::{Foreign, Progress};
 pub use librqbit::Librqbit;
 pub use libtorrent::Libtorrent;
+pub use qbittorrent::Qbittorrent;
 pub use transmission::Transmission;
 
 use crate::Node;
@@ -34,6 +36,10 @@ pub struct Job {
     pub upload_limit: Option<u64>,
     /// Talk to nobody in the clear, where the client knows encryption (MSE) at all.
     pub encrypted_only: bool,
+    /// Exchange peers with peers; libtorrent and qBittorrent only.
+    pub pex: bool,
+    /// Be a node of the DHT that begins with this one; libtorrent only.
+    pub dht: Option<String>,
 }
 
 impl Job {

@@ -139,7 +139,8 @@ impl Shared {
         let info_hash = magnet.info_hash();
         let trackers = magnet.trackers().iter().filter(|_| self.options.discovery);
         let tiers: Vec<Vec<Url>> = trackers.map(|t| vec![t.clone()]).collect();
-        if named.is_empty() && tiers.is_empty() && self.local.is_none() {
+        let in_dht = self.dht.as_ref().is_some_and(|dht| dht.knows_anybody());
+        if named.is_empty() && tiers.is_empty() && self.local.is_none() && !in_dht {
             let text = format!(
                 "the magnet link of {info_hash} leads to nobody: it names no peer that can be reached, and no \
                  tracker that may be asked; name a peer with the option `peer`, or pass the .torrent file"
@@ -152,7 +153,11 @@ impl Shared {
         let _local = self
             .local
             .as_ref()
-            .map(|local| local.register(info_hash, neighbours));
+            .map(|local| local.register(info_hash, neighbours.clone()));
+        let _dht = self
+            .dht
+            .as_ref()
+            .map(|dht| dht.register(info_hash, neighbours));
         let (announcer, found) = if tiers.is_empty() {
             (None, mpsc::channel(1).1)
         } else {

@@ -156,6 +156,7 @@ async fn a_peer_that_comes_over_both_families_is_connected_once() {
         listen: (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
         cache: Some(scratch.path().join("cache")),
         local_discovery: false,
+        dht: false,
         ..SessionOptions::default()
     };
     let session = match Session::start(both_families).await {

@@ -251,6 +251,7 @@ impl Shared {
                 discovery: self.options.discovery,
                 profile_exchange: self.options.profile_exchange,
                 compression: self.codec.clone(),
+                peer_exchange: self.options.discovery && self.options.peer_exchange,
                 seed: rand::random(),
                 // Of the highest level, so that every line that is logged at all bears the name.
                 span: tracing::error_span!("swarm", image = image.name()),
@@ -258,6 +259,7 @@ impl Shared {
             tracker,
             // A private image's peers come from its trackers only (BEP 27).
             local: self.local.clone().filter(|_| !image.is_private()),
+            dht: self.dht.clone().filter(|_| !image.is_private()),
             announcer: known.announcer,
             leader,
             writable,

@@ -2,12 +2,13 @@
 //! often it failed, the more seldom.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::hearsay::Hearsay;
 use super::origin::Origin;
 use crate::clock::Time;
 
@@ -15,6 +16,8 @@ use crate::clock::Time;
 #[derive(Debug)]
 pub(crate) struct AddressBook {
     entries: HashMap<SocketAddr, Entry>,
+    /// Which of them only peers know of.
+    hearsay: Hearsay,
     /// Nobody is dialled but whom the user named.
     only_named: bool,
     rng: StdRng,
@@ -64,6 +67,7 @@ impl AddressBook {
     pub(crate) fn new(seed: u64, only_named: bool) -> Self {
         Self {
             entries: HashMap::new(),
+            hearsay: Hearsay::default(),
             only_named,
             rng: StdRng::seed_from_u64(seed),
         }
@@ -81,6 +85,7 @@ impl AddressBook {
             self.entries.remove(&address);
         }
         if let Some(entry) = self.entries.get_mut(&address) {
+            self.hearsay.forget(address);
             let newly_named = named && !entry.named;
             entry.named |= named;
             // What the user asks for is not kept waiting for failures of before.
@@ -99,6 +104,19 @@ impl AddressBook {
         let entry = Entry::new(State::Idle { due: now }, named);
         self.entries.insert(address, entry);
         true
+    }
+
+    /// Learns of an address of which a peer at `teller` told; true when it was new.
+    pub(crate) fn hear(&mut self, now: Time, address: SocketAddr, teller: IpAddr) -> bool {
+        let known = self.entries.get(&address).is_some_and(|e| !e.is_over(now));
+        if known || self.only_named || !self.hearsay.admit(now, address, teller) {
+            return false;
+        }
+        let new = self.add(now, address, false);
+        if !new {
+            self.hearsay.forget(address);
+        }
+        new
     }
 
     /// Whether there is room for another address that nobody named, after the one of least use was forgotten for it if
@@ -121,6 +139,7 @@ impl AddressBook {
             return false;
         };
         self.entries.remove(&least);
+        self.hearsay.forget(least);
         true
     }
 
@@ -140,6 +159,7 @@ impl AddressBook {
         match self.entries.get_mut(&address) {
             Some(entry) if matches!(entry.state, State::Idle { .. }) => {
                 entry.connect(now);
+                self.hearsay.reached(address);
                 true
             }
             // Being dialled, or somebody else's, or banned; or there is no room.
@@ -213,6 +233,7 @@ impl AddressBook {
 
     /// The address answered.
     pub(crate) fn connected(&mut self, now: Time, address: SocketAddr) {
+        self.hearsay.reached(address);
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.connect(now);
         }
@@ -220,6 +241,7 @@ impl AddressBook {
 
     /// The peer at this address is connected by another way, under that peer id: it is left alone for as long.
     pub(crate) fn twin(&mut self, now: Time, address: SocketAddr, peer_id: [u8; 20]) {
+        self.hearsay.reached(address);
         self.rest(now, address, Self::TWIN_REST);
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.twin = Some(peer_id);
@@ -243,6 +265,10 @@ impl AddressBook {
         let Some(entry) = self.entries.get_mut(&address) else {
             return;
         };
+        if entry.state == State::Dialling && self.hearsay.failed(now, address) {
+            self.entries.remove(&address);
+            return;
+        }
         match entry.state {
             State::Banned { .. } => return,
             State::Connected { since } if now.since(since) >= Self::STEADY => {
@@ -289,6 +315,7 @@ impl AddressBook {
 
     /// The address is our own, or a liar's: it is not dialled again before it is learnt anew, much later.
     pub(crate) fn ban(&mut self, now: Time, address: SocketAddr) {
+        self.hearsay.forget(address);
         if let Some(entry) = self.entries.get_mut(&address) {
             let until = now + Self::BAN;
             entry.state = State::Banned { until };
@@ -349,6 +376,35 @@ mod tests {
 
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn what_only_peers_know_of_is_tried_twice_and_what_others_know_of_too_for_longer() {
+        let at = |seconds| Time::from_start(Duration::from_secs(seconds));
+        let mut book = AddressBook::new(7, false);
+        let teller = [192, 0, 2, 1].into();
+        let tries = |book: &mut AddressBook, from: u64| {
+            (from..from + 4_000)
+                .filter(|second| {
+                    let next = book.next(at(*second), false);
+                    next.inspect(|a| book.lost(at(*second), *a)).is_some()
+                })
+                .count()
+        };
+        assert!(book.hear(at(0), address(1), teller));
+        assert!(!book.hear(at(0), address(1), teller));
+        assert_eq!(tries(&mut book, 0), 2);
+        assert!(book.hear(at(4_000), address(1), teller));
+        assert!(!book.add(at(4_000), address(1), false));
+        assert_eq!(tries(&mut book, 4_000), 9);
+        // A peer was there: it is worth as much as any other.
+        assert!(book.hear(at(8_000), address(1), teller));
+        assert_eq!(book.next(at(8_000), false), Some(address(1)));
+        book.connected(at(8_000), address(1));
+        book.lost(at(8_100), address(1));
+        assert_eq!(tries(&mut book, 8_100), 9);
+        assert!(!AddressBook::new(7, true).hear(at(0), address(1), teller));
+        assert!(!book.hear(at(0), ([224, 0, 0, 1], 1).into(), teller));
     }
 
     #[test]

@@ -96,6 +96,14 @@ impl Swarm {
                 self.completed.notify_waiters();
             }
             Output::Profile(key, text) => self.check_profile(key, text),
+            Output::Told(teller, addresses) => {
+                for address in addresses {
+                    if inner.book.hear(now, address, teller) {
+                        tracing::debug!(%address, %teller, "told of by a peer");
+                        self.news.notify_one();
+                    }
+                }
+            }
         }
     }
 }

@@ -19,15 +19,18 @@ mod door;
 mod drive;
 mod engine;
 mod guides;
+mod hearsay;
 mod limiter;
 mod metadata;
 mod origin;
 mod path;
+mod peer_exchange;
 mod peers;
 mod peers_file;
 mod places;
 mod profiles;
 mod receiver;
+mod scope;
 mod serving;
 #[cfg(feature = "simulation")]
 pub mod simulation;
@@ -52,6 +55,7 @@ pub(crate) use metadata::{MetadataJob, fetch_metadata};
 pub(crate) use origin::Origin;
 pub(crate) use peers_file::{MAX_PEERS as MAX_REMEMBERED, PeersFile};
 pub(crate) use places::Places;
+pub(crate) use scope::Scope;
 pub(crate) use web_seeds::GivenUp;
 pub(crate) use wire::PeerHandshake;
 
@@ -106,6 +110,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) profile_exchange: bool,
     /// Blocks go in compressed form where it helps.
     pub(crate) compression: Option<Arc<Codec>>,
+    /// Whether peers are told of peers, and believed about others. Of a private image never.
+    pub(crate) peer_exchange: bool,
     /// Decides ties.
     pub(crate) seed: u64,
     /// Names the image in the log.
@@ -210,6 +216,7 @@ impl Swarm {
                 upload_slots: config.upload_slots,
                 peer_id,
                 profile_exchange: config.profile_exchange,
+                peer_exchange: config.peer_exchange,
                 listen_port,
                 seed: config.seed,
             },

@@ -185,6 +185,8 @@ impl Host {
                 listen_port: 6881,
                 peer_id: config.peer_id,
                 profile_exchange: true,
+                // Who knows whom is the scenario's.
+                peer_exchange: false,
                 seed: config.chance,
             },
         );
@@ -209,7 +211,9 @@ impl Host {
                     self.engine.profile_checked(now, key, false);
                     None
                 }
-                Output::Liar(_) | Output::Completed | Output::Compress(..) => None,
+                Output::Liar(_) | Output::Completed | Output::Compress(..) | Output::Told(..) => {
+                    None
+                }
             });
         }
         actions

@@ -12,6 +12,7 @@ use librqbit_peer_protocol::{Handshake, Message, Request};
 
 use super::compression::{ZstdMessage, encode_block_header};
 use super::metadata::MetadataMessage;
+use super::peer_exchange::PeerExchange;
 use crate::bencode::{Encoder, Node};
 use crate::image::{BLOCK_LENGTH, InfoHash};
 
@@ -47,6 +48,8 @@ pub(crate) const VMT_PROFILE: u8 = 2;
 pub(crate) const VMT_ZSTD: u8 = 3;
 /// The number under which peers send us messages of vmt_urgent: see docs/protocol.md.
 pub(crate) const VMT_URGENT: u8 = 4;
+/// The number under which peers send us messages of ut_pex (BEP 11).
+pub(crate) const UT_PEX: u8 = 5;
 
 /// A block request, as it stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +80,10 @@ pub(crate) struct ExtendedHello {
     pub(crate) vmt_urgent: Option<u8>,
     /// The number under which it takes messages of vmt_zstd; 0: no more.
     pub(crate) vmt_zstd: Option<u8>,
+    /// The number under which it takes messages of ut_pex (BEP 11); 0: no more.
+    pub(crate) ut_pex: Option<u8>,
+    /// Seconds between two messages of ut_pex that it takes in the first minute: see docs/protocol.md.
+    pub(crate) vmt_pex_interval: Option<u16>,
 }
 
 /// A message between peers.
@@ -133,6 +140,12 @@ pub(crate) enum WireMessage {
         /// The number that the receiver chose for the extension; [`VMT_URGENT`] when we are the receiver.
         extension: u8,
         request: WireRequest,
+    },
+    /// A message of ut_pex (BEP 11).
+    PeerExchange {
+        /// The number that the receiver chose for the extension; [`UT_PEX`] when we are the receiver.
+        extension: u8,
+        message: PeerExchange,
     },
     /// A message or extension that we don't know: skipped.
     Unknown(u8),
@@ -289,6 +302,11 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
             let request = decode_request(id, &whole[6..])?;
             return Ok(WireMessage::Urgent { extension, request });
         }
+        (ID_EXTENDED, Some(&extension @ UT_PEX)) => {
+            let message = PeerExchange::decode(&whole[6..])
+                .map_err(|reason| WireError::Malformed { id, reason })?;
+            return Ok(WireMessage::PeerExchange { extension, message });
+        }
         (ID_EXTENDED, _) => return Ok(WireMessage::Unknown(id)),
         (ID_SUGGEST..=ID_ALLOWED_FAST, _) => return decode_fast(id, &whole[5..]),
         (0..=8, _) => {}
@@ -395,6 +413,10 @@ fn decode_hello(bencode: &[u8]) -> Result<WireMessage, WireError> {
             .filter(|n| *n != 0),
         vmt_urgent: extension("vmt_urgent")?,
         vmt_zstd: extension("vmt_zstd")?,
+        ut_pex: extension("ut_pex")?,
+        vmt_pex_interval: number("vmt_pex_interval")?
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|n| *n != 0),
     }))
 }
 
@@ -429,6 +451,10 @@ pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
         }
         WireMessage::Metadata { extension, message } => {
             encode_metadata(*extension, message, out);
+            return;
+        }
+        WireMessage::PeerExchange { extension, message } => {
+            encode_extended(*extension, &message.encode(), out);
             return;
         }
         WireMessage::Urgent { extension, request } => {
@@ -476,6 +502,9 @@ fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
             if let Some(number) = hello.ut_metadata {
                 m.string("ut_metadata").integer(number.into());
             }
+            if let Some(number) = hello.ut_pex {
+                m.string("ut_pex").integer(number.into());
+            }
             if let Some(number) = hello.vmt_profile {
                 m.string("vmt_profile").integer(number.into());
             }
@@ -498,13 +527,20 @@ fn encode_hello(hello: &ExtendedHello, out: &mut BytesMut) {
         if let Some(client) = &hello.client {
             d.string("v").string(client);
         }
+        if let Some(seconds) = hello.vmt_pex_interval {
+            d.string("vmt_pex_interval").integer(seconds.into());
+        }
         if let Some(size) = hello.vmt_profile_size {
             d.string("vmt_profile_size").integer(size.into());
         }
     });
+    encode_extended(0, &body, out);
+}
+
+fn encode_extended(extension: u8, body: &[u8], out: &mut BytesMut) {
     out.put_u32(2 + body.len() as u32);
-    out.put_slice(&[ID_EXTENDED, 0]);
-    out.put_slice(&body);
+    out.put_slice(&[ID_EXTENDED, extension]);
+    out.put_slice(body);
 }
 
 fn encode_metadata(extension: u8, message: &MetadataMessage, out: &mut BytesMut) {
@@ -584,7 +620,16 @@ mod tests {
                 vmt_profile_size: Some(4096),
                 vmt_urgent: Some(5),
                 vmt_zstd: Some(5),
+                ut_pex: Some(5),
+                vmt_pex_interval: Some(2),
             }),
+            WireMessage::PeerExchange {
+                extension: UT_PEX,
+                message: PeerExchange {
+                    added: Vec::new(),
+                    dropped: vec![([192, 0, 2, 1], 6881).into()],
+                },
+            },
             WireMessage::Metadata {
                 extension: UT_METADATA,
                 message: MetadataMessage::Request { piece: 4 },
@@ -745,8 +790,8 @@ mod tests {
     #[test]
     fn absurd_numbers_in_the_extended_handshake_are_ignored() {
         let body =
-            b"d1:md11:ut_metadatai256e11:vmt_profilei-1ee13:metadata_sizei-1e1:pi99999999999e4:reqqi-5e1:v3:abc\
-              16:vmt_profile_sizei0ee";
+            b"d1:md11:ut_metadatai256e6:ut_pexi-7e11:vmt_profilei-1ee13:metadata_sizei-1e1:pi99999999999e4:reqqi-5e1:v3:abc\
+              16:vmt_pex_intervali0e16:vmt_profile_sizei0ee";
         let mut buffer = BytesMut::new();
         buffer.put_u32(body.len() as u32 + 2);
         buffer.put_slice(&[ID_EXTENDED, 0]);

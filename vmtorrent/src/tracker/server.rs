@@ -499,3 +499,7 @@ fn answer(status: StatusCode, body: Vec<u8>) -> Answer {
 #[cfg(test)]
 #[path = "server_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "server_load_tests.rs"]
+mod load_tests;

@@ -265,6 +265,9 @@ def launch(
     max_connections: int = 200,
     discovery: bool = True,
     local_discovery: bool = True,
+    dht: bool = True,
+    dht_bootstrap: Sequence[str] | None = None,
+    peer_exchange: bool = True,
     profile_exchange: bool = True,
     compression: bool = True,
     metadata_timeout: float | None = 60.0,
@@ -310,6 +313,9 @@ def launch(
         max_connections: most connections to peers at once.
         discovery: whether peers are looked for, beside `peers`.
         local_discovery: whether they are looked for on the local network too (BEP 14).
+        dht: whether they are looked for in the distributed hash table too (BEP 5).
+        dht_bootstrap: HOST:PORT of its nodes that are asked first; by default the public ones.
+        peer_exchange: whether peers are asked for other peers and told of them (BEP 11).
         profile_exchange: whether peers are asked for profiles and given them.
         compression: whether blocks are taken from peers, and given to them, compressed where the line is slow.
         metadata_timeout: seconds that peers are asked for the description of a magnet link's image; None: for ever.
@@ -342,9 +348,8 @@ def launch(
     machine = Machine(point)
     try:
         session = session_settings(
-            listen, cache, download_limit, upload_limit, upload_slots, discovery, local_discovery, profile_exchange,
-            compression,
-            max_connections, metadata_timeout, max_disk,
+            listen, cache, download_limit, upload_limit, upload_slots, discovery, local_discovery, dht, dht_bootstrap,
+            peer_exchange, profile_exchange, compression, max_connections, metadata_timeout, max_disk,
         )  # fmt: skip
         settings = appliance_settings(
             point, state, ephemeral, allow_other, peers, web_seeds, fill, profile, auto_profile, record, read_timeout,

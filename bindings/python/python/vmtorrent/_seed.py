@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,9 @@ def seed(
     cache: str | os.PathLike[str] | None = None,
     discovery: bool = True,
     local_discovery: bool = True,
+    dht: bool = True,
+    dht_bootstrap: Sequence[str] | None = None,
+    peer_exchange: bool = True,
     profile_exchange: bool = True,
     compression: bool = True,
     max_connections: int = 200,
@@ -140,6 +144,9 @@ def seed(
         cache: directory for what is kept between runs; by default below the XDG cache directory.
         discovery: whether peers are looked for at all.
         local_discovery: whether they are looked for on the local network too (BEP 14).
+        dht: whether they are looked for in the distributed hash table too (BEP 5).
+        dht_bootstrap: HOST:PORT of its nodes that are asked first; by default the public ones.
+        peer_exchange: whether peers are asked for other peers and told of them (BEP 11).
         profile_exchange: whether peers are given profiles.
         compression: whether peers are given blocks compressed where the line is slow.
         max_connections: most connections to peers at once.
@@ -159,9 +166,9 @@ def seed(
     True
     """
     session = seed_session(
-        listen, upload_limit, upload_slots, cache, discovery, local_discovery, profile_exchange, compression,
-        max_connections,
-    )
+        listen, upload_limit, upload_slots, cache, discovery, local_discovery, dht, dht_bootstrap, peer_exchange,
+        profile_exchange, compression, max_connections,
+    )  # fmt: skip
     return Seed(_vmtorrent.seed(native_source(source), os.fspath(data), session, tracker, metrics))
 
 
@@ -172,12 +179,15 @@ def seed_session(
     cache: str | os.PathLike[str] | None,
     discovery: bool,
     local_discovery: bool,
+    dht: bool,
+    dht_bootstrap: Sequence[str] | None,
+    peer_exchange: bool,
     profile_exchange: bool,
     compression: bool,
     max_connections: int,
 ) -> _vmtorrent.SessionSettings:
     """Options of a seed's session; the others are of no use to one."""
     return session_settings(
-        listen, cache, None, upload_limit, upload_slots, discovery, local_discovery, profile_exchange, compression,
-        max_connections, 60.0, None,
+        listen, cache, None, upload_limit, upload_slots, discovery, local_discovery, dht, dht_bootstrap, peer_exchange,
+        profile_exchange, compression, max_connections, 60.0, None,
     )  # fmt: skip

@@ -36,6 +36,9 @@ class SessionSettings(TypedDict):
     upload_slots: int | None
     discovery: bool
     local_discovery: bool
+    dht: bool
+    dht_bootstrap: list[str] | None
+    peer_exchange: bool
     profile_exchange: bool
     compression: bool
     max_connections: int

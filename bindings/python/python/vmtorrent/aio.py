@@ -337,6 +337,9 @@ def launch(
     max_connections: int = 200,
     discovery: bool = True,
     local_discovery: bool = True,
+    dht: bool = True,
+    dht_bootstrap: Sequence[str] | None = None,
+    peer_exchange: bool = True,
     profile_exchange: bool = True,
     compression: bool = True,
     metadata_timeout: float | None = 60.0,
@@ -352,9 +355,8 @@ def launch(
         machine = Machine(point)
         try:
             session = session_settings(
-                listen, cache, download_limit, upload_limit, upload_slots, discovery, local_discovery, profile_exchange,
-                compression,
-                max_connections, metadata_timeout, max_disk,
+                listen, cache, download_limit, upload_limit, upload_slots, discovery, local_discovery, dht, dht_bootstrap,
+                peer_exchange, profile_exchange, compression, max_connections, metadata_timeout, max_disk,
             )  # fmt: skip
             settings = appliance_settings(
                 point, state, ephemeral, allow_other, peers, web_seeds, fill, profile, auto_profile, record, read_timeout,
@@ -388,6 +390,9 @@ def seed(
     cache: str | os.PathLike[str] | None = None,
     discovery: bool = True,
     local_discovery: bool = True,
+    dht: bool = True,
+    dht_bootstrap: Sequence[str] | None = None,
+    peer_exchange: bool = True,
     profile_exchange: bool = True,
     compression: bool = True,
     max_connections: int = 200,
@@ -395,9 +400,9 @@ def seed(
     """Serves a published file or directory: `seed = await seed(...)`, or `async with seed(...) as seed`. Options and
     exceptions are those of `vmtorrent.seed`."""
     session = seed_session(
-        listen, upload_limit, upload_slots, cache, discovery, local_discovery, profile_exchange, compression,
-        max_connections,
-    )
+        listen, upload_limit, upload_slots, cache, discovery, local_discovery, dht, dht_bootstrap, peer_exchange,
+        profile_exchange, compression, max_connections,
+    )  # fmt: skip
 
     async def start() -> Seed:
         return Seed(await _vmtorrent.seed_async(native_source(source), os.fspath(data), session, tracker, metrics))

@@ -9,7 +9,8 @@ use super::*;
 use crate::profile::Profile;
 use crate::swarm::compression::{Codec, CompressedBlock, ZstdMessage};
 use crate::swarm::metadata::{METADATA_PIECE, MetadataMessage, piece_length};
-use crate::swarm::wire::{Decoder, VMT_URGENT, VMT_ZSTD, encode};
+use crate::swarm::peer_exchange::{Neighbour, PeerExchange};
+use crate::swarm::wire::{Decoder, UT_PEX, VMT_URGENT, VMT_ZSTD, encode};
 
 const PIECES: u32 = 11;
 const PIECE: u32 = 40_000;
@@ -101,6 +102,7 @@ fn message() -> impl Strategy<Value = WireMessage> {
         any::<Option<u8>>(),
         proptest::option::of(profile_size()),
         any::<Option<u8>>(),
+        any::<(Option<u8>, Option<u16>)>(),
     );
     let hello = hello.prop_map(
         |(
@@ -112,6 +114,7 @@ fn message() -> impl Strategy<Value = WireMessage> {
             vmt_zstd,
             vmt_profile_size,
             vmt_urgent,
+            pex,
         )| {
             WireMessage::ExtendedHello(ExtendedHello {
                 client: None,
@@ -123,6 +126,8 @@ fn message() -> impl Strategy<Value = WireMessage> {
                 vmt_profile_size,
                 vmt_zstd,
                 vmt_urgent,
+                ut_pex: pex.0,
+                vmt_pex_interval: pex.1.filter(|n| *n != 0),
             })
         },
     );
@@ -180,7 +185,25 @@ fn message() -> impl Strategy<Value = WireMessage> {
             _ => MetadataMessage::Request { piece: 0 },
         },
     });
+    let neighbours = proptest::collection::vec(any::<([u8; 4], u16, u8)>(), 0..300);
+    let exchange = neighbours.prop_map(|neighbours| WireMessage::PeerExchange {
+        extension: UT_PEX,
+        message: PeerExchange {
+            added: neighbours
+                .iter()
+                .map(|&(ip, port, flags)| Neighbour {
+                    address: (ip, port).into(),
+                    flags,
+                })
+                .collect(),
+            dropped: neighbours
+                .iter()
+                .map(|&(ip, port, _)| (ip, port).into())
+                .collect(),
+        },
+    });
     prop_oneof![
+        1 => exchange,
         6 => simple,
         3 => number().prop_map(WireMessage::Have),
         2 => proptest::collection::vec(any::<u8>(), 0..4).prop_map(|b| WireMessage::Bitfield(b.into())),
@@ -309,6 +332,7 @@ impl Rig {
             listen_port: 1,
             peer_id: [0; 20],
             profile_exchange: true,
+            peer_exchange: true,
             seed: 7,
         };
         let mut engine = Engine::new(Time::default(), config);
@@ -491,6 +515,7 @@ impl Rig {
                     assert!(text.len() <= Profile::MAX_ATTACHED);
                     self.to_check.push(key);
                 }
+                Output::Told(_, addresses) => assert!(addresses.len() <= PeerExchange::MOST_KEPT),
                 Output::Send(..)
                 | Output::Fetch { .. }
                 | Output::Ready(_)
@@ -520,6 +545,7 @@ impl Rig {
             self.to_check.len() <= 1,
             "one profile is looked at at a time"
         );
+        assert!(engine.exchange.most_told() <= 512);
         let queued = self.to_send.len();
         // 64 small blocks or 16 whole ones for each connection that there is or was since the last were sent.
         assert!(queued <= 64 * engine.next_key.max(1), "{queued} blocks");

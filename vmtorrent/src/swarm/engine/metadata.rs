@@ -93,6 +93,7 @@ mod tests {
             listen_port: 0,
             peer_id: [0; 20],
             profile_exchange: true,
+            peer_exchange: true,
             seed: 1,
         };
         let mut engine = Engine::new(Time::default(), config);

@@ -6,6 +6,7 @@
 mod choking;
 mod compression;
 mod evidence;
+mod exchange;
 mod guides;
 mod housekeeping;
 mod incoming;
@@ -19,7 +20,7 @@ mod urgent;
 mod web_seeds;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use self::evidence::Evidence;
+use self::exchange::Exchange;
 use self::guides::Guides;
 pub(crate) use self::guides::{Foretold, GuideKey};
 use self::housekeeping::SNUB;
@@ -78,6 +80,8 @@ pub(crate) enum Output {
     Completed,
     /// A peer gave this text as a profile: call [`Engine::profile_checked`] when it was looked at.
     Profile(PeerKey, Bytes),
+    /// A peer at this host told of others.
+    Told(IpAddr, Vec<SocketAddr>),
 }
 
 /// Why we close a connection.
@@ -122,6 +126,7 @@ pub(crate) struct Engine {
     choker: Choker,
     metadata: MetadataServe,
     profiles: Profiles,
+    exchange: Exchange,
     /// What we tell others that we have: also zeros and duplicates.
     have: Bitfield,
     /// Pieces that peers were not told of yet, and when they are.
@@ -191,6 +196,8 @@ pub(crate) struct EngineConfig {
     pub(crate) peer_id: [u8; 20],
     /// Whether profiles are asked for and given.
     pub(crate) profile_exchange: bool,
+    /// Whether peers are told of peers, unless the image is private.
+    pub(crate) peer_exchange: bool,
     /// Decides ties.
     pub(crate) seed: u64,
 }
@@ -217,6 +224,7 @@ impl Engine {
             listen_port,
             peer_id,
             profile_exchange,
+            peer_exchange,
             seed,
         } = config;
         let upload_rate = upload.lock().rate();
@@ -238,6 +246,7 @@ impl Engine {
             choker: Choker::new(now, slots, seed.wrapping_add(1)),
             metadata: MetadataServe::new(image.info_bytes().clone()),
             profiles: Profiles::new(now, profile_exchange),
+            exchange: Exchange::new(peer_exchange && !image.is_private()),
             have,
             unannounced: Vec::new(),
             haves_due: None,
@@ -301,7 +310,8 @@ impl Engine {
         self.picker.missing() == 0
     }
 
-    /// A connection is open and the handshakes are exchanged.
+    /// A connection is open and the handshakes are exchanged. `connect_time`: how long it took us to open it; `None`:
+    /// the peer has.
     pub(crate) fn connected(
         &mut self,
         now: Time,
@@ -310,6 +320,7 @@ impl Engine {
         abilities: Abilities,
     ) -> PeerKey {
         let key = self.add_peer(now, Remote::Peer(address), connect_time, abilities);
+        self.exchange.add(now, key, connect_time.map(|_| address));
         // What we have must be the first message (BEP 3); with the fast extension it must be said (BEP 6).
         if abilities.fast && self.have.is_full() {
             self.send(now, key, WireMessage::HaveAll);
@@ -355,6 +366,7 @@ impl Engine {
         };
         self.profiles.announce(&mut hello);
         self.announce_compression(&mut hello);
+        self.exchange.announce(&mut hello);
         hello
     }
 
@@ -371,6 +383,7 @@ impl Engine {
         self.metadata.remove(key);
         self.choker.left(now, key);
         self.apply_choking(now);
+        self.exchange.remove(key);
         self.schedule(now);
         self.remove_from_profiles(now, key);
         self.pump_uploads(now);
@@ -441,6 +454,7 @@ impl Engine {
                 self.metadata.hello(now, key, hello.ut_metadata);
                 self.on_compression_hello(key, &hello);
                 self.on_profile_hello(now, key, &hello);
+                self.on_exchange_hello(now, key, &hello);
             }
             WireMessage::Metadata {
                 extension: VMT_PROFILE,
@@ -448,6 +462,7 @@ impl Engine {
             } => self.on_profile_message(now, key, &message),
             WireMessage::Metadata { message, .. } => self.on_metadata(now, key, message),
             WireMessage::Zstd { message, .. } => self.on_zstd_message(now, key, &message),
+            WireMessage::PeerExchange { message, .. } => self.on_peer_exchange(now, key, &message),
         }
     }
 
@@ -518,6 +533,7 @@ impl Engine {
             self.keep_house(now);
             self.rechoke(now);
             self.tend_profiles(now);
+            self.exchange_peers(now, None);
         }
         self.schedule(now);
         self.pump_profile(now);
@@ -573,6 +589,8 @@ impl Engine {
 
 #[cfg(test)]
 mod compression_tests;
+#[cfg(test)]
+mod exchange_tests;
 #[cfg(test)]
 mod fuzz_tests;
 #[cfg(test)]

@@ -53,6 +53,8 @@ pub(super) struct Node {
     pub(super) compressed_to: BTreeMap<PeerKey, bool>,
     /// Profiles that peers gave, and when; each is taken for a good one.
     pub(super) profiles: Vec<(Time, Bytes)>,
+    /// What peers told of others, and when.
+    pub(super) told: Vec<(Time, IpAddr, Vec<SocketAddr>)>,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,12 @@ fn id_of(node: usize) -> [u8; 20] {
     let mut id = [b'n'; 20];
     id[12..].copy_from_slice(&(node as u64).to_be_bytes());
     id
+}
+
+/// Where a node listens.
+pub(super) fn address_of(node: usize) -> SocketAddr {
+    let [.., high, low] = (node as u32 + 1).to_be_bytes();
+    ([127, 0, high, low], 1).into()
 }
 
 impl Net {
@@ -124,6 +132,7 @@ impl Net {
                 listen_port: 1,
                 peer_id: id_of(self.nodes.len()),
                 profile_exchange: true,
+                peer_exchange: true,
                 seed: self.nodes.len() as u64,
             },
         );
@@ -145,13 +154,12 @@ impl Net {
             share: 1.0,
             compressed_to: BTreeMap::new(),
             profiles: Vec::new(),
+            told: Vec::new(),
         });
         self.nodes.len() - 1
     }
 
     pub(super) fn link(&mut self, a: usize, b: usize) {
-        // None of a local network.
-        let address = |node: usize| SocketAddr::from(([198, 18, 0, node as u8], 1));
         let rtt = Some(self.delay * 2);
         let abilities = |node| Abilities {
             extended: true,
@@ -161,10 +169,10 @@ impl Net {
         let (of_a, of_b) = (abilities(a), abilities(b));
         let ka = self.nodes[a]
             .engine
-            .connected(self.now, address(b), rtt, of_b);
+            .connected(self.now, address_of(b), rtt, of_b);
         let kb = self.nodes[b]
             .engine
-            .connected(self.now, address(a), None, of_a);
+            .connected(self.now, address_of(a), None, of_a);
         self.nodes[a].links.insert(ka, (b, kb));
         self.nodes[b].links.insert(kb, (a, ka));
         self.collect(a);
@@ -262,6 +270,9 @@ impl Net {
                     self.nodes[n].profiles.push((self.now, text));
                     self.nodes[n].engine.profile_checked(self.now, key, true);
                     self.collect(n);
+                }
+                Output::Told(teller, peers) => {
+                    self.nodes[n].told.push((self.now, teller, peers));
                 }
                 Output::Completed | Output::Liar(_) | Output::Fetch { .. } => {}
             }

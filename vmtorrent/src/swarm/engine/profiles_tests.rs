@@ -40,6 +40,7 @@ impl Rig {
             listen_port: 1,
             peer_id: [0; 20],
             profile_exchange,
+            peer_exchange: true,
             seed: 1,
         };
         Self {

@@ -105,6 +105,7 @@ impl Stage {
             listen_port: 1,
             peer_id: [0; 20],
             profile_exchange: true,
+            peer_exchange: true,
             seed: 1,
         };
         Self {
@@ -211,7 +212,8 @@ impl Stage {
                 | Output::SendBlock(..)
                 | Output::Compress(..)
                 | Output::Completed
-                | Output::Profile(..) => {}
+                | Output::Profile(..)
+                | Output::Told(..) => {}
             }
         }
     }

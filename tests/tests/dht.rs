@@ -1,0 +1,204 @@
+//! Peers find each other without a tracker (BEP 5), in closed networks: nothing here reaches a public node.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that can't go on fails the test"
+)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use vmtorrent_tests::clients::{Client, Job, Libtorrent};
+use vmtorrent_tests::{
+    Daemon, Host, Network, Node, Reference, assert_same, fuse, publish, seed_on,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A network with a node of the DHT that the others begin with, and an image.
+struct Scene {
+    dir: TempDir,
+    network: Network,
+    image: Reference,
+}
+
+impl Scene {
+    fn new(seed: u64) -> Option<Self> {
+        let network = Network::new().filter(|_| fuse())?;
+        let dir = tempfile::tempdir().unwrap();
+        let image = Reference::new((2 << 20) + 99, seed);
+        image.write_to(&dir.path().join("disk.img"));
+        Some(Self {
+            dir,
+            network,
+            image,
+        })
+    }
+
+    fn publish(&self, name: &str, options: &[&str]) -> PathBuf {
+        let torrent = self.dir.path().join(format!("{name}.torrent"));
+        publish(&self.dir.path().join("disk.img"), &torrent, options);
+        torrent
+    }
+
+    /// A node that knows nobody: it serves another image than the tests look for.
+    fn first(&self) -> Daemon {
+        std::fs::write(self.dir.path().join("other.img"), [7; 70_000]).unwrap();
+        let torrent = self.dir.path().join("other.torrent");
+        publish(&self.dir.path().join("other.img"), &torrent, &[]);
+        let node = self.network.host();
+        self.seed(&node, &torrent, &node.at(1))
+    }
+
+    fn seed(&self, node: &Node, torrent: &Path, first: &str) -> Daemon {
+        seed_on(node, torrent, self.dir.path(), &["--dht-bootstrap", first])
+    }
+
+    fn launch(&self, host: &Host, source: &Path, first: &str) -> Daemon {
+        let launch = host.launch_on(&self.network.host(), source).fill("none");
+        launch.option("--dht-bootstrap", first).discovery().start()
+    }
+}
+
+/// A link that names the image and nobody who has it.
+fn bare_link(seed: &Daemon) -> PathBuf {
+    let ready: Value = seed.wait_event("ready");
+    format!(
+        "magnet:?xt=urn:btih:{}",
+        ready["info_hash"].as_str().unwrap()
+    )
+    .into()
+}
+
+#[test]
+fn a_launch_by_a_link_with_only_an_info_hash_finds_its_seed() {
+    let Some(scene) = Scene::new(91) else {
+        return;
+    };
+    let first = scene.first();
+    let torrent = scene.publish("disk", &[]);
+    let source = scene.seed(&scene.network.host(), &torrent, &first.listen());
+    let host = Host::new(scene.dir.path(), "host");
+    let launch = scene.launch(&host, &bare_link(&source), &first.listen());
+    let when = "found in the DHT";
+    assert_same(&host.mount().join("disk.img"), scene.image.bytes(), when);
+    launch.stop();
+    assert!(host.cache().join("dht-nodes").is_file());
+
+    // The first node is not needed any more, nor its name.
+    let second = scene.first();
+    first.stop();
+    std::fs::remove_dir_all(host.state()).unwrap();
+    let launch = host.launch_on(&scene.network.host(), &torrent).fill("none");
+    let launch = launch
+        .discovery()
+        .env("VMTORRENT_DHT_BOOTSTRAP", "")
+        .start();
+    launch.wait_for("the seed", PATIENCE, |event| {
+        event["event"] == "progress" && event["peers"] == 1
+    });
+    launch.stop();
+    second.stop();
+    source.stop();
+}
+
+#[test]
+fn private_images_are_neither_announced_nor_looked_for() {
+    let Some(scene) = Scene::new(92) else {
+        return;
+    };
+    let first = scene.first();
+    let torrents = ["private", "public"].map(|name| {
+        let options: &[&str] = if name == "private" {
+            &["--private"]
+        } else {
+            &[]
+        };
+        scene.publish(name, options)
+    });
+    let sources = torrents
+        .each_ref()
+        .map(|torrent| scene.seed(&scene.network.host(), torrent, &first.listen()));
+    let hosts = ["private-host", "public-host"].map(|name| Host::new(scene.dir.path(), name));
+    let launches = [0, 1].map(|n| {
+        let launch = hosts[n].launch_on(&scene.network.host(), &torrents[n]);
+        let launch = launch.fill("none").option("--read-timeout", "2");
+        launch
+            .option("--dht-bootstrap", first.listen())
+            .discovery()
+            .start()
+    });
+    launches[1].wait_for("the seed", PATIENCE, |event| {
+        event["event"] == "progress" && event["peers"] == 1
+    });
+    // By then the private one would have been found as well.
+    let read = std::fs::read(hosts[0].mount().join("disk.img"));
+    assert!(read.is_err(), "a private image was found in the DHT");
+    assert_eq!(launches[0].latest("progress")["peers"], 0);
+    assert_eq!(launches[0].stderr().matches("found in the DHT").count(), 0);
+    launches.map(Daemon::stop);
+    sources.map(Daemon::stop);
+    first.stop();
+}
+
+#[test]
+fn libtorrent_and_we_are_nodes_of_one_network() {
+    let Some(scene) = Scene::new(93) else {
+        return;
+    };
+    if !Libtorrent.is_here() {
+        return;
+    }
+    let other = scene.dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("other.img"), [7; 70_000]).unwrap();
+    let other_torrent = scene.dir.path().join("other.torrent");
+    publish(&other.join("other.img"), &other_torrent, &[]);
+    let job = |source: &Path, images: &Path, first: &str| {
+        let mut job = Job::new(&[source], images, images);
+        job.dht = Some(first.to_owned());
+        job
+    };
+    // A network of libtorrent alone, in which it holds what we announce.
+    let routers: Vec<Node> = (0..3).map(|_| scene.network.host()).collect();
+    let first = routers[0].at(6881);
+    let routers: Vec<_> = routers
+        .iter()
+        .map(|node| Libtorrent.start(node, &job(&other_torrent, &other, &first)))
+        .collect();
+    let torrent = scene.publish("disk", &[]);
+    let source = scene.seed(&scene.network.host(), &torrent, &first);
+    let link = bare_link(&source);
+    let host = Host::new(scene.dir.path(), "host");
+    let launch = scene.launch(&host, &link, &first);
+    let when = "found through libtorrent's nodes";
+    assert_same(&host.mount().join("disk.img"), scene.image.bytes(), when);
+    launch.stop();
+
+    // It finds our seed.
+    let copies = scene.dir.path().join("copies");
+    std::fs::create_dir(&copies).unwrap();
+    let leech = Libtorrent.start(&scene.network.host(), &job(&link, &copies, &first));
+    leech.wait_complete();
+    leech.stop();
+    assert_same(&copies.join("disk.img"), scene.image.bytes(), "libtorrent");
+    source.stop();
+
+    // We find its seed, through a node of ours.
+    for router in routers {
+        router.stop();
+    }
+    let first = scene.first();
+    let seeder = Libtorrent.start(
+        &scene.network.host(),
+        &job(&torrent, &copies, &first.listen()),
+    );
+    let host = Host::new(scene.dir.path(), "later");
+    let launch = scene.launch(&host, &link, &first.listen());
+    let when = "from libtorrent's seed";
+    assert_same(&host.mount().join("disk.img"), scene.image.bytes(), when);
+    launch.stop();
+    seeder.stop();
+    first.stop();
+}
