@@ -64,7 +64,7 @@ if [ "$part" != rust ]; then
     cargo build --quiet "${build[@]}" || exit
     # rustc leaves the runtime of a shared library to the program that loads it: here it is the compiler's of the C tests.
     library=$target/$triple/quick/libvmtorrent_ffi.so
-    if ! nm -D --undefined-only "$library" | grep -q ' __asan_report_load8$'; then
+    if ! nm -D --undefined-only "$library" | grep ' __asan_report_load8$' >/dev/null; then
         echo "sanitize.sh: $library is not instrumented" >&2
         exit 1
     fi

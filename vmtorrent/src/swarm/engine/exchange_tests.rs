@@ -49,6 +49,7 @@ impl Scene {
             fill: Fill::None,
             download: limiter(),
             upload: limiter(),
+            upload_slots: None,
             listen_port: 1,
             peer_id: [0; 20],
             profile_exchange: false,

@@ -75,6 +75,7 @@ impl Crowd {
                 listen_port: 1,
                 peer_id: [0; 20],
                 profile_exchange: false,
+                peer_exchange: false,
                 seed: 3,
             },
         );
@@ -558,6 +559,7 @@ fn who_does_not_know_the_extension_is_told_nothing() {
             listen_port: 1,
             peer_id: [0; 20],
             profile_exchange: false,
+            peer_exchange: false,
             seed: 1,
         },
     );
