@@ -1,5 +1,10 @@
 //! What a read waits for overtakes a crowd: the real program, sockets of this host, a hundred leechers that keep 16
 //! requests outstanding each. Prints how long blocks take.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test helper may panic"
+)]
 
 use std::collections::HashMap;
 use std::io::{self, Write};

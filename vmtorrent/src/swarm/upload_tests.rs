@@ -239,12 +239,12 @@ fn urgent_requests_take_turns_among_peers_and_leave_others_a_part() {
 /// What each peer gets of a line of 12.5 MB/s in `seconds`, if all ask without end.
 fn shares(seconds: u64, peers: usize, calls_urgent: impl Fn(usize) -> bool) -> Vec<u64> {
     let mut q = Queue::new();
-    let mut next = vec![0; peers];
+    // Each keeps sixteen waiting.
+    let mut next = vec![16; peers];
     let mut given = vec![0; peers];
     for peer in 0..peers {
-        for _ in 0..16 {
-            let request = block(next[peer]);
-            next[peer] += 1;
+        for n in 0..16 {
+            let request = block(n);
             q.push(peer, request);
             if calls_urgent(peer) {
                 q.mark(peer, request);

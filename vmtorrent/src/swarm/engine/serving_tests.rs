@@ -347,7 +347,12 @@ fn with_few_slots_a_seed_serves_strangers_and_its_own_kind_in_turn() {
         let n = crowd.join(n % 2 == 0);
         crowd.ask_on(n, 4);
     }
-    crowd.run_for(Duration::from_secs(12 * 60));
+    for _ in 0..12 {
+        for n in 0..8 {
+            crowd.say(n, WireMessage::KeepAlive);
+        }
+        crowd.run_for(Duration::from_secs(60));
+    }
     for (n, peer) in crowd.peers.iter().enumerate() {
         assert!(
             peer.waits.len() > 1000,
