@@ -419,6 +419,12 @@ fn start_seed(
         .arg(data)
         .args(["--json", "--no-lsd", "--listen", listen])
         .args(options);
+    // Not the user's, which other tests have too.
+    if options.contains(&"--dht-bootstrap") {
+        command.env("XDG_CACHE_HOME", data.join(".cache"));
+    } else {
+        command.arg("--no-dht");
+    }
     let daemon = Daemon::spawn(command, &[]);
     daemon.wait_event("ready");
     daemon

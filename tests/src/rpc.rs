@@ -59,14 +59,21 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
     call(address, &request)
 }
 
-/// The request is of HTTP/1.0: the answer is never chunked and ends with the connection.
+/// The request is of HTTP/1.0: the answer is never chunked and ends with the connection, or where it says.
 fn call(address: SocketAddr, request: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    let mut answer = Vec::new();
+    let mut part = [0; 64 << 10];
+    while !is_whole(&answer) {
+        match stream.read(&mut part)? {
+            0 => break,
+            length => answer.extend_from_slice(&part[..length]),
+        }
+    }
+    let answer = String::from_utf8_lossy(&answer);
     let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP");
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(invalid)?;
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
@@ -75,4 +82,18 @@ fn call(address: SocketAddr, request: &str) -> io::Result<Answer> {
         head: head.to_owned(),
         body: serde_json::from_str(body).unwrap_or_default(),
     })
+}
+
+/// Whether an answer is as long as its head says. qBittorrent leaves the connection open.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, _)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let lines = head.lines().filter_map(|line| line.split_once(':'));
+    let mut lengths = lines.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = lengths
+        .next()
+        .and_then(|(_, n)| n.trim().parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() >= head.len() + 4 + length)
 }
