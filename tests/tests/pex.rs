@@ -1,8 +1,4 @@
 //! Peers tell each other of peers (BEP 11): a host that knows one of them finds the others, unless the image is private.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that can't go on fails the test"
-)]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

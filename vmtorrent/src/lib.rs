@@ -53,10 +53,10 @@ pub use options::{ApplianceOptions, Fill, Options, SessionOptions, State};
 pub use seed::Seed;
 pub use session::Session;
 // For the simulator alone (tests/sim), and no part of the API.
+pub use stats::Stats;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub use swarm::simulation;
-pub use stats::Stats;
 #[doc(hidden)]
 pub use vmtorrent_platform::leave_signals_to_others;
 

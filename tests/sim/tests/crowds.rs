@@ -1,6 +1,9 @@
 //! Small crowds: what docs/scaling.md says of large ones holds for them too, in seconds.
 
-#![expect(clippy::unwrap_used, reason = "a helper that can't go on fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that can't go on fails the test"
+)]
 
 use std::time::Duration;
 

@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn the_memory_of_origins_is_bounded() {
         let mut hearsay = Hearsay::default();
-        for n in 0..3_000 {
-            let [_, a, b, c] = (n as u32).to_be_bytes();
+        for n in 0..3_000_u32 {
+            let [_, a, b, c] = n.to_be_bytes();
             assert!(hearsay.admit(at(0), address(n), [21, a, b, c].into()));
             while !hearsay.failed(at(0), address(n)) {}
         }

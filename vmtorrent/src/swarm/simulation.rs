@@ -211,9 +211,12 @@ impl Host {
                     self.engine.profile_checked(now, key, false);
                     None
                 }
-                Output::Liar(_) | Output::Completed | Output::Compress(..) | Output::Told(..) => {
-                    None
-                }
+                // There are no web seeds.
+                Output::Fetch { .. }
+                | Output::Liar(_)
+                | Output::Completed
+                | Output::Compress(..)
+                | Output::Told(..) => None,
             });
         }
         actions
