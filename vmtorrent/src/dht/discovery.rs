@@ -241,6 +241,8 @@ async fn run(shared: Arc<Shared>) {
         if let Ok(address) = host.socket.local_addr() {
             tracing::info!(%address, "a node of the DHT has started");
         }
+        // Before that it takes nothing. What fails here fails again when something is sent.
+        let _ = host.socket.writable().await;
         host.node.meet(now, &remembered);
     }
     let (contacts, mut looked_up) = mpsc::channel(2);
@@ -264,12 +266,15 @@ async fn run(shared: Arc<Shared>) {
         if ends {
             return;
         }
-        if needs_contacts && !looking_up && !names.is_empty() {
+        if needs_contacts && !looking_up {
             looking_up = true;
             let (names, contacts) = (names.clone(), contacts.clone());
+            let remembered = remembered.clone();
             tokio::spawn(async move {
+                let mut found = bootstrap::look_up(&names).await;
+                found.extend(remembered);
                 // The receiver lives as long as it is of use.
-                let _ = contacts.send(bootstrap::look_up(&names).await).await;
+                let _ = contacts.send(found).await;
             });
         }
         // At once, but not in a loop without end.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::durable::replace_file;
 
 /// Most addresses that are kept.
-const MAX_NODES: usize = 200;
+const MAX_NODES: usize = 100;
 /// Most bytes that are read.
 const MAX_BYTES: u64 = 16 * 1024;
 const NAME: &str = "dht-nodes";
