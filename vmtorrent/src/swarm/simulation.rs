@@ -207,7 +207,11 @@ impl Host {
                     self.engine.profile_checked(now, key, false);
                     None
                 }
-                Output::Liar(_) | Output::Completed | Output::Compress(..) => None,
+                // There are no web seeds.
+                Output::Liar(_)
+                | Output::Completed
+                | Output::Compress(..)
+                | Output::Fetch { .. } => None,
             });
         }
         actions
