@@ -11,7 +11,7 @@ const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 48.0;
 const TOP: f64 = 44.0;
 /// From one panel's left edge to the next one's.
-const PITCH: f64 = WIDTH + 150.0;
+const PITCH: f64 = WIDTH + 220.0;
 
 /// The hues follow M. Okabe, K. Ito: *Color Universal Design* (2008).
 const STYLE: &str = "\
@@ -132,7 +132,12 @@ impl Panel {
             left + WIDTH / 2.0,
             bottom + 38.0
         );
-        for (value, name) in &self.targets {
+        for (n, (value, name)) in self.targets.iter().enumerate() {
+            // Below its line where the next one is close above.
+            let close = self
+                .targets
+                .get(n + 1)
+                .is_some_and(|next| y(*value) - y(next.0) < 18.0);
             let _ = write!(
                 out,
                 "<line class=\"target\" x1=\"{left:.0}\" x2=\"{:.0}\" y1=\"{1:.1}\" y2=\"{1:.1}\"/>\
@@ -140,7 +145,7 @@ impl Panel {
                 left + WIDTH,
                 y(*value),
                 left + 8.0,
-                y(*value) - 5.0
+                y(*value) + if close { 14.0 } else { -5.0 }
             );
         }
         let mut below = f64::NEG_INFINITY;
