@@ -119,7 +119,7 @@ pub(crate) static KEYS: &[Key] = &[
     ),
     key!(
         c"dht-bootstrap",
-        c"HOST:PORT of a node of the DHT that is asked first, in place of the public ones. May be set several times.",
+        c"HOST:PORT of a node of the DHT that is asked first, in place of the public ones. May be set several times. Default: those of the variable VMTORRENT_DHT_BOOTSTRAP, else the public ones.",
         |s, v| {
             if !vmtorrent::text::is_node(v) {
                 return Err("write a host and a port such as dht.example.org:6881");
