@@ -26,9 +26,10 @@ from lab import Lab, Link
 from result import Result, Skip, markdown
 from rows_boot import Boots, ten_vms
 from rows_compressed import compressed
+from rows_crowd import crowd, whole
 from rows_disk import fuse_1m, fuse_4k, misses
 from rows_ffi import Reads
-from rows_profile import Profiles, crowd
+from rows_profile import Profiles
 from rows_swarm import demand, download, memory
 from scope import REPOSITORY, Scope, cargo_bench, note
 
@@ -118,7 +119,10 @@ ROWS = {
     "profile-other": PROFILES.other,
     "record": PROFILES.record,
     "compressed-25mbit": lambda scope, images: compressed(PROFILES, scope, images, 25, 20),
-    "crowd-8": lambda scope, images: crowd(PROFILES, scope, images),
+    "crowd-8": lambda scope, images: crowd(PROFILES, scope, images, 8),
+    "crowd-16": lambda scope, images: crowd(PROFILES, scope, images, 16),
+    "crowd-16-bare": lambda scope, images: crowd(PROFILES, scope, images, 16, bare=True),
+    "full-8": lambda scope, images: whole(scope, images, 8),
 }
 
 
@@ -176,6 +180,7 @@ def arguments():
                         help="boot over sshfs, NBD, HTTP and btfs too (default: yes, where they are installed)")  # fmt: skip
     parser.add_argument("--size", type=int, default=2048, help="MiB of the image that is downloaded (default: 2048)")
     parser.add_argument("--reads", type=int, default=300, help="reads of the row demand (default: 300)")
+    parser.add_argument("--mbit", type=float, default=100, help="of the lines in crowd-* and full-8 (default: 100)")
     parser.add_argument("--vms", type=int, default=10, help="machines of the row ten-vms (default: 10)")
     parser.add_argument("--piece-size", metavar="SIZE", help="of all images (default: what publish chooses)")
     parser.add_argument("--congestion", default="cubic", help="TCP congestion control in the lab (default: cubic)")

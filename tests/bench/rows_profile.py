@@ -1,4 +1,4 @@
-"""Boots with a profile of earlier runs: against the least that the line allows, with a wrong one, and in a crowd."""
+"""Boots with a profile of earlier runs: against the least that the line allows, and with a wrong one."""
 
 import math
 import random
@@ -11,14 +11,17 @@ from floor import Pieces, floor, needed
 from guest import copy_image, local_boot, swarm_boot
 from lab import Link
 from measure import median
+from replayed import play
 from result import Result
 from rows_boot import TIMEOUT, spread
-from scope import cargo_bench, free_port, need, note
+from scope import cargo_bench, need, note
 
 APPLIANCES = ("demo", "develop")
 RECORDED = 3
 # The reads of a host's own earlier launches must not help where profiles are compared.
 NO_AUTO = ("--auto-profile", "off")
+# The floor is reckoned in bytes of the image.
+PLAIN = ("--compression", "off")
 
 
 @dataclass
@@ -69,7 +72,7 @@ class Comparison:
     def result(self, scope, known, name):
         """What came out for an appliance, and the counters of each run in the swarm."""
         lab = scope.lab(Link(self.mbit, self.rtt_ms, remote=True), Link(self.mbit, self.rtt_ms))
-        _, address = scope.seed(known.torrent, known.image.parent, host=lab.hosts[0])
+        _, address = scope.seed(known.torrent, known.image.parent, *PLAIN, host=lab.hosts[0])
         local, ours, floors, done = [], [], [], []
         for run in range(scope.options.runs):
             note(f"{self.row}: {name}: run {run + 1}: local file")
@@ -78,7 +81,7 @@ class Comparison:
             note(f"{self.row}: {name}: run {run + 1}: swarm ({local[-1]:.2f} s was the local file)")
             with scope.inner("swarm") as inner:
                 record = inner.path("run.profile")
-                arguments = ("--profile", known.profile, "--record", record, *NO_AUTO)
+                arguments = ("--profile", known.profile, "--record", record, *PLAIN, *NO_AUTO)
                 taken, counters = self.swarm(inner, known, address, lab.hosts[1], *arguments)
                 floors.append(floor(needed(record, known.pieces), self.mbit))
             ours.append(taken)
@@ -260,80 +263,3 @@ class Profiles:
             _, address = inner.seed(known.torrent, known.image.parent)
             play(inner, known.torrent, trace, [address], "--record", profile, *NO_AUTO).wait_over()
         return profile
-
-
-class Play:
-    """A launch whose guest is a replay."""
-
-    def __init__(self, child):
-        self.child = child
-
-    def wait_over(self, seconds=TIMEOUT):
-        """Seconds from the start until the last read was answered and all was put away, and the final counters."""
-        if status := self.child.wait(seconds):
-            raise self.child.failure(f"ended with status {status}")
-        at, done = self.child.wait_event("done", 1)
-        return at - self.child.started, done
-
-
-def play(scope, torrent, trace, peers, *arguments, host=None):
-    vmm = [scope.vmtorrent, "replay", trace, "--disk", "{disk}", "--json"]
-    launch = scope.launch(torrent, *arguments, peers=peers, vmm=vmm, host=host, wait=False)
-    return Play(launch.child)
-
-
-def crowd(profiles, scope, images):
-    """Guests that start in the same second and read what a boot of the demo read, from one seed and each other."""
-    need("qemu-system-x86_64")
-    guests, mbit, rtt_ms = 8, 100, 1
-    known = profiles.of(images, "demo")
-    ratios, sent, found = [], [], []
-    for run in range(scope.options.runs):
-        one = together(scope, known, 1, mbit, rtt_ms)
-        note(f"crowd-{guests}: run {run + 1}: {one['seconds'][0]:.2f} s was one alone")
-        all_ = together(scope, known, guests, mbit, rtt_ms)
-        note(f"crowd-{guests}: run {run + 1}: {spread(all_['seconds'])} s were all")
-        ratios.append(max(all_["seconds"]) / one["seconds"][0])
-        sent.append(all_["sent"] / one["done"][0]["fetched_bytes"])
-        found.append({"one": one, "all": all_})
-    one, all_ = found[-1]["one"], found[-1]["all"]
-    fetched = one["done"][0]["fetched_bytes"]
-    slowest, uploaded = median(ratios), median(sent)
-    yield Result(
-        f"crowd-{guests}",
-        f"{guests} guests at once from one seed, all lines {mbit} Mbit/s, {rtt_ms} ms, replays of a boot with its"
-        " profile: the slowest over one alone, and what the seed sent over what one needs",
-        f"{slowest:.2f} x, {uploaded:.2f} x",
-        "<= 1.25 x, <= 3 x",
-        slowest <= 1.25 and uploaded <= 3,
-        f"alone {one['seconds'][0]:.2f} s with {fetched / 1e6:.1f} MB; together {spread(sorted(all_['seconds']))} s,"
-        f" seed sent {all_['sent'] / 1e6:.1f} MB, guests {sum(d['uploaded_bytes'] for d in all_['done']) / 1e6:.1f} MB;"
-        f" the lab took {all_['network']:.1f} CPU s, the seed {all_['seed_cpu']:.1f}",
-        {"ratios": ratios, "sent": sent, "runs": found},
-    )
-
-
-def together(scope, known, guests, mbit, rtt_ms):
-    """Seconds and counters of so many replays at once, and what their seed sent."""
-    with scope.inner(f"crowd-{guests}") as inner:
-        lab = inner.lab(Link(mbit, rtt_ms, remote=True), *(Link(mbit, rtt_ms) for _ in range(guests)))
-        seed, address = inner.seed(known.torrent, known.image.parent, host=lab.hosts[0])
-        places = [f"{host.address}:{free_port()}" for host in lab.hosts[1:]]
-        before = lab.cpu_seconds()
-        running = [
-            play(
-                inner, known.torrent, known.trace, [address, *(p for p in places if p != place)],
-                "--listen", place, "--profile", known.profile, *NO_AUTO, host=host,
-            )
-            for host, place in zip(lab.hosts[1:], places, strict=True)
-        ]  # fmt: skip
-        over = [one.wait_over() for one in running]
-        network, seed_cpu = lab.cpu_seconds() - before, seed.cpu_seconds()
-        seed.stop()
-        return {
-            "seconds": [seconds for seconds, _ in over],
-            "done": [done for _, done in over],
-            "sent": seed.wait_event("done", 1)[1]["uploaded_bytes"],
-            "network": network,
-            "seed_cpu": seed_cpu,
-        }
