@@ -65,9 +65,12 @@ class Reads:
         options = [f"peer={address}", f"cache={scope.path('cache')}", f"state={scope.path('state')}",
                    "discovery=false", "fill=full", "listen=127.0.0.1:0"]  # fmt: skip
         rounds = max(scope.options.runs, 3)
-        local = in_pieces(scope, image, piece_length(torrent))
-        child = scope.run(program, local, SECONDS, rounds, torrent, *options, name="ffi_read")
-        return json.loads(child.log.read_text().splitlines()[-1])
+        found = []
+        for local in (in_pieces(scope, image, piece_length(torrent)), image):
+            child = scope.run(program, local, SECONDS, rounds, torrent, *options, name="ffi_read")
+            found.append(json.loads(child.log.read_text().splitlines()[-1]))
+        found[0]["at_once"] = found[1]["threads"]
+        return found[0]
 
     def small(self, scope, images):
         found = self.run(scope, images)
@@ -84,8 +87,11 @@ class Reads:
         )
 
     def threads(self, scope, images):
-        found = self.run(scope, images)["threads"]
-        ratios = {int(size): median(ours / local for local, ours in runs) for size, runs in found.items()}
+        found, at_once = (self.run(scope, images)[key] for key in ("threads", "at_once"))
+        ratios, others = (
+            {int(size): median(ours / local for local, ours in runs) for size, runs in sizes.items()}
+            for sizes in (found, at_once)
+        )
         rates = {int(size): (median(r[0] for r in runs), median(r[1] for r in runs)) for size, runs in found.items()}
         yield Result(
             "ffi-threads",
@@ -96,6 +102,8 @@ class Reads:
             "; ".join(
                 f"{size >> 10} KiB: {ratio:.2f} x ({rates[size][1] / 1e9:.2f} and {rates[size][0] / 1e9:.2f} GB/s)"
                 for size, ratio in ratios.items()
-            ),
-            found,
+            )
+            + "; over a file that was written at once "
+            + ", ".join(f"{size >> 10} KiB: {ratio:.2f} x" for size, ratio in others.items()),
+            {"in_pieces": found, "at_once": at_once},
         )
