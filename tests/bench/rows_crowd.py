@@ -50,10 +50,16 @@ def crowd(profiles, scope, images, guests, bare=False):
     )
 
 
+def hosts_of(scope, count):
+    """A lab with a seed's host, which is the first, and so many others."""
+    mbit = scope.options.mbit
+    return scope.lab(Link(mbit, RTT_MS, remote=True), *(Link(mbit, RTT_MS) for _ in range(count)))
+
+
 def together(scope, known, guests, bare):
     """Seconds and counters of so many replays at once, and what their seed sent."""
     with scope.inner(f"crowd-{guests}") as inner:
-        lab = inner.lab(Link(scope.options.mbit, RTT_MS, remote=True), *(Link(scope.options.mbit, RTT_MS) for _ in range(guests)))
+        lab = hosts_of(inner, guests)
         seed, address = inner.seed(known.torrent, known.image.parent, host=lab.hosts[0])
         places = [f"{host.address}:{free_port()}" for host in lab.hosts[1:]]
         # A seed gives what it has learnt: without one, nobody asks.
@@ -105,7 +111,7 @@ def whole(scope, images, leechers):
     times, sent, busy = [], [], []
     for run in range(scope.options.runs):
         with scope.inner(row) as inner:
-            lab = inner.lab(Link(scope.options.mbit, RTT_MS, remote=True), *(Link(scope.options.mbit, RTT_MS) for _ in range(leechers)))
+            lab = hosts_of(inner, leechers)
             seed, address = inner.seed(torrent, image.parent, host=lab.hosts[0])
             places = [f"{host.address}:{free_port()}" for host in lab.hosts[1:]]
             launches = [
@@ -134,8 +140,8 @@ def whole(scope, images, leechers):
     ratio = median(times) / bound
     yield Result(
         row,
-        f"{length / MIB:.0f} MiB that nothing compresses to {leechers} hosts at once from one seed, all lines {scope.options.mbit} Mbit/s,"
-        f" {RTT_MS} ms: the last one's time over the fluid bound",
+        f"{length / MIB:.0f} MiB that nothing compresses to {leechers} hosts at once from one seed, all lines"
+        f" {scope.options.mbit} Mbit/s, {RTT_MS} ms: the last one's time over the fluid bound",
         f"{ratio:.2f} x",
         "<= 1.15 x",
         ratio <= 1.15,

@@ -95,7 +95,8 @@ class Reads:
         rates = {int(size): (median(r[0] for r in runs), median(r[1] for r in runs)) for size, runs in found.items()}
         yield Result(
             "ffi-threads",
-            f"2 threads' random vmt_pread of {SIZE_OF_READS >> 10} KiB, over pread(2) of a local file that was written in pieces too",
+            f"2 threads' random vmt_pread of {SIZE_OF_READS >> 10} KiB, over pread(2) of a local file that was written in"
+            " pieces too",
             f"{ratios[SIZE_OF_READS]:.2f} x local",
             ">= 0.8",
             ratios[SIZE_OF_READS] >= 0.8,
