@@ -62,7 +62,7 @@ def together(scope, known, guests, bare):
         lab = hosts_of(inner, guests)
         seed, address = inner.seed(known.torrent, known.image.parent, host=lab.hosts[0])
         places = [f"{host.address}:{free_port()}" for host in lab.hosts[1:]]
-        # A seed gives what it has learnt: without one, nobody asks.
+        # Without a profile none must come from a peer either.
         profile = ["--no-profile-exchange"] if bare else ["--profile", known.profile]
         before, ticks = lab.cpu_seconds(), busy_ticks()
         running = [
