@@ -6,6 +6,7 @@
 //! the BITFIELD message. Bits of duplicates and of zeros mean nothing here.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use vmtorrent_platform::PositionedFile;
@@ -21,10 +22,10 @@ pub(super) struct HaveFile {
     file: PositionedFile,
 }
 
-/// One byte of the file.
+/// Some bytes of the file.
 pub(super) struct Change {
     offset: u64,
-    byte: u8,
+    bytes: Vec<u8>,
 }
 
 impl HaveFile {
@@ -54,27 +55,33 @@ impl HaveFile {
         Ok((Self { file }, Bitfield::new(count)))
     }
 
-    /// The byte that is to be written when the bit of a piece changes: for its neighbours, `is_set` tells.
+    /// What is to be written when the bits of `pieces` change: for others in the same bytes, `is_set` tells.
     pub(super) fn change(
-        piece: PieceIndex,
+        pieces: &Range<u32>,
         value: bool,
         is_set: impl Fn(PieceIndex) -> bool,
     ) -> Change {
-        let first = piece.0 / 8 * 8;
-        let byte = (0..8).fold(0_u8, |byte, i| {
-            let other = PieceIndex(first + i);
-            let bit = if other == piece { value } else { is_set(other) };
-            byte | (u8::from(bit) << (7 - i))
-        });
+        let bytes = pieces.start / 8..pieces.end.div_ceil(8);
+        let byte = |at: u32| {
+            (0..8).fold(0_u8, |byte, i| {
+                let piece = at * 8 + i;
+                let bit = if pieces.contains(&piece) {
+                    value
+                } else {
+                    is_set(PieceIndex(piece))
+                };
+                byte | (u8::from(bit) << (7 - i))
+            })
+        };
         Change {
-            offset: HEADER_LENGTH as u64 + u64::from(piece.0 / 8),
-            byte,
+            offset: HEADER_LENGTH as u64 + u64::from(bytes.start),
+            bytes: bytes.map(byte).collect(),
         }
     }
 
-    /// Writes a changed byte through.
+    /// Writes changed bytes through.
     pub(super) fn write(&self, change: &Change) -> io::Result<()> {
-        self.file.write_all_at(&[change.byte], change.offset)
+        self.file.write_all_at(&change.bytes, change.offset)
     }
 
     /// Makes the bits durable.

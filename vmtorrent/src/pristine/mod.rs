@@ -31,6 +31,7 @@ mod read;
 mod recency;
 mod room;
 mod shortage;
+mod store;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub(crate) use budget::DiskBudget;
 pub(crate) use piece_states::PieceState;
 pub(crate) use read::{ReadOutcome, TryRead};
 pub(crate) use shortage::Shortage;
+pub(crate) use store::Stored;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -50,7 +52,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use sha1::{Digest, Sha1};
 
 use self::claims::Claims;
 use self::file_set::FileSet;
@@ -108,18 +109,6 @@ pub(crate) struct Opened {
     /// Where the process listens that holds the cache entry. `None` when this one holds it, or when the
     /// holder has not said its address: [`Pristine::is_follower`] tells.
     pub(crate) leader: Option<SocketAddr>,
-}
-
-/// What became of a piece that was to be stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub(crate) enum Stored {
-    /// It is verified, and stored or held in memory.
-    New,
-    /// It was there already.
-    Already,
-    /// Its hash is wrong; nothing was written.
-    Mismatch,
 }
 
 impl Pristine {
@@ -291,81 +280,22 @@ impl Pristine {
         missing
     }
 
-    /// Takes a piece that came from the swarm: checks its hash, writes it and notes that it is there. Blocks.
-    ///
-    /// Where the disk does not take it, it is held in memory, and [`shortage`](Self::shortage) tells why. Other pieces
-    /// may have gone for it: [`take_gone`](Self::take_gone).
-    ///
-    /// Calls for one piece at the same time write it once.
-    ///
-    /// # Errors
-    /// `InvalidInput` when there is no such piece, `PermissionDenied` when the store shows published files,
-    /// `InvalidTorrent` when the image has bytes in its padding (BEP 47) that are not zeros.
-    pub(crate) fn store(&self, piece: PieceIndex, data: &[u8]) -> Result<Stored> {
-        let piece = self.canonical(piece)?;
-        if self.state(piece) == PieceState::Verified {
-            return Ok(Stored::Already);
-        }
-        if matches!(self.home, Home::Published) {
-            return Err(Error::new(
-                ErrorKind::PermissionDenied,
-                format!(
-                    "piece {piece} of {} is damaged in the published files, which are never written: \
-                     restore them, or publish again",
-                    self.image.name()
-                ),
-            ));
-        }
-        let digest: [u8; 20] = Sha1::digest(data).into();
-        if digest != *self.image.piece_hash(piece)
-            || data.len() != self.image.geometry().piece_length(piece) as usize
-        {
-            return Ok(Stored::Mismatch);
-        }
-        self.check_padding(piece, data)?;
-        let _claim = self.claims.take(piece);
-        if self.state(piece) == PieceState::Verified {
-            return Ok(Stored::Already);
-        }
-        if let Err(shortage) = self.write_piece(piece, data) {
-            self.hold(piece, data, shortage);
-        }
-        Ok(Stored::New)
-    }
-
-    /// Padding is kept nowhere and read as zeros. Where it is something else, the piece would be served with another
-    /// content than its hash's, and peers would shut us out for it.
-    fn check_padding(&self, piece: PieceIndex, data: &[u8]) -> Result<()> {
-        let mut rest = data;
-        for span in self.layout.piece_spans(piece) {
-            let (part, behind) = rest.split_at(span.length);
-            rest = behind;
-            if span.file.is_none() && part.iter().any(|&byte| byte != 0) {
-                return Err(Error::new(
-                    ErrorKind::InvalidTorrent,
-                    format!(
-                        "the padding in piece {piece} of {} is not zeros, so the piece can't be stored: ask \
-                         the publisher for a sound .torrent file",
-                        self.image.name()
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// A piece whose bytes are on the disk is verified: its bit is written through, and its state set.
-    fn set_on_disk(&self, piece: PieceIndex) -> Result<()> {
+    /// Pieces in a row whose bytes are on the disk are verified: their bits are written through, and their states set.
+    fn set_on_disk(&self, pieces: &Range<u32>) -> Result<()> {
         let _order = self.have_order.lock();
         if let Some(file) = &self.have {
             let change = {
                 let states = self.states.read();
-                HaveFile::change(piece, true, |p| states.is_on_disk(p))
+                HaveFile::change(pieces, true, |p| states.is_on_disk(p))
             };
             file.write(&change)
                 .map_err(|e| self.have_failed("writing", e))?;
         }
-        self.change_states(|states| states.set(piece, PieceState::Verified));
+        self.change_states(|states| {
+            for piece in pieces.clone() {
+                states.set(PieceIndex(piece), PieceState::Verified);
+            }
+        });
         Ok(())
     }
 
@@ -375,7 +305,7 @@ impl Pristine {
         if let Some(file) = &self.have {
             let change = {
                 let states = self.states.read();
-                HaveFile::change(piece, false, |p| states.is_on_disk(p))
+                HaveFile::change(&(piece.0..piece.0 + 1), false, |p| states.is_on_disk(p))
             };
             if let Err(error) = file.write(&change) {
                 let error = self.have_failed("writing", error);

@@ -6,6 +6,7 @@
 //! may take ([`DiskBudget`]), a piece that comes replaces on the disk what was not read for long, in the copy that takes
 //! most.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -152,7 +153,7 @@ impl Pristine {
         }
     }
 
-    fn look_at_space(&self) {
+    pub(super) fn look_at_space(&self) {
         // What is worse was told already.
         if self.shortage.lock().is_none()
             && let Some(left) = self.little_space(1)
@@ -169,15 +170,22 @@ impl Pristine {
     }
 
     fn write_spans(&self, piece: PieceIndex, data: &[u8]) -> Result<()> {
+        self.write_run(&(piece.0..piece.0 + 1), data)
+    }
+
+    /// Writes the bytes of pieces in a row to the disk and notes that they are there.
+    pub(super) fn write_run(&self, pieces: &Range<u32>, data: &[u8]) -> Result<()> {
+        let geometry = self.image.geometry();
+        let start = geometry.piece_range(PieceIndex(pieces.start)).start;
         let mut rest = data;
-        for span in self.layout.piece_spans(piece) {
+        for span in self.layout.spans(start..start + data.len() as u64) {
             let (part, tail) = rest.split_at(span.length);
             if let Some(file) = span.file {
                 self.files.write(file, span.offset, part)?;
             }
             rest = tail;
         }
-        self.set_on_disk(piece)
+        self.set_on_disk(pieces)
     }
 
     /// Holds a verified piece in memory, because the disk would not take it.

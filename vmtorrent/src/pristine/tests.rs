@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -143,6 +144,52 @@ fn a_wrong_piece_is_refused_and_nothing_is_written() {
     );
     assert_eq!(pristine.state(PieceIndex(2)), PieceState::Missing);
     assert!(!f.entry().join("data").exists());
+}
+
+#[test]
+fn a_run_of_pieces_is_stored_but_for_what_is_wrong_there_already_or_no_piece() {
+    let bytes = content(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1], 0);
+    let image = Arc::new(image_of(&bytes, PIECE));
+    let cache = tempfile::tempdir().unwrap();
+    let open = || Pristine::open_cache(image.clone(), cache.path(), Some(local(1)), None).unwrap();
+    let pristine = open().pristine;
+    let piece = |p: u32| Bytes::copy_from_slice(piece_of(&bytes, p));
+    assert_eq!(
+        pristine.store(PieceIndex(3), &piece(3)).unwrap(),
+        Stored::New
+    );
+    let mut run: Vec<Bytes> = (0..9).map(piece).collect();
+    run[6] = piece(5);
+    // Somebody is at work on it: it is waited for, not left out.
+    let claim = pristine.claims.take(PieceIndex(1));
+    let outcomes = std::thread::scope(|scope| {
+        let storing = scope.spawn(|| pristine.store_run(PieceIndex(0), &run));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        drop(claim);
+        storing.join().unwrap()
+    });
+    let outcomes: Vec<Stored> = outcomes.into_iter().map(Result::unwrap).collect();
+    let mut expected = [Stored::New; 9];
+    expected[3] = Stored::Already;
+    expected[6] = Stored::Mismatch;
+    assert_eq!(outcomes, expected);
+    assert_eq!(pristine.missing_in(0..u64::MAX), [PieceIndex(6)]);
+
+    // A piece of zeros is there, a duplicate goes to the place of the first, and behind the end there is none.
+    let run: Vec<Bytes> = (9..11).map(piece).chain([piece(0)]).collect();
+    let outcomes = pristine.store_run(PieceIndex(9), &run);
+    assert!(matches!(
+        outcomes[..],
+        [Ok(Stored::Already), Ok(Stored::Already), Err(_)]
+    ));
+
+    // The list of pieces says the same.
+    drop(pristine);
+    let pristine = open().pristine;
+    assert_eq!(pristine.missing_in(0..u64::MAX), [PieceIndex(6)]);
+    let mut buffer = vec![0; 6 * PIECE as usize];
+    assert_eq!(pristine.read(0, &mut buffer).unwrap(), ReadOutcome::Done);
+    assert!(buffer == bytes[..buffer.len()]);
 }
 
 #[test]
@@ -410,6 +457,7 @@ proptest! {
         short in 0..16000_usize,
         cuts in proptest::collection::vec((0..100_000_u64, any::<bool>()), 0..4),
         reads in proptest::collection::vec((0..140_000_usize, 0..70_000_usize), 1..10),
+        longest in 1..5_usize,
     ) {
         let mut bytes = content(&kinds, short);
         let total = bytes.len() as u64;
@@ -430,9 +478,11 @@ proptest! {
         let image = Arc::new(image_of_files(&bytes, PIECE, &files));
         let cache = tempfile::tempdir().unwrap();
         let pristine = Pristine::open_cache(image.clone(), cache.path(), Some(local(1)), None).unwrap().pristine;
-        for piece in pristine.missing_in(0..total) {
-            let stored = pristine.store(piece, piece_of(&bytes, piece.0)).unwrap();
-            prop_assert_eq!(stored, Stored::New);
+        let missing = pristine.missing_in(0..total);
+        for run in missing.chunk_by(|a, b| a.0 + 1 == b.0).flat_map(|row| row.chunks(longest)) {
+            let pieces: Vec<_> = run.iter().map(|p| Bytes::copy_from_slice(piece_of(&bytes, p.0))).collect();
+            let stored: Vec<Stored> = pristine.store_run(run[0], &pieces).into_iter().map(Result::unwrap).collect();
+            prop_assert_eq!(stored, vec![Stored::New; run.len()]);
         }
         prop_assert!(pristine.missing_in(0..total).is_empty());
         drop(pristine);

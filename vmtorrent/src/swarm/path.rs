@@ -1,4 +1,5 @@
-//! Invariant: the queue at a peer follows bandwidth x round-trip time, and never falls below one block.
+//! Invariant: the queue at a peer follows bandwidth x round-trip time, and never falls below two blocks, but for a moment in which
+//! the round trip is measured anew.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -78,6 +79,7 @@ impl PathEstimator {
     /// A line that holds fewer blocks is always asked for so much: there it is a block or two.
     const SHORT: u64 = 8 * BLOCK_LENGTH as u64;
     const INITIAL_BLOCKS: u64 = 4;
+    const LEAST_BLOCKS: u64 = 2;
     const RTT_WINDOW: Duration = Duration::from_secs(10);
     const UNKNOWN_RTT: Duration = Duration::from_millis(50);
     const UNKNOWN_RATE: f64 = 1_000_000.0;
@@ -161,7 +163,8 @@ impl PathEstimator {
         } else {
             1.0
         };
-        (product * gain) as u64 + block
+        // With one block under way, the peer would have nothing to send to us from one block's leaving to the next request.
+        ((product * gain) as u64 + block).max(Self::LEAST_BLOCKS * block)
     }
 
     /// How soon a block of `bytes` would be here if it were asked for now.

@@ -3,7 +3,7 @@
 //! Invariant: a few threads of the blocking pool at most are busy with one swarm's pieces, so that reads of present
 //! data find others; a piece that a read waits for goes before those that nobody waits for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,6 +20,10 @@ const WORKERS: usize = 8;
 /// Pieces that wait for each worker before another is started.
 const PIECES_PER_WORKER: usize = 8;
 
+/// Bytes of pieces in a row that are stored together. SHA-1 of so many takes less than a millisecond, which is how much longer a
+/// read may wait for the first of them.
+const RUN: usize = 256 * 1024;
+
 /// Pieces that are to be checked and stored. How many is bounded by the engine.
 #[derive(Debug, Default)]
 pub(super) struct StoreQueue {
@@ -28,8 +32,17 @@ pub(super) struct StoreQueue {
 
 #[derive(Debug, Default)]
 struct State {
-    pieces: VecDeque<(PieceIndex, Bytes)>,
+    pieces: BTreeMap<PieceIndex, Bytes>,
+    /// The order in which they are stored; some have gone already, together with a neighbour.
+    order: VecDeque<PieceIndex>,
     workers: usize,
+}
+
+/// Pieces in a row.
+#[derive(Debug)]
+struct Run {
+    first: PieceIndex,
+    pieces: Vec<Bytes>,
 }
 
 impl StoreQueue {
@@ -37,10 +50,11 @@ impl StoreQueue {
     fn push(&self, piece: PieceIndex, data: Bytes, urgent: bool) -> bool {
         let mut state = self.state.lock();
         if urgent {
-            state.pieces.push_front((piece, data));
+            state.order.push_front(piece);
         } else {
-            state.pieces.push_back((piece, data));
+            state.order.push_back(piece);
         }
+        state.pieces.insert(piece, data);
         // One does what comes in a row with nobody woken for it.
         let busy = state.workers * PIECES_PER_WORKER < state.pieces.len();
         let start = state.workers < WORKERS && (busy || urgent);
@@ -48,10 +62,10 @@ impl StoreQueue {
         start
     }
 
-    /// The next piece for a worker; with `None` the worker ends.
-    fn next(&self) -> Option<(PieceIndex, Bytes)> {
+    /// The next piece for a worker, and those that wait on either side of it; with `None` the worker ends.
+    fn next(&self) -> Option<Run> {
         let mut state = self.state.lock();
-        let next = state.pieces.pop_front();
+        let next = state.next_run();
         if next.is_none() {
             state.workers -= 1;
         }
@@ -60,7 +74,43 @@ impl StoreQueue {
 
     /// Nothing of what waits is stored any more.
     pub(super) fn clear(&self) {
-        self.state.lock().pieces.clear();
+        let mut state = self.state.lock();
+        state.pieces.clear();
+        state.order.clear();
+    }
+}
+
+impl State {
+    fn next_run(&mut self) -> Option<Run> {
+        let (piece, data) = loop {
+            let piece = self.order.pop_front()?;
+            if let Some(data) = self.pieces.remove(&piece) {
+                break (piece, data);
+            }
+        };
+        let mut room = RUN.saturating_sub(data.len());
+        let mut run = VecDeque::from([data]);
+        let mut end = piece.0 + 1;
+        while let Some(data) = self.take_within(Some(end), &mut room) {
+            run.push_back(data);
+            end += 1;
+        }
+        let mut first = piece.0;
+        while let Some(data) = self.take_within(first.checked_sub(1), &mut room) {
+            run.push_front(data);
+            first -= 1;
+        }
+        Some(Run {
+            first: PieceIndex(first),
+            pieces: run.into(),
+        })
+    }
+
+    /// Takes a piece out of those that wait, unless it is longer than `room`, which becomes less by it.
+    fn take_within(&mut self, piece: Option<u32>, room: &mut usize) -> Option<Bytes> {
+        let piece = PieceIndex(piece?);
+        *room = room.checked_sub(self.pieces.get(&piece)?.len())?;
+        self.pieces.remove(&piece)
     }
 }
 
@@ -83,17 +133,34 @@ impl Swarm {
             return;
         };
         self.runtime.spawn_blocking(move || {
-            while let Some((piece, data)) = swarm.to_store.next() {
-                let stored = swarm.pristine.store(piece, &data);
-                swarm.stored(piece, stored);
+            while let Some(Run { first, pieces }) = swarm.to_store.next() {
+                let stored = swarm.pristine.store_run(first, &pieces);
+                swarm.stored(first, stored);
             }
         });
     }
 
-    fn stored(&self, piece: PieceIndex, outcome: Result<Stored, Error>) {
+    fn stored(&self, first: PieceIndex, outcomes: Vec<Result<Stored, Error>>) {
         let state = self.store_state();
         self.drive_inner(|inner, now| {
-            match outcome {
+            for (piece, outcome) in (first.0..).map(PieceIndex).zip(outcomes) {
+                self.note_stored(inner, now, piece, outcome);
+            }
+            self.heed_store(inner, now, &state);
+        });
+        if !state.gone.is_empty() {
+            self.news.notify_one();
+        }
+    }
+
+    fn note_stored(
+        &self,
+        inner: &mut Inner,
+        now: Time,
+        piece: PieceIndex,
+        outcome: Result<Stored, Error>,
+    ) {
+        match outcome {
             Ok(stored @ (Stored::New | Stored::Already)) => {
                 if stored == Stored::New {
                     self.counters.verified.increment();
@@ -121,11 +188,6 @@ impl Swarm {
                 inner.storage_error = Some(error.to_string());
                 inner.engine.not_stored(now, piece);
             }
-            }
-            self.heed_store(inner, now, &state);
-        });
-        if !state.gone.is_empty() {
-            self.news.notify_one();
         }
     }
 
@@ -192,13 +254,16 @@ mod tests {
     #[test]
     fn what_a_read_waits_for_goes_first_and_few_workers_do_the_rest() {
         let queue = StoreQueue::default();
-        let starts = (0..100).filter(|p| queue.push(PieceIndex(*p), Bytes::new(), false));
+        // None beside another, so that each goes alone.
+        let starts = (0..100).filter(|p| queue.push(PieceIndex(p * 2), Bytes::new(), false));
         assert_eq!(starts.count(), WORKERS);
-        assert!(!queue.push(PieceIndex(100), Bytes::new(), true));
+        assert!(!queue.push(PieceIndex(300), Bytes::new(), true));
         let order: Vec<u32> = std::iter::from_fn(|| queue.next())
-            .map(|(piece, _)| piece.0)
+            .map(|run| run.first.0)
             .collect();
-        let expected: Vec<u32> = std::iter::once(100).chain(0..100).collect();
+        let expected: Vec<u32> = std::iter::once(300)
+            .chain((0..100).map(|p| p * 2))
+            .collect();
         assert_eq!(order, expected);
         // One has ended, so the next piece may start another; an urgent one always does.
         assert!(queue.push(PieceIndex(1), Bytes::new(), true));
@@ -208,5 +273,30 @@ mod tests {
         );
         queue.clear();
         assert!(queue.next().is_none());
+    }
+
+    #[test]
+    fn neighbours_that_wait_go_along_up_to_a_bound_and_each_once() {
+        let queue = StoreQueue::default();
+        let piece = |p: u32| Bytes::from(vec![p as u8; 16384]);
+        for p in [9, 7, 0, 8, 10, 12] {
+            let _ = queue.push(PieceIndex(p), piece(p), false);
+        }
+        let mut taken = Vec::new();
+        while let Some(run) = queue.next() {
+            for (at, data) in run.pieces.iter().enumerate() {
+                assert_eq!(data[..], piece(run.first.0 + at as u32)[..]);
+            }
+            taken.push((run.first.0, run.pieces.len()));
+        }
+        assert_eq!(taken, [(7, 4), (0, 1), (12, 1)]);
+
+        for p in 0..40 {
+            let _ = queue.push(PieceIndex(p), piece(p), false);
+        }
+        let lengths: Vec<usize> = std::iter::from_fn(|| queue.next())
+            .map(|run| run.pieces.len())
+            .collect();
+        assert_eq!(lengths, [16, 16, 8]);
     }
 }
