@@ -1,0 +1,46 @@
+//! Invariant: a handshake is read only where the protocol is named as BEP 3 says.
+
+use librqbit_core::hash_id::Id20;
+use librqbit_peer_protocol::Handshake;
+
+use super::WireError;
+use crate::image::InfoHash;
+
+/// Bytes of the opening handshake (BEP 3).
+pub(crate) const HANDSHAKE_LENGTH: usize = 68;
+
+/// Where the handshake says that its sender knows the fast extension (BEP 6).
+const FAST_BYTE: usize = 27;
+const FAST_BIT: u8 = 0x04;
+
+/// The opening handshake, encoded.
+pub(crate) fn encode_handshake(info_hash: InfoHash, peer_id: [u8; 20]) -> [u8; HANDSHAKE_LENGTH] {
+    let mut out = [0; HANDSHAKE_LENGTH];
+    let written = Handshake::new(Id20::new(info_hash.0), Id20::new(peer_id))
+        .serialize_unchecked_len(&mut out);
+    debug_assert_eq!(written, HANDSHAKE_LENGTH);
+    out[FAST_BYTE] |= FAST_BIT;
+    out
+}
+
+/// What the opening handshake of a peer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerHandshake {
+    pub(crate) info_hash: InfoHash,
+    pub(crate) peer_id: [u8; 20],
+    /// Whether the peer knows extension messages (BEP 10).
+    pub(crate) extended: bool,
+    /// Whether the peer knows the fast extension (BEP 6).
+    pub(crate) fast: bool,
+}
+
+/// Reads the opening handshake.
+pub(crate) fn decode_handshake(bytes: &[u8; HANDSHAKE_LENGTH]) -> Result<PeerHandshake, WireError> {
+    let (handshake, _) = Handshake::deserialize(bytes).map_err(|_| WireError::NotBitTorrent)?;
+    Ok(PeerHandshake {
+        info_hash: InfoHash(handshake.info_hash.0),
+        peer_id: handshake.peer_id.0,
+        extended: handshake.supports_extended(),
+        fast: bytes[FAST_BYTE] & FAST_BIT != 0,
+    })
+}
