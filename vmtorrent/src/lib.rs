@@ -38,6 +38,9 @@ mod swarm;
 mod test_image;
 mod torrent;
 pub mod tracker;
+mod udp;
+#[cfg(feature = "utp")]
+mod utp;
 #[cfg(feature = "vmm")]
 pub mod vmm;
 mod whole_file;

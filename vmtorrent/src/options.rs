@@ -65,6 +65,10 @@ pub struct SessionOptions {
     /// none is named and no earlier session left any in the cache, there is no node. The first node of a network of one's
     /// own names itself. Default: `None`.
     pub dht_bootstrap: Option<Vec<String>>,
+    /// Whether peers are reached over uTP (BEP 29) where TCP does not reach them, and may connect so: on the UDP port of
+    /// `listen`'s number if that is free, which the session's node of the DHT shares. Without the crate's feature `utp` it
+    /// has no effect. Default: yes.
+    pub utp: bool,
     /// Whether peers are asked for other peers and told of them (BEP 11), unless the image is private. Needs `discovery`.
     /// Default: yes.
     pub peer_exchange: bool,
@@ -102,6 +106,7 @@ impl Default for SessionOptions {
             local_discovery: true,
             dht: true,
             dht_bootstrap: None,
+            utp: true,
             peer_exchange: true,
             profile_exchange: true,
             compression: true,

@@ -33,9 +33,11 @@ use crate::metrics::{ApplianceEntry, MetricsServer, SessionCounters};
 use crate::options::{ApplianceOptions, SessionOptions};
 use crate::pristine::DiskBudget;
 use crate::seed::Seed;
-use crate::swarm::{Codec, Limiter, Places};
+use crate::swarm::{Codec, Dialler, Limiter, Places};
 use crate::torrent::Torrent;
 use crate::tracker::{TrackerServer, TrackerServerHandle, TrackerServerOptions};
+#[cfg(feature = "utp")]
+use crate::utp::Utp;
 
 /// Carries any number of appliances and seeds: one runtime, one listener, one cache, shared limits.
 ///
@@ -88,6 +90,9 @@ pub(crate) struct Shared {
     local: Option<LocalDiscovery>,
     /// Looks for peers in the distributed hash table, unless it is off.
     dht: Option<Arc<Dht>>,
+    /// Reaches peers where TCP does not, unless it is off.
+    #[cfg(feature = "utp")]
+    utp: Option<Arc<Utp>>,
     // Last, so that everything above is gone before its tasks are.
     runtime: OwnRuntime,
 }
@@ -173,6 +178,13 @@ impl Session {
         let address = listener
             .local_addr()
             .map_err(|e| Error::io("asking for the listener's address", e))?;
+        #[cfg(feature = "utp")]
+        let utp = if options.utp {
+            let _entered = handle.enter();
+            Utp::open(address, options.max_connections)
+        } else {
+            None
+        };
         let clock = SystemClock::start();
         let local = (options.discovery && options.local_discovery)
             .then(|| LocalDiscovery::new(&handle, clock, address, rand::random()));
@@ -182,6 +194,8 @@ impl Session {
                 bootstrap: options.dht_bootstrap.clone(),
                 cache: cache.clone(),
                 seed: rand::random(),
+                #[cfg(feature = "utp")]
+                shared: utp.as_ref().map(|u| u.datagrams()).unwrap_or_default(),
             };
             Arc::new(Dht::new(&handle, clock, config))
         });
@@ -206,11 +220,18 @@ impl Session {
             http: HttpClient::new()?,
             local,
             dht,
+            #[cfg(feature = "utp")]
+            utp,
             runtime,
             options,
         });
         tracing::info!(listen = %address, cache = %shared.cache.display(), "a session has started");
-        let listener = Listener::start(&handle, listener, Arc::downgrade(&shared));
+        #[cfg_attr(not(feature = "utp"), expect(unused_mut, reason = "nothing is added"))]
+        let mut listener = Listener::start(&handle, listener, Arc::downgrade(&shared));
+        #[cfg(feature = "utp")]
+        if let Some(utp) = &shared.utp {
+            listener.add(utp);
+        }
         *shared.listener.lock() = Some(listener);
         Ok(Self { shared })
     }
@@ -300,6 +321,10 @@ impl Session {
             if let Some(dht) = &shared.dht {
                 dht.stop().await;
             }
+            #[cfg(feature = "utp")]
+            if let Some(utp) = &shared.utp {
+                utp.stop().await;
+            }
             let tracker = shared.own_tracker.lock().take();
             if let Some((_, tracker)) = tracker {
                 tracker.stop().await;
@@ -343,6 +368,14 @@ impl Session {
 impl Shared {
     pub(crate) fn handle(&self) -> &Handle {
         &self.runtime.handle
+    }
+
+    /// The ways to peers.
+    fn dialler(&self) -> Dialler {
+        Dialler {
+            #[cfg(feature = "utp")]
+            utp: self.utp.clone(),
+        }
     }
 
     /// Whether profiles are exchanged with peers.

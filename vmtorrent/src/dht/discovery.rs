@@ -4,13 +4,12 @@
 //! with. Peers are looked for only of images that are registered.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -20,8 +19,11 @@ use super::id::Id;
 use super::message::MAX_DATAGRAM;
 use super::node::{Node, NodeConfig, Output};
 use super::nodes_file::NodesFile;
+use super::socket::Socket;
 use crate::clock::{SystemClock, Time};
 use crate::image::InfoHash;
+#[cfg(feature = "utp")]
+use crate::utp::WeakDatagrams;
 
 /// Pause after an error of a socket, so that one that persists is no loop.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -32,7 +34,6 @@ const NOTE_EVERY: Duration = Duration::from_secs(300);
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a session's nodes are started with.
-#[derive(Debug)]
 pub(crate) struct DhtConfig {
     /// Where peers connect to us.
     pub(crate) listener: SocketAddr,
@@ -41,6 +42,9 @@ pub(crate) struct DhtConfig {
     /// Where nodes are noted for a later session.
     pub(crate) cache: PathBuf,
     pub(crate) seed: u64,
+    /// The session's UDP sockets, if it has any: the nodes share them.
+    #[cfg(feature = "utp")]
+    pub(crate) shared: Vec<WeakDatagrams>,
 }
 
 /// Looks for the peers of a session's images, and tells others of them.
@@ -166,14 +170,14 @@ impl Drop for Registration {
 /// A node and its socket.
 struct Host {
     node: Node,
-    socket: UdpSocket,
+    socket: Socket,
     buffer: [u8; MAX_DATAGRAM + 1],
 }
 
 impl Host {
     /// `None` where the family can't be used, which is no error: most hosts have one of the two.
     fn open(now: Time, config: &DhtConfig, six: bool) -> Option<Self> {
-        let socket = match bind(config.listener, six) {
+        let socket = match Socket::open(config, six) {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::debug!(six, %error, "no node of the DHT");
@@ -193,31 +197,6 @@ impl Host {
             buffer: [0; MAX_DATAGRAM + 1],
         })
     }
-}
-
-/// The socket of a family: where our peers connect, under the same number if it is free, so that one rule of a firewall
-/// is enough.
-fn bind(listener: SocketAddr, six: bool) -> std::io::Result<UdpSocket> {
-    let ip = if listener.is_ipv6() == six {
-        listener.ip()
-    } else if listener.ip() == Ipv6Addr::UNSPECIFIED {
-        // It takes peers of both families.
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        return Err(std::io::ErrorKind::Unsupported.into());
-    };
-    let open = |port| {
-        let address = SocketAddr::new(ip, port);
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
-        if six {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        UdpSocket::from_std(socket.into())
-    };
-    open(listener.port()).or_else(|_| open(0))
 }
 
 /// Ends when it is told to.
@@ -242,7 +221,7 @@ async fn run(shared: Arc<Shared>) {
             tracing::info!(%address, "a node of the DHT has started");
         }
         // Before that it takes nothing. What fails here fails again when something is sent.
-        let _ = host.socket.writable().await;
+        let _ = host.socket.sender().writable().await;
         host.node.meet(now, &remembered);
     }
     let (contacts, mut looked_up) = mpsc::channel(2);
@@ -355,7 +334,7 @@ impl Shared {
             match output {
                 Output::Send(to, datagram) => {
                     // What can't be sent now is lost, as on the way.
-                    if let Err(error) = host.socket.try_send_to(&datagram, to) {
+                    if let Err(error) = host.socket.sender().try_send_to(&datagram, to) {
                         tracing::trace!(%to, %error, "not sent");
                     }
                 }
@@ -395,6 +374,8 @@ mod tests {
             bootstrap: Some(first.to_vec()),
             cache,
             seed: port.into(),
+            #[cfg(feature = "utp")]
+            shared: Vec::new(),
         };
         Dht::new(&Handle::current(), SystemClock::start(), config)
     }

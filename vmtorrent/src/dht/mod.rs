@@ -14,6 +14,7 @@ mod message;
 mod node;
 mod nodes_file;
 mod quota;
+mod socket;
 mod store;
 mod table;
 mod tokens;

@@ -226,10 +226,20 @@ fn write_swarms(page: &mut Exposition, images: &[ImageFigures]) {
         "Connected peers, by who opened the connection.",
     );
     for image in images {
-        let PeerCounts { incoming, outgoing } = image.peers;
+        let PeerCounts {
+            incoming, outgoing, ..
+        } = image.peers;
         peers.sample(&image.labels.with("direction", "incoming"), incoming);
         peers.sample(&image.labels.with("direction", "outgoing"), outgoing);
     }
+    each(
+        images,
+        page.gauge(
+            "vmtorrent_image_utp_peers",
+            "Of the connected peers, those over uTP.",
+        ),
+        |i| (&i.labels, i.peers.utp),
+    );
     each(
         images,
         page.gauge(

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -14,7 +14,9 @@ use super::Shared;
 use crate::clock::SystemClock;
 use crate::error::{Error, Result};
 use crate::log_limit::LogLimit;
-use crate::swarm::{ACCEPT_PAUSE, Admission, Door, answer, greet};
+use crate::swarm::{ACCEPT_PAUSE, Admission, Door, PeerStream, answer, greet};
+#[cfg(feature = "utp")]
+use crate::utp::{Acceptor, Utp};
 
 pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
     let context = || {
@@ -37,23 +39,46 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
 
 /// Lets peers in, until it is stopped or the session's threads end.
 pub(super) struct Listener {
-    task: JoinHandle<()>,
-    door: Arc<Door>,
+    tasks: Vec<JoinHandle<()>>,
+    doors: Vec<Arc<Door>>,
+    handle: Handle,
+    shared: Weak<Shared>,
 }
 
 impl Listener {
     pub(super) fn start(handle: &Handle, socket: TcpListener, shared: Weak<Shared>) -> Self {
         let door = Arc::<Door>::default();
-        let task = handle.spawn(accept(socket, shared, door.clone()));
-        Self { task, door }
+        let task = handle.spawn(accept(socket, shared.clone(), door.clone()));
+        Self {
+            tasks: vec![task],
+            doors: vec![door],
+            handle: handle.clone(),
+            shared,
+        }
     }
 
-    /// Afterwards the port is free, and nobody is at the door any more.
+    /// Lets peers in over uTP too. They have a door of their own: a sender's address can be forged there, and who does that
+    /// shall not push out anybody who comes over TCP.
+    #[cfg(feature = "utp")]
+    pub(super) fn add(&mut self, utp: &Utp) {
+        let door = Arc::<Door>::default();
+        for acceptor in utp.acceptors() {
+            let accept = accept_utp(acceptor, self.shared.clone(), door.clone());
+            self.tasks.push(self.handle.spawn(accept));
+        }
+        self.doors.push(door);
+    }
+
+    /// Afterwards the TCP port is free, and nobody is at the door any more.
     pub(super) async fn stop(self) {
-        self.task.abort();
-        // That it was aborted is what is waited for.
-        let _ = self.task.await;
-        self.door.close();
+        for task in self.tasks {
+            task.abort();
+            // That it was aborted is what is waited for.
+            let _ = task.await;
+        }
+        for door in self.doors {
+            door.close();
+        }
     }
 }
 
@@ -75,26 +100,43 @@ async fn accept(listener: TcpListener, shared: Weak<Shared>, door: Arc<Door>) {
         let Some(strong) = shared.upgrade() else {
             return;
         };
-        // Only a weak handle: a stranger must not keep a session alive.
-        let host = shared.clone();
-        let greeting = async move {
-            if let Err(error) = welcome(&host, stream).await {
-                tracing::debug!(%address, %error, "a peer was not let in");
-            }
+        let_in(&strong, &door, PeerStream::Tcp(stream), address);
+    }
+}
+
+#[cfg(feature = "utp")]
+async fn accept_utp(acceptor: Acceptor, shared: Weak<Shared>, door: Arc<Door>) {
+    while let Some(stream) = acceptor.accept().await {
+        let Some(strong) = shared.upgrade() else {
+            return;
         };
-        match door.greet(strong.handle(), strong.clock.now(), address.ip(), greeting) {
-            Admission::Greeted => {}
-            Admission::InsteadOfAnother => strong.counters.refused_busy.increment(),
-            Admission::TooOften => {
-                strong.counters.refused_busy.increment();
-                tracing::debug!(%address, "it connects too often");
-            }
+        let address = stream.remote_addr();
+        let_in(&strong, &door, PeerStream::Utp(stream), address);
+    }
+}
+
+/// Greets who has connected, unless it comes too often.
+fn let_in(shared: &Arc<Shared>, door: &Arc<Door>, stream: PeerStream, address: SocketAddr) {
+    // Only a weak handle: a stranger must not keep a session alive.
+    let host = Arc::downgrade(shared);
+    let greeting = async move {
+        if let Err(error) = welcome(&host, stream).await {
+            tracing::debug!(%address, %error, "a peer was not let in");
+        }
+    };
+    let now = shared.clock.now();
+    match door.greet(shared.handle(), now, address.ip(), greeting) {
+        Admission::Greeted => {}
+        Admission::InsteadOfAnother => shared.counters.refused_busy.increment(),
+        Admission::TooOften => {
+            shared.counters.refused_busy.increment();
+            tracing::debug!(%address, "it connects too often");
         }
     }
 }
 
 /// Answers a peer that connected: whichever of our torrents it names.
-async fn welcome(host: &Weak<Shared>, mut stream: TcpStream) -> io::Result<()> {
+async fn welcome(host: &Weak<Shared>, mut stream: PeerStream) -> io::Result<()> {
     let ended = || io::Error::other("the session has ended");
     let shared = || host.upgrade().ok_or_else(ended);
     let failed = |_: &io::Error| {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
@@ -17,7 +16,7 @@ use url::Url;
 use super::{Shared, ended};
 use crate::announcer::Announcer;
 use crate::image::{Image, InfoHash, Magnet, PeerAddress, Source};
-use crate::swarm::{MetadataJob, PeerHandshake, fetch_metadata};
+use crate::swarm::{MetadataJob, PeerHandshake, PeerStream, fetch_metadata};
 use crate::tracker::TrackerConfig;
 use crate::{Error, ErrorKind, Result};
 
@@ -25,7 +24,7 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Default)]
 pub(super) struct Magnets {
     /// Where peers that connect for an image go whose description is being fetched.
-    searches: HashMap<InfoHash, mpsc::Sender<(TcpStream, PeerHandshake)>>,
+    searches: HashMap<InfoHash, mpsc::Sender<(PeerStream, PeerHandshake)>>,
     /// What a search found, for the launch that follows.
     known: HashMap<InfoHash, Known>,
 }
@@ -47,14 +46,14 @@ const LAUNCH_PATIENCE: Duration = Duration::from_secs(60);
 struct Search {
     shared: Arc<Shared>,
     info_hash: InfoHash,
-    sender: mpsc::Sender<(TcpStream, PeerHandshake)>,
+    sender: mpsc::Sender<(PeerStream, PeerHandshake)>,
 }
 
 impl Search {
     fn begin(
         shared: &Arc<Shared>,
         info_hash: InfoHash,
-    ) -> (Self, mpsc::Receiver<(TcpStream, PeerHandshake)>) {
+    ) -> (Self, mpsc::Receiver<(PeerStream, PeerHandshake)>) {
         let (sender, arrivals) = mpsc::channel(4);
         let mut magnets = shared.magnets.lock();
         magnets.searches.insert(info_hash, sender.clone());
@@ -177,6 +176,7 @@ impl Shared {
             info_hash,
             peer_id: self.peer_id,
             listen_port: self.listen.port(),
+            dialler: self.dialler(),
             clock: self.clock,
             named,
             found,
@@ -225,7 +225,7 @@ impl Shared {
     }
 
     /// A peer has connected for an image whose description is being fetched.
-    pub(super) fn arrived(&self, stream: TcpStream, handshake: PeerHandshake) {
+    pub(super) fn arrived(&self, stream: PeerStream, handshake: PeerHandshake) {
         if let Some(search) = self.magnets.lock().searches.get(&handshake.info_hash) {
             // When too many come at once, they may come again.
             let _ = search.try_send((stream, handshake));

@@ -248,6 +248,7 @@ impl Shared {
                 upload: self.upload.clone(),
                 upload_slots: self.options.upload_slots,
                 places: self.places.clone(),
+                dialler: self.dialler(),
                 discovery: self.options.discovery,
                 profile_exchange: self.options.profile_exchange,
                 compression: self.codec.clone(),

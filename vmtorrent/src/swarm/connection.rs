@@ -4,15 +4,12 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Debug};
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -20,7 +17,8 @@ use vmtorrent_platform::set_unsent_low_water;
 
 use super::Swarm;
 use super::places::Activity;
-use super::receiver::Receiver;
+use super::receiver::{Receiver, Source};
+use super::stream::PeerStream;
 use super::wire::{
     Decoder, HANDSHAKE_LENGTH, PIECE_MESSAGE_LENGTH, PeerHandshake, WireMessage, WireRequest,
     decode_handshake, encode, encode_handshake,
@@ -48,65 +46,35 @@ const WRITE_BATCH: usize = 64 << 10;
 const UNSENT: usize = 128 << 10;
 
 /// An open connection after the handshakes.
-pub(super) struct Opened {
-    pub(super) stream: TcpStream,
+pub(crate) struct Opened {
+    pub(super) stream: PeerStream,
     pub(super) handshake: PeerHandshake,
     /// How long the connection took to open: a first guess at the round trip.
     pub(super) connect_time: Option<Duration>,
 }
 
-/// Connects to a peer and exchanges handshakes.
-pub(super) async fn dial(
-    address: SocketAddr,
-    info_hash: InfoHash,
-    our_id: [u8; 20],
-) -> io::Result<Opened> {
-    let start = Instant::now();
-    let mut stream = timely(TcpStream::connect(address)).await?;
-    let connect_time = Some(start.elapsed());
-    stream.set_nodelay(true)?;
-    let handshake = timely(async {
-        stream
-            .write_all(&encode_handshake(info_hash, our_id))
-            .await?;
-        read_handshake(&mut stream).await
-    })
-    .await?;
-    if handshake.info_hash != info_hash {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "another info-hash",
-        ));
-    }
-    Ok(Opened {
-        stream,
-        handshake,
-        connect_time,
-    })
-}
-
 /// Reads the handshake of a peer that connected to us; [`answer`] must follow.
-pub(crate) async fn greet(stream: &mut TcpStream) -> io::Result<PeerHandshake> {
-    stream.set_nodelay(true)?;
+pub(crate) async fn greet(stream: &mut PeerStream) -> io::Result<PeerHandshake> {
+    stream.set_nodelay()?;
     timely(read_handshake(stream)).await
 }
 
 /// Answers the handshake of a peer that connected to us.
 pub(crate) async fn answer(
-    stream: &mut TcpStream,
+    stream: &mut PeerStream,
     info_hash: InfoHash,
     our_id: [u8; 20],
 ) -> io::Result<()> {
     timely(stream.write_all(&encode_handshake(info_hash, our_id))).await
 }
 
-async fn read_handshake(stream: &mut TcpStream) -> io::Result<PeerHandshake> {
+pub(super) async fn read_handshake(stream: &mut PeerStream) -> io::Result<PeerHandshake> {
     let mut bytes = [0; HANDSHAKE_LENGTH];
     stream.read_exact(&mut bytes).await?;
     decode_handshake(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
 }
 
-async fn timely<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(super) async fn timely<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match tokio::time::timeout(PATIENCE, what).await {
         Ok(result) => result,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -117,14 +85,34 @@ async fn timely<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
 pub(super) async fn run(
     swarm: Arc<Swarm>,
     key: PeerKey,
-    stream: TcpStream,
+    stream: PeerStream,
     outgoing: mpsc::Receiver<Outgoing>,
     activity: Arc<Activity>,
 ) {
-    if let Err(error) = set_unsent_low_water(&stream, UNSENT) {
-        tracing::debug!(peer = key.0, %error, "the socket may hold much that is unsent");
+    match stream {
+        PeerStream::Tcp(stream) => {
+            if let Err(error) = set_unsent_low_water(&stream, UNSENT) {
+                tracing::debug!(peer = key.0, %error, "the socket may hold much that is unsent");
+            }
+            let (reader, writer) = stream.into_split();
+            exchange(swarm, key, reader, writer, outgoing, activity).await;
+        }
+        #[cfg(feature = "utp")]
+        PeerStream::Utp(stream) => {
+            let (reader, writer) = stream.split();
+            exchange(swarm, key, reader, writer, outgoing, activity).await;
+        }
     }
-    let (reader, writer) = stream.into_split();
+}
+
+async fn exchange(
+    swarm: Arc<Swarm>,
+    key: PeerKey,
+    reader: impl Source,
+    writer: impl AsyncWrite + Unpin + Send + 'static,
+    outgoing: mpsc::Receiver<Outgoing>,
+    activity: Arc<Activity>,
+) {
     // A task of its own: requests must go out also while blocks come in without a pause.
     let mut writer = AbortOnDropHandle::new(tokio::spawn(
         write(swarm.clone(), key, writer, outgoing).in_current_span(),
@@ -143,7 +131,7 @@ pub(super) async fn run(
     swarm.closed(key);
 }
 
-async fn read(swarm: &Arc<Swarm>, key: PeerKey, reader: OwnedReadHalf) -> io::Result<()> {
+async fn read(swarm: &Arc<Swarm>, key: PeerKey, reader: impl Source) -> io::Result<()> {
     let decoder = Decoder::new(swarm.image().geometry().piece_count());
     let mut receiver = Receiver::new(reader, decoder);
     let mut messages = Vec::new();
@@ -168,7 +156,7 @@ async fn read(swarm: &Arc<Swarm>, key: PeerKey, reader: OwnedReadHalf) -> io::Re
 async fn write(
     swarm: Arc<Swarm>,
     key: PeerKey,
-    mut writer: OwnedWriteHalf,
+    mut writer: impl AsyncWrite + Unpin,
     mut outgoing: mpsc::Receiver<Outgoing>,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(WRITE_BATCH + PIECE_MESSAGE_LENGTH);

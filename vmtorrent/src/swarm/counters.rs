@@ -19,11 +19,13 @@ pub(crate) struct SwarmCounters {
     pub(crate) refused: Counter,
 }
 
-/// Connected peers, by who opened the connection.
+/// Connected peers, by who opened the connection, and over what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PeerCounts {
     /// They did.
     pub(crate) incoming: u64,
     /// We did.
     pub(crate) outgoing: u64,
+    /// Of both, those over uTP.
+    pub(crate) utp: u64,
 }

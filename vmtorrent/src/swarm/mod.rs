@@ -15,6 +15,7 @@ mod choker_tests;
 mod compression;
 mod connection;
 mod counters;
+mod dialler;
 mod door;
 mod drive;
 mod engine;
@@ -35,6 +36,7 @@ mod serving;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod storing;
+mod stream;
 mod upload;
 #[cfg(test)]
 mod upload_tests;
@@ -47,6 +49,7 @@ mod wire;
 pub(crate) use compression::Codec;
 pub(crate) use connection::{answer, greet};
 pub(crate) use counters::{PeerCounts, SwarmCounters};
+pub(crate) use dialler::Dialler;
 pub(crate) use door::{ACCEPT_PAUSE, Admission, Door};
 pub(crate) use engine::{Foretold, ProfileRank, Traffic};
 pub(crate) use guides::Guided;
@@ -56,6 +59,7 @@ pub(crate) use origin::Origin;
 pub(crate) use peers_file::{MAX_PEERS as MAX_REMEMBERED, PeersFile};
 pub(crate) use places::Places;
 pub(crate) use scope::Scope;
+pub(crate) use stream::PeerStream;
 pub(crate) use web_seeds::GivenUp;
 pub(crate) use wire::PeerHandshake;
 
@@ -65,7 +69,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -104,6 +107,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) upload_slots: Option<usize>,
     /// The session's connections.
     pub(crate) places: Arc<Places>,
+    /// The session's ways to peers.
+    pub(crate) dialler: Dialler,
     /// Whether anybody is dialled but whom the user named.
     pub(crate) discovery: bool,
     /// Whether profiles are asked for and given.
@@ -126,6 +131,7 @@ pub(crate) struct Swarm {
     clock: SystemClock,
     peer_id: [u8; 20],
     places: Arc<Places>,
+    dialler: Dialler,
     inner: Mutex<Inner>,
     to_store: StoreQueue,
     /// Something is due earlier than the timer knows, or there is somebody to dial.
@@ -181,6 +187,8 @@ struct Link {
     listens: Option<SocketAddr>,
     /// The other end of the connection.
     remote: SocketAddr,
+    /// Whether it goes over uTP.
+    utp: bool,
     peer_id: [u8; 20],
     place: Place,
 }
@@ -201,6 +209,7 @@ impl Swarm {
             listen_port,
             fill,
             places,
+            dialler,
             ..
         } = config;
         let image = pristine.image().clone();
@@ -251,6 +260,7 @@ impl Swarm {
             clock,
             peer_id,
             places,
+            dialler,
             inner: Mutex::new(inner),
             to_store: StoreQueue::default(),
             news: Notify::new(),
@@ -278,14 +288,16 @@ impl Swarm {
         self.inner.lock().engine.peer_count()
     }
 
-    /// Connected peers, by who opened the connection.
+    /// Connected peers, by who opened the connection, and over what.
     pub(crate) fn peers(&self) -> PeerCounts {
         let inner = self.inner.lock();
         let links = inner.links.values();
-        let outgoing = links.filter(|l| l.dialled.is_some()).count();
+        let outgoing = links.clone().filter(|l| l.dialled.is_some()).count();
+        let utp = links.filter(|l| l.utp).count();
         PeerCounts {
             incoming: (inner.links.len() - outgoing) as u64,
             outgoing: outgoing as u64,
+            utp: utp as u64,
         }
     }
 
@@ -356,7 +368,7 @@ impl Swarm {
     }
 
     /// Takes over a connection that a peer opened and whose handshake we answered.
-    pub(crate) fn accept(&self, stream: TcpStream, handshake: PeerHandshake) {
+    pub(crate) fn accept(&self, stream: PeerStream, handshake: PeerHandshake) {
         let opened = Opened {
             stream,
             handshake,

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::connection::{self, Opened};
+use super::dialler::Missed;
 use super::engine::Abilities;
 use super::places::Claim;
 use super::wire::WireMessage;
@@ -108,13 +109,15 @@ impl Swarm {
             let key = inner
                 .engine
                 .connected(now, address, connect_time, abilities);
-            tracing::debug!(peer = key.0, %address, dialled = dialled.is_some(), "connected");
+            let utp = stream.is_utp();
+            tracing::debug!(peer = key.0, %address, dialled = dialled.is_some(), utp, "connected");
             let link = Link {
                 outgoing: sender,
                 task: None,
                 dialled,
                 listens: None,
                 remote: address,
+                utp,
                 peer_id: their_id,
                 place,
             };
@@ -147,17 +150,19 @@ impl Swarm {
             self.counters.dials.increment();
             // Only a weak handle: whoever is being dialled must not keep a closed swarm's store locked.
             let (me, info_hash, our_id) = (self.me.clone(), self.image.info_hash(), self.peer_id);
+            let dialler = self.dialler.clone();
             let dial = async move {
-                let dialled = connection::dial(address, info_hash, our_id).await;
+                let dialled = dialler.dial(address, info_hash, our_id).await;
                 drop(permit);
                 let Some(swarm) = me.upgrade() else { return };
                 match dialled {
                     Ok(opened) => swarm.attach(opened, Some(address)),
-                    Err(error) => {
+                    Err(Missed { error, in_vain }) => {
                         swarm.counters.dial_failures.increment();
                         tracing::debug!(%address, %error, "peer not reached");
-                        let now = swarm.clock.now();
-                        swarm.inner.lock().book.lost(now, address);
+                        // The pause began when TCP failed: uTP puts off no next attempt.
+                        let failed = swarm.clock.now() - in_vain;
+                        swarm.inner.lock().book.lost(failed, address);
                     }
                 }
                 swarm.news.notify_one();

@@ -32,6 +32,12 @@ impl Source for OwnedReadHalf {
     }
 }
 
+/// What has come lies in our own memory.
+#[cfg(feature = "utp")]
+impl Source for librqbit_utp::UtpStreamReadHalf {
+    fn needs(&self, _: usize) {}
+}
+
 /// Reads messages from a peer.
 pub(super) struct Receiver<R> {
     reader: R,

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use sha1::{Digest, Sha1};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -21,9 +19,11 @@ use crate::clock::{SystemClock, Time};
 use crate::image::{InfoHash, MAX_PIECES};
 use crate::picker::PeerKey;
 use crate::swarm::addresses::AddressBook;
-use crate::swarm::connection::{Opened, dial};
+use crate::swarm::connection::Opened;
+use crate::swarm::dialler::{Dialler, Missed};
 use crate::swarm::engine::Abilities;
-use crate::swarm::receiver::Receiver;
+use crate::swarm::receiver::{Receiver, Source};
+use crate::swarm::stream::PeerStream;
 use crate::swarm::wire::{Decoder, PeerHandshake, WireMessage, encode};
 use crate::{Error, ErrorKind, Result};
 
@@ -32,6 +32,7 @@ pub(crate) struct MetadataJob {
     pub(crate) info_hash: InfoHash,
     pub(crate) peer_id: [u8; 20],
     pub(crate) listen_port: u16,
+    pub(crate) dialler: Dialler,
     pub(crate) clock: SystemClock,
     /// Peers that the user named.
     pub(crate) named: Vec<SocketAddr>,
@@ -40,7 +41,7 @@ pub(crate) struct MetadataJob {
     /// Peers on the local network, likewise.
     pub(crate) nearby: mpsc::Receiver<SocketAddr>,
     /// Peers that connected to us, and whose handshake was answered.
-    pub(crate) arrivals: mpsc::Receiver<(TcpStream, PeerHandshake)>,
+    pub(crate) arrivals: mpsc::Receiver<(PeerStream, PeerHandshake)>,
     /// How long to try; `None`: for ever.
     pub(crate) patience: Option<Duration>,
     /// Decides ties.
@@ -76,6 +77,7 @@ pub(crate) async fn fetch_metadata(job: MetadataJob) -> Result<Fetched> {
         info_hash,
         peer_id,
         listen_port,
+        dialler,
         clock,
         named,
         mut found,
@@ -88,6 +90,7 @@ pub(crate) async fn fetch_metadata(job: MetadataJob) -> Result<Fetched> {
     let mut client = Client {
         info_hash,
         peer_id,
+        dialler,
         clock,
         fetch: MetadataFetch::new(listen_port),
         book: AddressBook::new(seed, false),
@@ -151,6 +154,7 @@ pub(crate) async fn fetch_metadata(job: MetadataJob) -> Result<Fetched> {
 struct Client {
     info_hash: InfoHash,
     peer_id: [u8; 20],
+    dialler: Dialler,
     clock: SystemClock,
     fetch: MetadataFetch,
     book: AddressBook,
@@ -174,7 +178,7 @@ struct Link {
 }
 
 enum Event {
-    Dialled(SocketAddr, io::Result<Opened>),
+    Dialled(SocketAddr, Result<Opened, Missed>),
     Said(PeerKey, Vec<WireMessage>),
     /// The connection ended; whether because of what came over it.
     Ended(PeerKey, bool),
@@ -209,8 +213,9 @@ impl Client {
                 return;
             };
             let (events, info_hash, our_id) = (self.events.clone(), self.info_hash, self.peer_id);
+            let dialler = self.dialler.clone();
             self.tasks.spawn(async move {
-                let dialled = dial(address, info_hash, our_id).await;
+                let dialled = dialler.dial(address, info_hash, our_id).await;
                 // Nobody listens only when nobody wants to know.
                 let _ = events.send(Event::Dialled(address, dialled)).await;
             });
@@ -220,10 +225,10 @@ impl Client {
     fn take(&mut self, event: Event) {
         match event {
             Event::Dialled(address, Ok(opened)) => self.attach(opened, address, true),
-            Event::Dialled(address, Err(error)) => {
+            Event::Dialled(address, Err(Missed { error, in_vain })) => {
                 tracing::debug!(%address, %error, "peer not reached");
                 self.report.note(address, Outcome::Unreached);
-                self.book.lost(self.clock.now(), address);
+                self.book.lost(self.clock.now() - in_vain, address);
             }
             Event::Said(key, messages) => self.drive(|fetch, now| {
                 for message in messages {
@@ -245,7 +250,7 @@ impl Client {
         }
     }
 
-    fn arrived(&mut self, stream: TcpStream, handshake: PeerHandshake) {
+    fn arrived(&mut self, stream: PeerStream, handshake: PeerHandshake) {
         let unasked = self.links.values().filter(|l| !l.dialled).count();
         let Ok(address) = stream.peer_addr() else {
             return;
@@ -387,14 +392,20 @@ impl Client {
 /// Moves messages both ways until either side ends, and says so.
 async fn converse(
     key: PeerKey,
-    stream: TcpStream,
+    stream: PeerStream,
     to_send: mpsc::UnboundedReceiver<WireMessage>,
     events: mpsc::Sender<Event>,
 ) {
-    let (reader, writer) = stream.into_split();
-    let ended = tokio::select! {
-        r = read(key, reader, &events) => r,
-        w = write(writer, to_send) => w,
+    let ended = match stream {
+        PeerStream::Tcp(stream) => {
+            let (reader, writer) = stream.into_split();
+            talk(key, reader, writer, to_send, &events).await
+        }
+        #[cfg(feature = "utp")]
+        PeerStream::Utp(stream) => {
+            let (reader, writer) = stream.split();
+            talk(key, reader, writer, to_send, &events).await
+        }
     };
     if let Err(error) = &ended {
         tracing::debug!(peer = key.0, %error, "connection ended");
@@ -403,7 +414,20 @@ async fn converse(
     let _ = events.send(Event::Ended(key, broken)).await;
 }
 
-async fn read(key: PeerKey, reader: OwnedReadHalf, events: &mpsc::Sender<Event>) -> io::Result<()> {
+async fn talk(
+    key: PeerKey,
+    reader: impl Source,
+    writer: impl AsyncWrite + Unpin,
+    to_send: mpsc::UnboundedReceiver<WireMessage>,
+    events: &mpsc::Sender<Event>,
+) -> io::Result<()> {
+    tokio::select! {
+        r = read(key, reader, events) => r,
+        w = write(writer, to_send) => w,
+    }
+}
+
+async fn read(key: PeerKey, reader: impl Source, events: &mpsc::Sender<Event>) -> io::Result<()> {
     // How many pieces there are is not known yet.
     let mut receiver = Receiver::new(reader, Decoder::new(MAX_PIECES as u32));
     loop {
@@ -419,7 +443,7 @@ async fn read(key: PeerKey, reader: OwnedReadHalf, events: &mpsc::Sender<Event>)
 }
 
 async fn write(
-    mut writer: OwnedWriteHalf,
+    mut writer: impl AsyncWrite + Unpin,
     mut to_send: mpsc::UnboundedReceiver<WireMessage>,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::new();
