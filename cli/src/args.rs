@@ -162,6 +162,9 @@ pub struct NetworkArgs {
     /// Node of the DHT to ask first, in place of the public ones; may be repeated
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_node, conflicts_with = "no_dht")]
     pub dht_bootstrap: Vec<String>,
+    /// Reach no peer over uTP where TCP fails, and let none in so
+    #[arg(long)]
+    pub no_utp: bool,
     /// Neither ask peers for other peers nor tell them of any
     #[arg(long)]
     pub no_pex: bool,
@@ -496,16 +499,16 @@ mod tests {
             let plain = network(line);
             assert_eq!((plain.no_lsd, plain.max_connections), (false, 200));
             assert_eq!(plain.upload_slots, None);
-            assert!(!plain.no_profile_exchange && !plain.no_pex);
+            assert!(!plain.no_profile_exchange && !plain.no_pex && !plain.no_utp);
             assert_eq!(plain.compression, Switch::On);
             let set = format!(
-                "{line} --no-lsd --no-pex --no-profile-exchange --compression off --max-connections 7 \
+                "{line} --no-lsd --no-utp --no-pex --no-profile-exchange --compression off --max-connections 7 \
                  --upload-slots 9"
             );
             let set = network(&set);
             assert_eq!((set.no_lsd, set.max_connections), (true, 7));
             assert_eq!(set.upload_slots, Some(9));
-            assert!(set.no_profile_exchange && set.no_pex);
+            assert!(set.no_profile_exchange && set.no_pex && set.no_utp);
             assert_eq!(set.compression, Switch::Off);
             assert!(parse(&format!("{line} --max-connections 0")).is_err());
             assert!(parse(&format!("{line} --upload-slots 0")).is_err());

@@ -116,6 +116,7 @@ async fn start(
         local_discovery: !args.network.no_lsd,
         dht: !args.network.no_dht,
         dht_bootstrap: args.network.dht_bootstrap(),
+        utp: !args.network.no_utp,
         peer_exchange: !args.network.no_pex,
         profile_exchange: !args.network.no_profile_exchange,
         compression: args.network.compression == Switch::On,

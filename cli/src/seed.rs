@@ -50,6 +50,7 @@ async fn start(args: &SeedArgs, output: &Output) -> Result<(Session, Seed), Fail
         local_discovery: !args.network.no_lsd,
         dht: !args.network.no_dht,
         dht_bootstrap: args.network.dht_bootstrap(),
+        utp: !args.network.no_utp,
         peer_exchange: !args.network.no_pex,
         profile_exchange: !args.network.no_profile_exchange,
         compression: args.network.compression == Switch::On,

@@ -130,6 +130,11 @@ pub(crate) static KEYS: &[Key] = &[
         }
     ),
     key!(
+        c"utp",
+        c"Whether peers are reached over uTP (UDP) where TCP does not reach them, and let in so: true or false. Default true.",
+        |s, v| Ok(s.session.utp = switch(v)?)
+    ),
+    key!(
         c"peer-exchange",
         c"Whether peers are asked for other peers and told of them: true or false. Default true.",
         |s, v| Ok(s.session.peer_exchange = switch(v)?)

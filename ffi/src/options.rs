@@ -15,7 +15,7 @@ use crate::text::text;
 /// defaults.
 ///
 /// Keys of a session: listen, cache, download-limit, upload-limit, upload-slots, discovery, local-discovery, dht,
-/// dht-bootstrap, peer-exchange, profile-exchange, compression, compression-cache, max-connections, metadata-timeout,
+/// dht-bootstrap, utp, peer-exchange, profile-exchange, compression, compression-cache, max-connections, metadata-timeout,
 /// max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, web-seed, fill, profile, auto-profile, record,
 /// read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private, profile. Of vmt_export: cache,
 /// read-timeout.
@@ -174,6 +174,7 @@ mod tests {
             ("dht", "false"),
             ("dht-bootstrap", "a:1"),
             ("dht-bootstrap", "b:2"),
+            ("utp", "false"),
             ("peer-exchange", "false"),
             ("profile-exchange", "false"),
             ("compression", "false"),
@@ -211,6 +212,7 @@ mod tests {
             local_discovery,
             dht,
             dht_bootstrap,
+            utp,
             peer_exchange,
             profile_exchange,
             compression,
@@ -224,7 +226,9 @@ mod tests {
         assert_eq!(cache.unwrap().to_str(), Some("/c"));
         assert_eq!((download_limit, upload_limit), (Some(1), Some(2)));
         assert_eq!(upload_slots, Some(5));
-        assert!(!discovery && !local_discovery && !dht && !peer_exchange && !profile_exchange);
+        assert!(
+            !discovery && !local_discovery && !dht && !utp && !peer_exchange && !profile_exchange
+        );
         assert_eq!((compression, compression_cache), (false, 5));
         assert_eq!(
             (max_connections, metadata_timeout, max_disk),

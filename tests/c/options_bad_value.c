@@ -20,6 +20,7 @@ int main(void) {
         {"local-discovery", "1", "true or false"},
         {"dht", "1", "true or false"},
         {"dht-bootstrap", "dht.example.org", "dht.example.org:6881"},
+        {"utp", "no", "true or false"},
         {"peer-exchange", "off", "true or false"},
         {"profile-exchange", "", "true or false"},
         {"compression", "off", "true or false"},

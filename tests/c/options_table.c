@@ -4,7 +4,7 @@
 int main(void) {
     static const char *const known[] = {
         "listen",     "cache",       "download-limit", "upload-limit", "discovery",    "local-discovery",
-        "dht", "dht-bootstrap", "peer-exchange", "profile-exchange", "max-connections", "metadata-timeout", "max-disk", "state", "ephemeral",
+        "dht", "dht-bootstrap", "utp", "peer-exchange", "profile-exchange", "max-connections", "metadata-timeout", "max-disk", "state", "ephemeral",
         "mount",      "allow-other", "peer",           "fill",         "profile",      "auto-profile",
         "upload-slots", "record",     "read-timeout", "trace",         "name",         "piece-size",   "tracker",
         "web-seed",   "private",     "compression",    "compression-cache",

@@ -81,7 +81,6 @@ impl Datagrams {
     pub(super) fn downgrade(&self) -> WeakDatagrams {
         WeakDatagrams(Arc::downgrade(&self.0))
     }
-
 }
 
 impl Inner {

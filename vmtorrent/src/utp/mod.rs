@@ -4,8 +4,8 @@
 
 mod datagrams;
 
-pub(crate) use self::datagrams::{DhtDatagrams, WeakDatagrams};
 use self::datagrams::Datagrams;
+pub(crate) use self::datagrams::{DhtDatagrams, WeakDatagrams};
 
 use std::io;
 use std::net::SocketAddr;

@@ -102,8 +102,7 @@ async fn a_lost_first_datagram_is_sent_again() {
         }
     });
     let acceptor = theirs.acceptors().remove(0);
-    let (connected, accepted) =
-        tokio::join!(ours.connect(entrance, PATIENCE), acceptor.accept());
+    let (connected, accepted) = tokio::join!(ours.connect(entrance, PATIENCE), acceptor.accept());
     assert!(connected.is_ok() && accepted.is_some());
     forwarding.abort();
 }
@@ -124,7 +123,10 @@ async fn the_dht_has_its_part_of_the_socket_and_the_end_frees_it() {
     let mut buffer = [0; 6];
     let heard = tokio::time::timeout(PATIENCE, dht.recv_from(&mut buffer));
     let (length, from) = heard.await.unwrap().unwrap();
-    assert_eq!((&buffer[..length], from), (&b"d1:y1:"[..], other.local_addr().unwrap()));
+    assert_eq!(
+        (&buffer[..length], from),
+        (&b"d1:y1:"[..], other.local_addr().unwrap())
+    );
     dht.socket().send_to(b"d1:y1:re", from).await.unwrap();
     let mut buffer = [0; 100];
     let (length, from) = other.recv_from(&mut buffer).await.unwrap();

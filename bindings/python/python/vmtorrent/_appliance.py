@@ -267,6 +267,7 @@ def launch(
     local_discovery: bool = True,
     dht: bool = True,
     dht_bootstrap: Sequence[str] | None = None,
+    utp: bool = True,
     peer_exchange: bool = True,
     profile_exchange: bool = True,
     compression: bool = True,
@@ -315,6 +316,7 @@ def launch(
         local_discovery: whether they are looked for on the local network too (BEP 14).
         dht: whether they are looked for in the distributed hash table too (BEP 5).
         dht_bootstrap: HOST:PORT of its nodes that are asked first; by default the public ones.
+        utp: whether peers are reached over uTP (BEP 29) where TCP does not reach them, and let in so.
         peer_exchange: whether peers are asked for other peers and told of them (BEP 11).
         profile_exchange: whether peers are asked for profiles and given them.
         compression: whether blocks are taken from peers, and given to them, compressed where the line is slow.
@@ -349,7 +351,7 @@ def launch(
     try:
         session = session_settings(
             listen, cache, download_limit, upload_limit, upload_slots, discovery, local_discovery, dht, dht_bootstrap,
-            peer_exchange, profile_exchange, compression, max_connections, metadata_timeout, max_disk,
+            utp, peer_exchange, profile_exchange, compression, max_connections, metadata_timeout, max_disk,
         )  # fmt: skip
         settings = appliance_settings(
             point, state, ephemeral, allow_other, peers, web_seeds, fill, profile, auto_profile, record, read_timeout,

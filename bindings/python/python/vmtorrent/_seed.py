@@ -126,6 +126,7 @@ def seed(
     local_discovery: bool = True,
     dht: bool = True,
     dht_bootstrap: Sequence[str] | None = None,
+    utp: bool = True,
     peer_exchange: bool = True,
     profile_exchange: bool = True,
     compression: bool = True,
@@ -146,6 +147,7 @@ def seed(
         local_discovery: whether they are looked for on the local network too (BEP 14).
         dht: whether they are looked for in the distributed hash table too (BEP 5).
         dht_bootstrap: HOST:PORT of its nodes that are asked first; by default the public ones.
+        utp: whether peers are reached over uTP (BEP 29) where TCP does not reach them, and let in so.
         peer_exchange: whether peers are asked for other peers and told of them (BEP 11).
         profile_exchange: whether peers are given profiles.
         compression: whether peers are given blocks compressed where the line is slow.
@@ -166,7 +168,7 @@ def seed(
     True
     """
     session = seed_session(
-        listen, upload_limit, upload_slots, cache, discovery, local_discovery, dht, dht_bootstrap, peer_exchange,
+        listen, upload_limit, upload_slots, cache, discovery, local_discovery, dht, dht_bootstrap, utp, peer_exchange,
         profile_exchange, compression, max_connections,
     )  # fmt: skip
     return Seed(_vmtorrent.seed(native_source(source), os.fspath(data), session, tracker, metrics))
@@ -181,6 +183,7 @@ def seed_session(
     local_discovery: bool,
     dht: bool,
     dht_bootstrap: Sequence[str] | None,
+    utp: bool,
     peer_exchange: bool,
     profile_exchange: bool,
     compression: bool,
@@ -188,6 +191,6 @@ def seed_session(
 ) -> _vmtorrent.SessionSettings:
     """Options of a seed's session; the others are of no use to one."""
     return session_settings(
-        listen, cache, None, upload_limit, upload_slots, discovery, local_discovery, dht, dht_bootstrap, peer_exchange,
+        listen, cache, None, upload_limit, upload_slots, discovery, local_discovery, dht, dht_bootstrap, utp, peer_exchange,
         profile_exchange, compression, max_connections, 60.0, None,
     )  # fmt: skip

@@ -38,6 +38,7 @@ class SessionSettings(TypedDict):
     local_discovery: bool
     dht: bool
     dht_bootstrap: list[str] | None
+    utp: bool
     peer_exchange: bool
     profile_exchange: bool
     compression: bool

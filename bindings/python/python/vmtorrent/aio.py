@@ -339,6 +339,7 @@ def launch(
     local_discovery: bool = True,
     dht: bool = True,
     dht_bootstrap: Sequence[str] | None = None,
+    utp: bool = True,
     peer_exchange: bool = True,
     profile_exchange: bool = True,
     compression: bool = True,
@@ -356,7 +357,7 @@ def launch(
         try:
             session = session_settings(
                 listen, cache, download_limit, upload_limit, upload_slots, discovery, local_discovery, dht, dht_bootstrap,
-                peer_exchange, profile_exchange, compression, max_connections, metadata_timeout, max_disk,
+                utp, peer_exchange, profile_exchange, compression, max_connections, metadata_timeout, max_disk,
             )  # fmt: skip
             settings = appliance_settings(
                 point, state, ephemeral, allow_other, peers, web_seeds, fill, profile, auto_profile, record, read_timeout,
@@ -392,6 +393,7 @@ def seed(
     local_discovery: bool = True,
     dht: bool = True,
     dht_bootstrap: Sequence[str] | None = None,
+    utp: bool = True,
     peer_exchange: bool = True,
     profile_exchange: bool = True,
     compression: bool = True,
@@ -400,7 +402,7 @@ def seed(
     """Serves a published file or directory: `seed = await seed(...)`, or `async with seed(...) as seed`. Options and
     exceptions are those of `vmtorrent.seed`."""
     session = seed_session(
-        listen, upload_limit, upload_slots, cache, discovery, local_discovery, dht, dht_bootstrap, peer_exchange,
+        listen, upload_limit, upload_slots, cache, discovery, local_discovery, dht, dht_bootstrap, utp, peer_exchange,
         profile_exchange, compression, max_connections,
     )  # fmt: skip
 
