@@ -138,7 +138,7 @@ typedef struct vmt_image vmt_image;
 // defaults.
 //
 // Keys of a session: listen, cache, download-limit, upload-limit, upload-slots, discovery, local-discovery, dht,
-// dht-bootstrap, peer-exchange, profile-exchange, compression, compression-cache, max-connections, metadata-timeout,
+// dht-bootstrap, utp, peer-exchange, profile-exchange, compression, compression-cache, max-connections, metadata-timeout,
 // max-disk. Of an appliance: state, ephemeral, mount, allow-other, peer, web-seed, fill, profile, auto-profile, record,
 // read-timeout, trace. Of vmt_publish: name, piece-size, tracker, web-seed, private, profile. Of vmt_export: cache,
 // read-timeout.

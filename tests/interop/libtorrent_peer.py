@@ -3,7 +3,7 @@
 
     libtorrent_peer.py make PATH TORRENT
     libtorrent_peer.py run --listen IP:PORT [--peer IP:PORT]... [--upload-limit BYTES] [--encrypted-only] [--lsd]
-        [--pex] [--dht HOST:PORT] DIR SOURCE...
+        [--pex] [--dht HOST:PORT] [--utp-only] DIR SOURCE...
 
 `make` writes a v1 .torrent file of a file or a directory. `run` serves what DIR holds of the sources (.torrent files
 or magnet links), fetches the rest, and goes on serving until SIGTERM. It prints one JSON event a line like
@@ -41,9 +41,11 @@ def settings(args):
         "enable_lsd": args.lsd,
         "enable_upnp": False,
         "enable_natpmp": False,
-        # The peers here speak TCP; without this a connection starts with a wait for uTP.
-        "enable_incoming_utp": False,
-        "enable_outgoing_utp": False,
+        # Where the peers speak TCP, a connection would start with a wait for uTP else.
+        "enable_incoming_utp": args.utp_only,
+        "enable_outgoing_utp": args.utp_only,
+        "enable_incoming_tcp": not args.utp_only,
+        "enable_outgoing_tcp": not args.utp_only,
         # Exchanges between three hosts shall not depend on whose turn it is to be unchoked.
         "unchoke_slots_limit": 8,
         "alert_mask": lt.alert.category_t.status_notification | lt.alert.category_t.error_notification
@@ -135,6 +137,7 @@ def main():
     runner.add_argument("--lsd", action="store_true")
     runner.add_argument("--pex", action="store_true")
     runner.add_argument("--dht", metavar="HOST:PORT")
+    runner.add_argument("--utp-only", action="store_true")
     runner.add_argument("directory")
     runner.add_argument("source", nargs="+")
     args = parser.parse_args()

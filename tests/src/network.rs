@@ -92,6 +92,16 @@ impl Node {
         format!("{}:{port}", self.address)
     }
 
+    /// Lets no TCP out to other hosts any more, so that no connection with one of them comes about, whoever begins.
+    ///
+    /// # Panics
+    /// If the host can't be told so.
+    pub fn without_tcp(&self) {
+        let rule = ["rule", "add", "pref", "1", "ipproto", "tcp", "prohibit"];
+        let added = self.run(|| Command::new("ip").args(rule).status());
+        assert!(added.is_ok_and(|status| status.success()));
+    }
+
     /// Does something on this host: processes that are started and sockets that are opened belong to it.
     ///
     /// # Panics

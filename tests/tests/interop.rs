@@ -444,3 +444,64 @@ with!(
 with!(aria2, Aria2, that_insists_on_encryption_is_refused);
 // It knows no encryption.
 with!(librqbit, Librqbit);
+
+/// Over uTP alone: no TCP connection comes about, and libtorrent would take none.
+mod libtorrent_over_utp {
+    use super::*;
+
+    #[test]
+    fn downloads_what_we_seed() {
+        let Some(scene) = Scene::new(&Libtorrent, (12 << 20) + 99) else {
+            return;
+        };
+        let node = scene.network.host();
+        node.without_tcp();
+        let torrent = scene.publish("disk.img", &[]);
+        let seed = seed_on(&node, &torrent, &scene.published(), &[]);
+        let copies = scene.directory("copies");
+        let mut job = scene.job(&[&torrent], &copies);
+        job.peers = vec![seed.listen()];
+        job.utp_only = true;
+        let peer = Libtorrent.start(&scene.network.host(), &job);
+        peer.wait_complete();
+        peer.stop();
+        scene.assert_image(&copies, "libtorrent");
+        assert!(number(&seed.stop(), "uploaded_bytes") >= scene.image.distinct_bytes());
+    }
+
+    #[test]
+    fn serves_all_of_a_file_to_us() {
+        let Some(scene) = Scene::new(&Libtorrent, (12 << 20) + 99) else {
+            return;
+        };
+        let torrent = scene.publish("disk.img", &[]);
+        let mut job = scene.job(&[&torrent], &scene.published());
+        job.utp_only = true;
+        let peer = Libtorrent.start(&scene.network.host(), &job);
+        peer.wait_complete();
+        let node = scene.network.host();
+        node.without_tcp();
+        let host = Host::new(scene.dir.path(), "host");
+        let launch = host.launch_on(&node, &torrent);
+        let launch = launch.peer(peer.listen()).fill("full").start();
+        wait_complete(&launch);
+        scene.assert_image(&shown(&launch), OURS);
+        let done = launch.stop();
+        assert_eq!(number(&done, "fetched_bytes"), scene.image.distinct_bytes());
+        assert_eq!(number(&done, "wasted_bytes"), 0, "{done}");
+
+        // Turned off, nobody is reached.
+        let host = Host::new(scene.dir.path(), "without");
+        let launch = host.launch_on(&node, &torrent).flag("--no-utp");
+        let launch = launch
+            .peer(peer.listen())
+            .option("--read-timeout", "4")
+            .start();
+        launch.wait_stderr("peer not reached");
+        let disk = File::open(shown(&launch).join("disk.img")).unwrap();
+        assert!(disk.read_exact_at(&mut [0; 512], 0).is_err());
+        drop(disk);
+        assert_eq!(number(&launch.stop(), "fetched_bytes"), 0);
+        peer.stop();
+    }
+}

@@ -60,6 +60,9 @@ impl Client for Libtorrent {
         if let Some(first) = &job.dht {
             command.args(["--dht", first]);
         }
+        if job.utp_only {
+            command.arg("--utp-only");
+        }
         command.arg(&job.directory).args(&job.sources);
         let daemon = node.run(|| Daemon::spawn(command, &[]));
         Foreign::telling(daemon, node)

@@ -40,6 +40,8 @@ pub struct Job {
     pub pex: bool,
     /// Be a node of the DHT that begins with this one; libtorrent only.
     pub dht: Option<String>,
+    /// Speak uTP in place of TCP; libtorrent only.
+    pub utp_only: bool,
 }
 
 impl Job {

@@ -19,7 +19,7 @@ use crate::utp::Utp;
 
 /// How long uTP is tried where TCP was refused: most such hosts have nobody there at all.
 #[cfg(feature = "utp")]
-const PATIENCE_REFUSED: Duration = Duration::from_millis(1_200);
+const PATIENCE_REFUSED: Duration = Duration::from_millis(1_500);
 /// The same where TCP met with silence, as at a router that lets nobody in.
 #[cfg(feature = "utp")]
 const PATIENCE_SILENT: Duration = Duration::from_secs(3);
