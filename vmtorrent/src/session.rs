@@ -230,7 +230,7 @@ impl Session {
         let mut listener = Listener::start(&handle, listener, Arc::downgrade(&shared));
         #[cfg(feature = "utp")]
         if let Some(utp) = &shared.utp {
-            listener.add(utp);
+            listener.add(&handle, utp, &Arc::downgrade(&shared));
         }
         *shared.listener.lock() = Some(listener);
         Ok(Self { shared })

@@ -41,30 +41,26 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
 pub(super) struct Listener {
     tasks: Vec<JoinHandle<()>>,
     doors: Vec<Arc<Door>>,
-    handle: Handle,
-    shared: Weak<Shared>,
 }
 
 impl Listener {
     pub(super) fn start(handle: &Handle, socket: TcpListener, shared: Weak<Shared>) -> Self {
         let door = Arc::<Door>::default();
-        let task = handle.spawn(accept(socket, shared.clone(), door.clone()));
+        let task = handle.spawn(accept(socket, shared, door.clone()));
         Self {
             tasks: vec![task],
             doors: vec![door],
-            handle: handle.clone(),
-            shared,
         }
     }
 
     /// Lets peers in over uTP too. They have a door of their own: a sender's address can be forged there, and who does that
     /// shall not push out anybody who comes over TCP.
     #[cfg(feature = "utp")]
-    pub(super) fn add(&mut self, utp: &Utp) {
+    pub(super) fn add(&mut self, handle: &Handle, utp: &Utp, shared: &Weak<Shared>) {
         let door = Arc::<Door>::default();
         for acceptor in utp.acceptors() {
-            let accept = accept_utp(acceptor, self.shared.clone(), door.clone());
-            self.tasks.push(self.handle.spawn(accept));
+            let accept = accept_utp(acceptor, shared.clone(), door.clone());
+            self.tasks.push(handle.spawn(accept));
         }
         self.doors.push(door);
     }

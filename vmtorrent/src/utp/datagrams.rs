@@ -22,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Datagrams that wait for the DHT.
 const DHT_QUEUE: usize = 256;
 
+/// What came, and from whom.
+type Datagram = (Vec<u8>, SocketAddr);
+
 /// A UDP socket for uTP, and for a node of the DHT if there is one. What uTP sends has a 1 to 4 bits high and a 1 as its
 /// version below (BEP 29); a message of the DHT is a dictionary, which begins with a `d` (BEP 5).
 #[derive(Clone)]
@@ -34,7 +37,7 @@ struct Inner {
     /// Wakes them all.
     all_senders: Waker,
     /// Where those of the DHT go.
-    dht: Mutex<Option<mpsc::Sender<(Vec<u8>, SocketAddr)>>>,
+    dht: Mutex<Option<mpsc::Sender<Datagram>>>,
 }
 
 /// A socket that is not kept open by this.
@@ -98,7 +101,7 @@ fn is_of_dht(datagram: &[u8]) -> bool {
 /// The part of a socket that carries the DHT's messages.
 pub(crate) struct DhtDatagrams {
     datagrams: Datagrams,
-    receiver: mpsc::Receiver<(Vec<u8>, SocketAddr)>,
+    receiver: mpsc::Receiver<Datagram>,
 }
 
 impl DhtDatagrams {
@@ -125,21 +128,16 @@ impl DhtDatagrams {
 }
 
 impl Transport for Datagrams {
-    fn recv_from<'a>(
-        &'a self,
-        buffer: &'a mut [u8],
-    ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> + Send + Sync + 'a {
-        async move {
-            loop {
-                match self.0.socket.recv_from(buffer).await {
-                    Ok((length, from)) if is_of_dht(&buffer[..length]) => {
-                        self.0.pass_to_dht(&buffer[..length], from);
-                    }
-                    Ok(received) => return Ok(received),
-                    Err(error) => {
-                        tracing::debug!(%error, "uTP receives nothing");
-                        tokio::time::sleep(PAUSE).await;
-                    }
+    async fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        loop {
+            match self.0.socket.recv_from(buffer).await {
+                Ok((length, from)) if is_of_dht(&buffer[..length]) => {
+                    self.0.pass_to_dht(&buffer[..length], from);
+                }
+                Ok(received) => return Ok(received),
+                Err(error) => {
+                    tracing::debug!(%error, "uTP receives nothing");
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
