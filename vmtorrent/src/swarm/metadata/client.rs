@@ -214,6 +214,8 @@ impl Client {
             };
             let (events, info_hash, our_id) = (self.events.clone(), self.info_hash, self.peer_id);
             let dialler = self.dialler.clone();
+            // Until it answers: the search may end before that is known.
+            self.report.note(address, Outcome::Unreached);
             self.tasks.spawn(async move {
                 let dialled = dialler.dial(address, info_hash, our_id).await;
                 // Nobody listens only when nobody wants to know.
@@ -227,7 +229,6 @@ impl Client {
             Event::Dialled(address, Ok(opened)) => self.attach(opened, address, true),
             Event::Dialled(address, Err(Missed { error, in_vain })) => {
                 tracing::debug!(%address, %error, "peer not reached");
-                self.report.note(address, Outcome::Unreached);
                 self.book.lost(self.clock.now() - in_vain, address);
             }
             Event::Said(key, messages) => self.drive(|fetch, now| {
