@@ -2,7 +2,7 @@
 //! zeros; a piece's bytes on disk never change while it is verified.
 //!
 //! A [`Pristine`] holds the pieces of one image, shared by all appliances that run it. It takes a piece when it
-//! comes from the swarm ([`store`](Pristine::store)), and gives it to guests and peers ([`try_read`](Pristine::try_read),
+//! comes from the swarm ([`store_run`](Pristine::store_run)), and gives it to guests and peers ([`try_read`](Pristine::try_read),
 //! [`read`](Pristine::read)). What an earlier run stored, or someone published, is [`Unverified`](PieceState::Unverified) until its
 //! first use: so a launch never waits for a full re-hash, and damage on the disk is found before it is served.
 //!

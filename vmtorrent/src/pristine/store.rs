@@ -33,28 +33,16 @@ enum Sight {
 }
 
 impl Pristine {
-    /// Takes a piece that came from the swarm: checks its hash, writes it and notes that it is there. Blocks.
+    /// Takes pieces in a row that came from the swarm: checks their hashes, writes them and notes that they are there. Blocks.
     ///
-    /// Where the disk does not take it, it is held in memory, and [`shortage`](Self::shortage) tells why. Other pieces
+    /// Where the disk does not take one, it is held in memory, and [`shortage`](Self::shortage) tells why. Other pieces
     /// may have gone for it: [`take_gone`](Self::take_gone).
     ///
     /// Calls for one piece at the same time write it once.
     ///
     /// # Errors
-    /// `InvalidInput` when there is no such piece, `PermissionDenied` when the store shows published files,
+    /// For each piece: `InvalidInput` when there is no such piece, `PermissionDenied` when the store shows published files,
     /// `InvalidTorrent` when the image has bytes in its padding (BEP 47) that are not zeros.
-    #[cfg(test)]
-    pub(crate) fn store(&self, piece: PieceIndex, data: &[u8]) -> Result<Stored> {
-        Ok(match self.look(piece, data)? {
-            Sight::Settled(stored) => stored,
-            Sight::Sound(piece) => self.write_alone(piece, data),
-        })
-    }
-
-    /// Takes pieces in a row that came from the swarm, as [`store`](Self::store) takes each of them. Blocks.
-    ///
-    /// # Errors
-    /// Those of `store`, for each piece.
     pub(crate) fn store_run(&self, first: PieceIndex, run: &[Bytes]) -> Vec<Result<Stored>> {
         let pieces = (first.0..).map(PieceIndex).zip(run);
         let sights: Vec<_> = pieces.map(|(piece, data)| self.look(piece, data)).collect();
@@ -93,6 +81,13 @@ impl Pristine {
             );
         }
         outcomes
+    }
+
+    /// The same for one piece.
+    #[cfg(test)]
+    pub(crate) fn store(&self, piece: PieceIndex, data: &[u8]) -> Result<Stored> {
+        let run = [Bytes::copy_from_slice(data)];
+        self.store_run(piece, &run).remove(0)
     }
 
     fn look(&self, piece: PieceIndex, data: &[u8]) -> Result<Sight> {
