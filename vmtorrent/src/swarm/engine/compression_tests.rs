@@ -4,7 +4,7 @@ use super::network::{Net, image, piece_data};
 use super::stage::{PIECE, Stage, honest};
 use super::*;
 use crate::swarm::compression::{CompressedBlock, ZstdMessage};
-use crate::swarm::wire::VMT_ZSTD;
+use crate::swarm::wire::{ExtendedHello, VMT_ZSTD};
 
 const PIECES: u32 = 200;
 /// About what blocks of a VM's image save.

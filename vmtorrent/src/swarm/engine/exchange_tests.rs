@@ -3,7 +3,7 @@
 use super::network::image;
 use super::*;
 use crate::swarm::peer_exchange::{Neighbour, PeerExchange};
-use crate::swarm::wire::UT_PEX;
+use crate::swarm::wire::{ExtendedHello, UT_PEX};
 
 /// The number under which the peers of these tests take messages.
 const THEIRS: u8 = 9;

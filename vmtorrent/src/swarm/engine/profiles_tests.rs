@@ -5,6 +5,7 @@ use super::profiles::Profiles;
 use super::*;
 use crate::profile::Profile;
 use crate::swarm::metadata::{METADATA_PIECE, MetadataMessage, piece_count, piece_length};
+use crate::swarm::wire::{ExtendedHello, VMT_PROFILE};
 
 /// The number under which scripted peers take vmt_profile.
 const THEIRS: u8 = 9;
