@@ -5,22 +5,22 @@
     reason = "a helper that can't go on fails the test"
 )]
 
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use vmtorrent::image::{Image, Magnet, PublishOptions, Source, publish};
+use vmtorrent::image::{Image, Magnet, PublishOptions, Source};
 use vmtorrent::{ApplianceOptions, Error, ErrorKind, Fill, Session, SessionOptions, State};
+
+use self::common::loopback;
 
 const PIECE: usize = 16 << 10;
 /// The number under which the scripted peers take ut_metadata.
 const THEIRS: u8 = 9;
-
-fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
-}
 
 async fn session(cache: &Path) -> Session {
     session_with(cache, Some(Duration::from_secs(60))).await
@@ -40,28 +40,18 @@ async fn session_with(cache: &Path, metadata_timeout: Option<Duration>) -> Sessi
 
 /// Random bytes that begin with `mark`, so that each test has an image of its own.
 fn content(length: usize, mark: u8) -> Vec<u8> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut data: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next()).collect();
-    data.truncate(length);
+    let mut data = common::random(length, 0x2545_f491_4f6c_dd1d);
     data[0] = mark;
     data
 }
 
 /// An image in the smallest pieces, so that its info dictionary is long: 20 bytes for each.
 fn published(directory: &Path, data: &[u8]) -> Image {
-    let path = directory.join("disk.img");
-    std::fs::write(&path, data).unwrap();
     let options = PublishOptions {
         piece_size: Some(16 << 10),
         ..PublishOptions::default()
     };
-    publish(&path, &options).unwrap().image
+    common::published(directory, data, &options)
 }
 
 fn link(image: &Image, peers: &[SocketAddr]) -> Source {

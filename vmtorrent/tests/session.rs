@@ -5,38 +5,29 @@
     reason = "a helper that can't go on fails the test"
 )]
 
+mod common;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vmtorrent::image::{Image, PublishOptions, publish};
+use vmtorrent::image::{Image, PublishOptions};
 use vmtorrent::{
     Appliance, ApplianceOptions, ErrorKind, Event, Fill, Session, SessionOptions, State,
 };
+
+use self::common::{loopback, published, random};
 
 const MIB: usize = 1 << 20;
 
 /// Content that has zeros, a repetition and a short last piece.
 fn content(length: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut data: Vec<u8> = (0..length.div_ceil(8))
-        .flat_map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        })
-        .collect();
-    data.truncate(length);
+    let mut data = random(length, 0x2545_f491_4f6c_dd1d);
     data[MIB..2 * MIB].fill(0);
     let (first, rest) = data.split_at_mut(2 * MIB);
     rest[..MIB / 2].copy_from_slice(&first[..MIB / 2]);
     data
-}
-
-fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 async fn session(cache: &Path) -> Session {
@@ -48,12 +39,6 @@ async fn session(cache: &Path) -> Session {
         ..SessionOptions::default()
     };
     Session::start(options).await.unwrap()
-}
-
-fn published(directory: &Path, data: &[u8]) -> Image {
-    let path = directory.join("disk.img");
-    std::fs::write(&path, data).unwrap();
-    publish(&path, &PublishOptions::default()).unwrap().image
 }
 
 fn options(state: &Path, peer: Option<SocketAddr>) -> ApplianceOptions {
@@ -83,7 +68,7 @@ async fn read_all(appliance: &Appliance, length: usize) -> Vec<u8> {
 async fn ten_appliances_of_one_image_cost_one_download_and_keep_ten_overlays() {
     let scratch = tempfile::tempdir().unwrap();
     let data = content(8 * MIB + 12_345);
-    let image = published(scratch.path(), &data);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
     let origin = session(&scratch.path().join("unused")).await;
     let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
 
@@ -144,7 +129,7 @@ async fn ten_appliances_of_one_image_cost_one_download_and_keep_ten_overlays() {
 async fn writes_survive_a_relaunch_and_whole_blocks_fetch_nothing() {
     let scratch = tempfile::tempdir().unwrap();
     let data = content(4 * MIB);
-    let image = published(scratch.path(), &data);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
     let state = scratch.path().join("state");
     // No seed at all: what must be fetched would time out.
     let host = session(&scratch.path().join("cache")).await;
@@ -203,7 +188,7 @@ async fn writes_survive_a_relaunch_and_whole_blocks_fetch_nothing() {
 async fn a_read_past_its_deadline_fails_tells_so_and_later_reads_go_on() {
     let scratch = tempfile::tempdir().unwrap();
     let data = content(4 * MIB);
-    let image = published(scratch.path(), &data);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
     let host = session(&scratch.path().join("cache")).await;
     let launch = ApplianceOptions {
         read_timeout: Some(Duration::from_millis(200)),
@@ -250,7 +235,7 @@ async fn a_read_past_its_deadline_fails_tells_so_and_later_reads_go_on() {
 async fn a_damaged_pristine_byte_is_found_after_a_restart_and_fetched_again() {
     let scratch = tempfile::tempdir().unwrap();
     let data = content(4 * MIB);
-    let image = published(scratch.path(), &data);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
     let cache = scratch.path().join("cache");
     let origin = session(&scratch.path().join("unused")).await;
     let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
@@ -294,7 +279,7 @@ async fn a_damaged_pristine_byte_is_found_after_a_restart_and_fetched_again() {
 async fn an_export_fetches_what_is_missing_and_holds_what_the_guest_wrote() {
     let scratch = tempfile::tempdir().unwrap();
     let data = content(4 * MIB + 1);
-    let image = published(scratch.path(), &data);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
     let origin = session(&scratch.path().join("unused")).await;
     let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
     let state = scratch.path().join("state");
@@ -345,7 +330,7 @@ fn the_api_works_from_any_executor() {
     // No tokio runtime here: the session brings its own.
     let scratch = tempfile::tempdir().unwrap();
     let data = content(4 * MIB);
-    let image = published(scratch.path(), &data);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
     block_on(async {
         let host = session(&scratch.path().join("cache")).await;
         let appliance = host
@@ -386,13 +371,11 @@ async fn peers_find_each_other_by_the_seeds_tracker_and_say_good_bye() {
     let data = content(4 * MIB);
     let origin = session(&scratch.path().join("unused")).await;
     let tracker = origin.serve_tracker(loopback()).await.unwrap();
-    let path = scratch.path().join("disk.img");
-    std::fs::write(&path, &data).unwrap();
     let options_of = PublishOptions {
         trackers: vec![format!("http://{tracker}/announce")],
         ..PublishOptions::default()
     };
-    let image = publish(&path, &options_of).unwrap().image;
+    let image = published(scratch.path(), &data, &options_of);
     let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
     let host = session(&scratch.path().join("cache")).await;
     let launched = options(&scratch.path().join("state"), None);
@@ -453,13 +436,11 @@ async fn a_shutdown_ends_only_when_the_tracker_has_taken_the_good_bye() {
     use std::sync::atomic::Ordering;
     let scratch = tempfile::tempdir().unwrap();
     let (tracker, told) = slow_tracker();
-    let path = scratch.path().join("disk.img");
-    std::fs::write(&path, content(4 * MIB)).unwrap();
     let options_of = PublishOptions {
         trackers: vec![format!("http://{tracker}/announce")],
         ..PublishOptions::default()
     };
-    let image = publish(&path, &options_of).unwrap().image;
+    let image = published(scratch.path(), &content(4 * MIB), &options_of);
     let origin = session(&scratch.path().join("unused")).await;
     let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
     let host = session(&scratch.path().join("cache")).await;
@@ -498,7 +479,7 @@ async fn a_shutdown_ends_only_when_the_tracker_has_taken_the_good_bye() {
 async fn metrics_tell_appliances_of_one_image_apart_and_forget_those_that_ended() {
     let scratch = tempfile::tempdir().unwrap();
     let data = content(4 * MIB);
-    let image = published(scratch.path(), &data);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
     let host = session(&scratch.path().join("cache")).await;
     // Of the same name, in different directories.
     let state = |place: &str| scratch.path().join(place).join("web");

@@ -6,6 +6,8 @@
     reason = "a helper that can't go on fails the test"
 )]
 
+mod common;
+
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
@@ -13,14 +15,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmtorrent::image::{Image, Magnet, PublishOptions, publish};
+use vmtorrent::image::{Magnet, PublishOptions};
 use vmtorrent::{Appliance, ApplianceOptions, ErrorKind, Fill, Session, SessionOptions, State};
 
-const MIB: usize = 1 << 20;
+use self::common::{loopback, published, random};
 
-fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
-}
+const MIB: usize = 1 << 20;
 
 async fn session(cache: &Path, utp: bool) -> Session {
     let options = SessionOptions {
@@ -32,24 +32,6 @@ async fn session(cache: &Path, utp: bool) -> Session {
         ..SessionOptions::default()
     };
     Session::start(options).await.unwrap()
-}
-
-fn content(length: usize, mut state: u64) -> Vec<u8> {
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut data: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next()).collect();
-    data.truncate(length);
-    data
-}
-
-fn published(directory: &Path, data: &[u8]) -> Image {
-    let path = directory.join("disk.img");
-    std::fs::write(&path, data).unwrap();
-    publish(&path, &PublishOptions::default()).unwrap().image
 }
 
 fn options(state: &Path, peer: SocketAddr, read_timeout: Duration) -> ApplianceOptions {
@@ -134,8 +116,8 @@ fn udp_only(to: SocketAddr, lost: u64) -> SocketAddr {
 /// What comes over UDP alone, of whose datagrams every `lost`th is lost.
 async fn an_image_comes(size: usize, seed_of_content: u64, lost: u64) {
     let scratch = tempfile::tempdir().unwrap();
-    let data = content(size, seed_of_content);
-    let image = published(scratch.path(), &data);
+    let data = random(size, seed_of_content);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
     let origin = session(&scratch.path().join("unused"), true).await;
     let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
     let entrance = udp_only(origin.listen_address(), lost);
@@ -174,8 +156,8 @@ async fn lost_datagrams_are_sent_again() {
 #[tokio::test]
 async fn a_magnet_link_leads_to_a_peer_that_only_utp_reaches() {
     let scratch = tempfile::tempdir().unwrap();
-    let data = content(2 * MIB, 0xfeed_f00d_1357_9bdf);
-    let image = published(scratch.path(), &data);
+    let data = random(2 * MIB, 0xfeed_f00d_1357_9bdf);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
     let origin = session(&scratch.path().join("unused"), true).await;
     let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
     let entrance = udp_only(origin.listen_address(), u64::MAX);
@@ -193,8 +175,8 @@ async fn a_magnet_link_leads_to_a_peer_that_only_utp_reaches() {
 async fn nothing_comes_over_udp_where_either_side_has_utp_turned_off() {
     for (ours, theirs) in [(false, true), (true, false)] {
         let scratch = tempfile::tempdir().unwrap();
-        let data = content(2 * MIB, 0x0bad_cafe_2468_ace1);
-        let image = published(scratch.path(), &data);
+        let data = random(2 * MIB, 0x0bad_cafe_2468_ace1);
+        let image = published(scratch.path(), &data, &PublishOptions::default());
         let origin = session(&scratch.path().join("unused"), theirs).await;
         let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
         let udp = UdpSocket::bind(origin.listen_address());
@@ -220,8 +202,8 @@ async fn nothing_comes_over_udp_where_either_side_has_utp_turned_off() {
 #[tokio::test]
 async fn tcp_is_taken_where_it_reaches_and_the_end_frees_both_ports() {
     let scratch = tempfile::tempdir().unwrap();
-    let data = content(2 * MIB, 0x1357_2468_9bdf_ace3);
-    let image = published(scratch.path(), &data);
+    let data = random(2 * MIB, 0x1357_2468_9bdf_ace3);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
     let origin = session(&scratch.path().join("unused"), true).await;
     let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
     let at = origin.listen_address();
