@@ -25,6 +25,7 @@ mod window;
 pub use band::Band;
 pub use pick::Pick;
 pub use readahead::Readahead;
+pub use runs::EXTENT;
 pub use window::Window;
 
 use fields::Fields;
@@ -128,7 +129,7 @@ impl Picker {
             fields: Fields::default(),
             window: Window::default(),
             in_window: Bitfield::new(geometry.piece_count()),
-            runs: Runs::default(),
+            runs: Runs::new(geometry.nominal_piece_length()),
             missing,
             rng,
         }
@@ -150,6 +151,11 @@ impl Picker {
             self.states.get(piece.as_usize()),
             Some(PieceState::Missing | PieceState::Open | PieceState::Verifying)
         )
+    }
+
+    /// Whether all of the piece came, and it is not known yet whether it is right.
+    pub fn is_verifying(&self, piece: PieceIndex) -> bool {
+        self.states.get(piece.as_usize()) == Some(&PieceState::Verifying)
     }
 
     /// The pieces of `field` that could still be fetched: a peer that has one is interesting.

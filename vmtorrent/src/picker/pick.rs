@@ -71,7 +71,7 @@ impl Picker {
     /// From now on this peer is asked in the background for pieces that follow each other: one request to it may be for
     /// many.
     pub fn prefer_runs(&mut self, peer: PeerKey) {
-        self.runs.add(peer);
+        self.runs.prefer_long(peer);
     }
 
     /// Says what the profile has fetched next, as far as it is missing and nobody was asked for it. Replaces what was
@@ -95,7 +95,8 @@ impl Picker {
     /// A piece for background filling: the one that this peer has begun, else the rarest that nobody
     /// has begun, and only when there is none, one that another peer has begun. So a fast peer is not
     /// spent on what slow peers are fetching anyway, and peers that start together stay different.
-    /// A peer that prefers runs goes on for a while with the pieces that follow.
+    /// Of what is as rare an [extent](super::EXTENT) is asked for in order. A peer that prefers runs goes on for a while with
+    /// the pieces that follow, however rare they are.
     ///
     /// Begun pieces are in memory: when they are [`MAX_OPEN_BYTES`] already, all help with those first.
     fn pick_background(&mut self, peer: PeerKey) -> Option<PieceIndex> {
@@ -112,14 +113,23 @@ impl Picker {
         if others.is_some() && self.open.len() > 1 && open >= MAX_OPEN_BYTES {
             return others;
         }
+        let eligible =
+            |p: PieceIndex| askable.contains(p) && is_untouched(&self.states, &self.wants, p);
+        let next = self.runs.next(peer).filter(|piece| eligible(*piece));
+        let goes_on = next.filter(|_| self.runs.is_long(peer));
         let rng = &mut self.rng;
-        let goes_on = self.runs.next(peer).filter(|piece| {
-            askable.contains(*piece) && is_untouched(&self.states, &self.wants, *piece)
-        });
-        let piece = goes_on.or_else(|| self.rarity.rarest(&askable, |n| rng.random_range(0..n)));
-        let Some(piece) = piece else {
+        let rarest = || self.rarity.rarest(&askable, |n| rng.random_range(0..n));
+        let Some(piece) = goes_on.or_else(rarest) else {
             return others;
         };
+        let as_rare =
+            |p: &PieceIndex| self.rarity.availability(*p) <= self.rarity.availability(piece);
+        let goes_on = next.filter(as_rare);
+        let piece = goes_on.unwrap_or_else(|| {
+            let mut before = self.runs.before(piece).map(PieceIndex);
+            let first = before.find(|p| eligible(*p) && as_rare(p));
+            first.unwrap_or(piece)
+        });
         let length = self.geometry.nominal_piece_length();
         self.runs.picked(peer, piece, goes_on.is_some(), length);
         self.rarity.remove(piece);

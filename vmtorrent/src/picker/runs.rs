@@ -1,48 +1,79 @@
-//! Invariant: a run ends after [`Runs::LENGTH`] bytes, so that those who fetch the same image of one source soon have
-//! different parts of it.
+//! Invariant: a run ends with its extent, one of a peer that prefers long ones after [`Runs::LONG`] bytes, so that those who
+//! fetch the same image of one source soon have different parts of it.
+
+use std::ops::Range;
 
 use super::PeerKey;
-use crate::hash::HashMap;
+use crate::hash::{HashMap, HashSet};
 use crate::image::PieceIndex;
 
-/// The peers of which pieces that follow each other are better asked for together.
-#[derive(Debug, Default)]
+/// Bytes of an image that are fetched together in the background where nothing else counts, each at a multiple of this: what
+/// comes together is stored together. libtorrent's `piece_extent_affinity` does the same with 4 MiB.
+pub const EXTENT: u32 = 256 << 10;
+
+/// Pieces that follow each other, each asked of the peer that was asked for the one before it.
+#[derive(Debug)]
 pub(super) struct Runs {
+    /// Pieces of an extent.
+    extent: u32,
     runs: HashMap<PeerKey, Run>,
+    /// The peers of which many pieces are better asked for together.
+    long: HashSet<PeerKey>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Run {
-    last: Option<PieceIndex>,
+    last: PieceIndex,
     /// Bytes of the pieces in it.
     bytes: u64,
 }
 
 impl Runs {
-    const LENGTH: u64 = 1 << 20;
+    const LONG: u64 = 1 << 20;
 
-    pub(super) fn add(&mut self, peer: PeerKey) {
-        self.runs.insert(peer, Run::default());
+    /// Pieces have so many bytes.
+    pub(super) fn new(piece_length: u32) -> Self {
+        Self {
+            extent: (EXTENT / piece_length).max(1),
+            runs: HashMap::default(),
+            long: HashSet::default(),
+        }
+    }
+
+    /// A peer prefers long runs.
+    pub(super) fn prefer_long(&mut self, peer: PeerKey) {
+        self.long.insert(peer);
+    }
+
+    pub(super) fn is_long(&self, peer: PeerKey) -> bool {
+        self.long.contains(&peer)
     }
 
     pub(super) fn remove(&mut self, peer: PeerKey) {
         self.runs.remove(&peer);
+        self.long.remove(&peer);
     }
 
     /// The piece that the peer's run goes on with.
     pub(super) fn next(&self, peer: PeerKey) -> Option<PieceIndex> {
-        let run = self.runs.get(&peer).filter(|r| r.bytes < Self::LENGTH)?;
-        Some(PieceIndex(run.last?.0.checked_add(1)?))
+        let run = self.runs.get(&peer)?;
+        let next = run.last.0.checked_add(1)?;
+        let goes_on = match self.is_long(peer) {
+            true => run.bytes < Self::LONG,
+            false => !next.is_multiple_of(self.extent),
+        };
+        goes_on.then_some(PieceIndex(next))
+    }
+
+    /// The pieces of an extent that come before `piece`.
+    pub(super) fn before(&self, piece: PieceIndex) -> Range<u32> {
+        piece.0 - piece.0 % self.extent..piece.0
     }
 
     /// A piece of so many bytes was picked for the peer; `goes_on`: as [`next`](Self::next) said.
     pub(super) fn picked(&mut self, peer: PeerKey, piece: PieceIndex, goes_on: bool, length: u32) {
-        if let Some(run) = self.runs.get_mut(&peer) {
-            let before = if goes_on { run.bytes } else { 0 };
-            *run = Run {
-                last: Some(piece),
-                bytes: before + u64::from(length),
-            };
-        }
+        let before = self.runs.get(&peer).filter(|_| goes_on);
+        let bytes = before.map_or(0, |run| run.bytes) + u64::from(length);
+        self.runs.insert(peer, Run { last: piece, bytes });
     }
 }

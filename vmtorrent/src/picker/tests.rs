@@ -416,3 +416,55 @@ fn a_peer_that_prefers_runs_is_asked_for_pieces_in_a_row_and_anew_after_a_while(
     assert!(runs.iter().all(|r| *r <= 2 * longest), "{runs:?}");
     assert!(runs.len() < 990 / 5, "{} runs", runs.len());
 }
+
+/// Pieces in the order in which they are begun at a peer, up to the end.
+fn begun_at(picker: &mut Picker, peer: PeerKey) -> Vec<u32> {
+    let mut pieces = Vec::new();
+    while let Some(pick) = picker.pick(peer, Band::Background) {
+        if pieces.last() != Some(&pick.block.piece.0) {
+            pieces.push(pick.block.piece.0);
+        }
+        picker.receive(peer, pick.block);
+    }
+    pieces
+}
+
+#[test]
+fn extents_come_whole_and_in_another_order_for_each_who_fetches() {
+    let geometry = Geometry::new(u64::from(PIECE) * 1000, PIECE).unwrap();
+    let extent = EXTENT / PIECE;
+    let order = |seed| {
+        let mut picker = Picker::new(geometry, |_| false, |p| p.0 == 83, seed);
+        let peer = PeerKey(0);
+        picker.add_peer(peer);
+        picker.set_field(peer, Bitfield::full(1000));
+        let pieces = begun_at(&mut picker, peer);
+        assert_eq!(pieces.len(), 999);
+        let extents: Vec<&[u32]> = pieces
+            .chunk_by(|a, b| *b == a + 1 && b % extent != 0)
+            .collect();
+        let parts = extents.iter().filter(|e| e.len() < extent as usize);
+        assert_eq!(parts.count(), 2, "before and behind the piece that is here");
+        extents.iter().map(|e| e[0]).collect::<Vec<u32>>()
+    };
+    assert_ne!(order(1), order(2));
+}
+
+#[test]
+fn what_is_rarer_comes_before_the_rest_of_an_extent() {
+    let extent = EXTENT / PIECE;
+    let geometry = Geometry::new(u64::from(EXTENT) * 2, PIECE).unwrap();
+    let mut picker = Picker::new(geometry, |_| false, |_| false, 3);
+    let (seed, trader) = (PeerKey(0), PeerKey(1));
+    picker.add_peer(trader);
+    for p in (0..extent).filter(|p| *p != 3) {
+        picker.add_have(trader, PieceIndex(p));
+    }
+    picker.add_peer(seed);
+    picker.set_field(seed, Bitfield::full(extent * 2));
+    let pieces = begun_at(&mut picker, seed);
+    let (rare, others) = pieces.split_at(extent as usize + 1);
+    assert!(rare.iter().all(|p| *p == 3 || *p >= extent), "{rare:?}");
+    let others: HashSet<u32> = others.iter().copied().collect();
+    assert_eq!(others, (0..extent).filter(|p| *p != 3).collect());
+}

@@ -35,6 +35,7 @@ mod scope;
 mod serving;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod store_queue;
 mod storing;
 mod stream;
 mod upload;
@@ -81,7 +82,7 @@ use self::compression::Packer;
 use self::connection::{Opened, Outgoing};
 use self::engine::{Engine, EngineConfig};
 use self::places::Place;
-use self::storing::StoreQueue;
+use self::store_queue::StoreQueue;
 use self::wait::Wait;
 use self::web_seeds::WebSeeds;
 use self::wire::{WireMessage, WireRequest};
@@ -213,6 +214,7 @@ impl Swarm {
             ..
         } = config;
         let image = pristine.image().clone();
+        let piece_length = image.geometry().nominal_piece_length();
         let now = clock.now();
         let mut engine = Engine::new(
             now,
@@ -262,7 +264,7 @@ impl Swarm {
             places,
             dialler,
             inner: Mutex::new(inner),
-            to_store: StoreQueue::default(),
+            to_store: StoreQueue::new(piece_length),
             news: Notify::new(),
             completed: Notify::new(),
             counters: SwarmCounters::default(),
@@ -357,6 +359,10 @@ impl Swarm {
             }
             for piece in inner.engine.demand(now, pieces) {
                 inner.ready(piece);
+            }
+            let came = |p: &&PieceIndex| inner.engine.is_verifying(**p);
+            if pieces.iter().filter(came).any(|p| wait.came(*p)) {
+                self.hurry(wait.left());
             }
         });
         receiver

@@ -1,118 +1,17 @@
 //! Pieces on their way to the disk, and what the disk says.
 //!
 //! Invariant: a few threads of the blocking pool at most are busy with one swarm's pieces, so that reads of present
-//! data find others; a piece that a read waits for goes before those that nobody waits for.
-
-use std::collections::{BTreeMap, VecDeque};
+//! data find others; no read waits for a piece that waits for others than those of the same read.
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
+use super::store_queue::{Run, Turn};
 use super::{Inner, Swarm};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::image::PieceIndex;
+use crate::picker::Band;
 use crate::pristine::{PieceState, Stored};
-
-/// Threads that check and store pieces of one swarm at once. More than the processors, since some wait for the disk.
-const WORKERS: usize = 8;
-
-/// Pieces that wait for each worker before another is started.
-const PIECES_PER_WORKER: usize = 8;
-
-/// Bytes of pieces in a row that are stored together. SHA-1 of so many takes less than a millisecond, which is how much longer a
-/// read may wait for the first of them.
-const RUN: usize = 256 * 1024;
-
-/// Pieces that are to be checked and stored. How many is bounded by the engine.
-#[derive(Debug, Default)]
-pub(super) struct StoreQueue {
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    pieces: BTreeMap<PieceIndex, Bytes>,
-    /// The order in which they are stored; some have gone already, together with a neighbour.
-    order: VecDeque<PieceIndex>,
-    workers: usize,
-}
-
-/// Pieces in a row.
-#[derive(Debug)]
-struct Run {
-    first: PieceIndex,
-    pieces: Vec<Bytes>,
-}
-
-impl StoreQueue {
-    /// Puts a piece in; true when a worker must be started for it.
-    fn push(&self, piece: PieceIndex, data: Bytes, urgent: bool) -> bool {
-        let mut state = self.state.lock();
-        if urgent {
-            state.order.push_front(piece);
-        } else {
-            state.order.push_back(piece);
-        }
-        state.pieces.insert(piece, data);
-        // One does what comes in a row with nobody woken for it.
-        let busy = state.workers * PIECES_PER_WORKER < state.pieces.len();
-        let start = state.workers < WORKERS && (busy || urgent);
-        state.workers += usize::from(start);
-        start
-    }
-
-    /// The next piece for a worker, and those that wait on either side of it; with `None` the worker ends.
-    fn next(&self) -> Option<Run> {
-        let mut state = self.state.lock();
-        let next = state.next_run();
-        if next.is_none() {
-            state.workers -= 1;
-        }
-        next
-    }
-
-    /// Nothing of what waits is stored any more.
-    pub(super) fn clear(&self) {
-        let mut state = self.state.lock();
-        state.pieces.clear();
-        state.order.clear();
-    }
-}
-
-impl State {
-    fn next_run(&mut self) -> Option<Run> {
-        let (piece, data) = loop {
-            let piece = self.order.pop_front()?;
-            if let Some(data) = self.pieces.remove(&piece) {
-                break (piece, data);
-            }
-        };
-        let mut room = RUN.saturating_sub(data.len());
-        let mut run = VecDeque::from([data]);
-        let mut end = piece.0 + 1;
-        while let Some(data) = self.take_within(Some(end), &mut room) {
-            run.push_back(data);
-            end += 1;
-        }
-        let mut first = piece.0;
-        while let Some(data) = self.take_within(first.checked_sub(1), &mut room) {
-            run.push_front(data);
-            first -= 1;
-        }
-        Some(Run {
-            first: PieceIndex(first),
-            pieces: run.into(),
-        })
-    }
-
-    /// Takes a piece out of those that wait, unless it is longer than `room`, which becomes less by it.
-    fn take_within(&mut self, piece: Option<u32>, room: &mut usize) -> Option<Bytes> {
-        let piece = PieceIndex(piece?);
-        *room = room.checked_sub(self.pieces.get(&piece)?.len())?;
-        self.pieces.remove(&piece)
-    }
-}
 
 /// What the store says besides the piece.
 struct StoreState {
@@ -125,10 +24,35 @@ struct StoreState {
 impl Swarm {
     /// Has a piece checked and stored. SHA-1 and the disk stay off the threads that serve sockets.
     pub(super) fn store(&self, inner: &Inner, piece: PieceIndex, data: Bytes) {
-        let urgent = inner.waits.contains_key(&piece);
-        if !self.to_store.push(piece, data, urgent) {
-            return;
+        let mut completed = Vec::new();
+        let waits = inner.waits.get(&piece);
+        for wait in waits.into_iter().flatten() {
+            if wait.came(piece) {
+                completed.extend(wait.left());
+            }
         }
+        let turn = if !completed.is_empty() {
+            Turn::First
+        } else if inner.engine.band(piece) == Some(Band::Profile) {
+            // Others may be about to read it too.
+            Turn::Next
+        } else {
+            Turn::WithNeighbours
+        };
+        if self.to_store.push(piece, data, turn) {
+            self.start_worker();
+        }
+        self.hurry(completed);
+    }
+
+    /// Reads wait for nothing else than these pieces, which have come.
+    pub(super) fn hurry(&self, pieces: Vec<PieceIndex>) {
+        if self.to_store.hurry(pieces) {
+            self.start_worker();
+        }
+    }
+
+    fn start_worker(&self) {
         let Some(swarm) = self.me.upgrade() else {
             return;
         };
@@ -160,6 +84,11 @@ impl Swarm {
         piece: PieceIndex,
         outcome: Result<Stored, Error>,
     ) {
+        if !matches!(outcome, Ok(Stored::New | Stored::Already)) {
+            for wait in inner.waits.get(&piece).into_iter().flatten() {
+                wait.is_to_come(piece);
+            }
+        }
         match outcome {
             Ok(stored @ (Stored::New | Stored::Already)) => {
                 if stored == Stored::New {
@@ -244,59 +173,5 @@ impl Swarm {
             inner.book.end_rests(now);
         });
         self.news.notify_one();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_read_waits_for_goes_first_and_few_workers_do_the_rest() {
-        let queue = StoreQueue::default();
-        // None beside another, so that each goes alone.
-        let starts = (0..100).filter(|p| queue.push(PieceIndex(p * 2), Bytes::new(), false));
-        assert_eq!(starts.count(), WORKERS);
-        assert!(!queue.push(PieceIndex(300), Bytes::new(), true));
-        let order: Vec<u32> = std::iter::from_fn(|| queue.next())
-            .map(|run| run.first.0)
-            .collect();
-        let expected: Vec<u32> = std::iter::once(300)
-            .chain((0..100).map(|p| p * 2))
-            .collect();
-        assert_eq!(order, expected);
-        // One has ended, so the next piece may start another; an urgent one always does.
-        assert!(queue.push(PieceIndex(1), Bytes::new(), true));
-        assert!(
-            !queue.push(PieceIndex(2), Bytes::new(), true),
-            "all are at work"
-        );
-        queue.clear();
-        assert!(queue.next().is_none());
-    }
-
-    #[test]
-    fn neighbours_that_wait_go_along_up_to_a_bound_and_each_once() {
-        let queue = StoreQueue::default();
-        let piece = |p: u32| Bytes::from(vec![p as u8; 16384]);
-        for p in [9, 7, 0, 8, 10, 12] {
-            let _ = queue.push(PieceIndex(p), piece(p), false);
-        }
-        let mut taken = Vec::new();
-        while let Some(run) = queue.next() {
-            for (at, data) in run.pieces.iter().enumerate() {
-                assert_eq!(data[..], piece(run.first.0 + at as u32)[..]);
-            }
-            taken.push((run.first.0, run.pieces.len()));
-        }
-        assert_eq!(taken, [(7, 4), (0, 1), (12, 1)]);
-
-        for p in 0..40 {
-            let _ = queue.push(PieceIndex(p), piece(p), false);
-        }
-        let lengths: Vec<usize> = std::iter::from_fn(|| queue.next())
-            .map(|run| run.pieces.len())
-            .collect();
-        assert_eq!(lengths, [16, 16, 8]);
     }
 }

@@ -7,7 +7,7 @@ use super::{Assembly, DisconnectReason, Engine, Output, Remote};
 use crate::Bitfield;
 use crate::clock::Time;
 use crate::image::PieceIndex;
-use crate::picker::PeerKey;
+use crate::picker::{Band, PeerKey};
 use crate::swarm::wire::WireMessage;
 
 /// How long nothing is requested after a piece could not be stored, at first and at the most.
@@ -20,6 +20,16 @@ const SHORT_HAVE_PAUSE: Duration = Duration::from_millis(1);
 const MAX_UNANNOUNCED: usize = 256;
 
 impl Engine {
+    /// For what a missing piece is fetched, if it is.
+    pub(crate) fn band(&self, piece: PieceIndex) -> Option<Band> {
+        self.picker.band(piece)
+    }
+
+    /// Whether a piece has come and the driver is not done with it.
+    pub(crate) fn is_verifying(&self, piece: PieceIndex) -> bool {
+        self.picker.is_verifying(piece)
+    }
+
     /// The driver is done with a piece.
     fn settle(&mut self, now: Time, piece: PieceIndex) {
         let held_back = self.storing >= self.max_storing;
