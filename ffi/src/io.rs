@@ -51,6 +51,11 @@ fn read(
         let end = buffer.len().min(done + CHUNK);
         let part = &mut buffer[done..end];
         let read = match appliance.try_read_at(file, at, part)? {
+            Some(read) => Some(read),
+            // The disk is waited for in the caller's thread, the swarm by the session's.
+            None => appliance.read_local_at(file, at, part)?,
+        };
+        let read = match read {
             Some(read) => read,
             None => {
                 let waiting = core.unless_closing(appliance.read_at(file, at, part.len()));

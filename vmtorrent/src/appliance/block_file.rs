@@ -124,32 +124,57 @@ impl Disk {
         self.answer(offset, buffer, false)
     }
 
+    /// Fills `buffer` up to the end of the file if all of it is on this host, waiting for the disk. Blocks, and is for whom
+    /// [`read_if_at_hand`](Self::read_if_at_hand) gave nothing.
+    pub(super) fn read_if_here(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let arrived = self.arrival();
+        if !self.is_here(offset, buffer.len()) {
+            return Ok(None);
+        }
+        let found = self.read_blocking(offset, buffer)?;
+        Ok(self.note_answer(arrived, offset, buffer.len(), found, false))
+    }
+
     /// Every read comes here first, also one that has to wait then (`waits`): this is where it is traced, once.
     fn answer(&self, offset: u64, buffer: &mut [u8], waits: bool) -> Result<Option<usize>> {
-        let arrived = self.trace.as_ref().map(|trace| (trace, trace.now()));
+        let arrived = self.arrival();
         let present = self.read_present(offset, buffer)?;
-        if let Some((trace, at)) = arrived {
+        Ok(self.note_answer(arrived, offset, buffer.len(), present, waits))
+    }
+
+    /// The time, if reads are traced.
+    fn arrival(&self) -> Option<u64> {
+        self.trace.as_ref().map(|trace| trace.now())
+    }
+
+    /// Notes what a read of `wanted` bytes found, if anything.
+    fn note_answer(
+        &self,
+        arrived: Option<u64>,
+        offset: u64,
+        wanted: usize,
+        found: Option<(Extents, usize)>,
+        waits: bool,
+    ) -> Option<usize> {
+        if let (Some(trace), Some(at)) = (&self.trace, arrived) {
             let of_image = |found: &(Extents, _)| {
                 let (extents, _) = found;
                 extents.iter().any(|e| e.kind == ExtentKind::Base)
             };
             // The guest's own writes are no part of the image, nor is what lies behind its end.
             let left = self.file.length.saturating_sub(offset);
-            if left > 0 && present.as_ref().map_or(waits, of_image) {
-                trace.note(at, offset, left.min(buffer.len() as u64));
+            if left > 0 && found.as_ref().map_or(waits, of_image) {
+                trace.note(at, offset, left.min(wanted as u64));
             }
         }
-        let Some((extents, length)) = present else {
-            return Ok(None);
-        };
-        if length == 0 {
-            return Ok(Some(0));
+        let (extents, length) = found?;
+        if length > 0 {
+            self.config.counters.read(length);
+            for extent in extents.iter().filter(|e| e.kind == ExtentKind::Base) {
+                self.note_read(&extent.range, false);
+            }
         }
-        self.config.counters.read(length);
-        for extent in extents.iter().filter(|e| e.kind == ExtentKind::Base) {
-            self.note_read(&extent.range, false);
-        }
-        Ok(Some(length))
+        Some(length)
     }
 
     /// Writes all of `data` if that needs nothing that is missing and little time.

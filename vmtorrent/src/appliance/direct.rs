@@ -1,6 +1,6 @@
 //! Calls for those who hold a VMM's buffer in their hands.
 //!
-//! Invariant: nothing here waits for the swarm or the disk; what is present is copied once, without allocation.
+//! Invariant: nothing here waits for the swarm; what is present is copied once, without allocation.
 
 use std::sync::Arc;
 
@@ -23,6 +23,26 @@ impl Appliance {
     ) -> Result<Option<usize>> {
         let disk = self.disk_of(file)?;
         disk.read_if_at_hand(offset, buffer)
+            .map_err(|e| disk.told("read", &e))
+    }
+
+    /// Fills `buffer` from `offset` of a file if all of it is on this host, waiting for the disk, and gives the number of
+    /// bytes: fewer than asked only at the end of the file. Blocks the thread. `None`: something is missing, and what
+    /// `buffer` holds is undefined; use [`read_at`](Self::read_at).
+    ///
+    /// To be asked where [`try_read_at`](Self::try_read_at) gave nothing: it is what the disk has to bring, or what Linux
+    /// for a moment does not give without waiting although it is in its page cache.
+    ///
+    /// # Errors
+    /// As for [`read_at`](Self::read_at).
+    pub fn read_local_at(
+        &self,
+        file: usize,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<usize>> {
+        let disk = self.disk_of(file)?;
+        disk.read_if_here(offset, buffer)
             .map_err(|e| disk.told("read", &e))
     }
 

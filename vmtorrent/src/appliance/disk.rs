@@ -151,11 +151,25 @@ impl Disk {
         Ok(Some((extents, length)))
     }
 
-    /// Fills `buffer` up to the end of the file, waiting for the disk, and gives the number of bytes; `None` when a
-    /// piece is missing after all.
-    fn read_blocking(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
+    /// Whether no piece of a range is missing.
+    pub(super) fn is_here(&self, offset: u64, length: usize) -> bool {
+        let (extents, _) = self.extents(offset, length);
+        let mut bases = extents.iter().filter(|e| e.kind == ExtentKind::Base);
+        bases.all(|base| {
+            let range = self.in_image(&base.range);
+            self.config.pristine.missing_in(range).is_empty()
+        })
+    }
+
+    /// Fills `buffer` up to the end of the file, waiting for the disk, and gives where the bytes were and how many; `None`
+    /// when a piece is missing after all.
+    pub(super) fn read_blocking(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<(Extents, usize)>> {
         let (extents, length) = self.extents(offset, buffer.len());
-        for extent in extents {
+        for extent in &extents {
             let part = part_of(buffer, offset, &extent.range);
             match extent.kind {
                 ExtentKind::Zero => part.fill(0),
@@ -170,7 +184,7 @@ impl Disk {
                 }
             }
         }
-        Ok(Some(length))
+        Ok(Some((extents, length)))
     }
 
     fn read_base_blocking(&self, base: Range<u64>, part: &mut [u8]) -> Result<bool> {
@@ -210,14 +224,14 @@ impl Disk {
             }
             waiting.await?;
             let mut buffer = BytesMut::zeroed(length);
-            let mut done = self.read_present(offset, &mut buffer)?.map(|found| found.1);
-            if done.is_none() {
+            let mut found = self.read_present(offset, &mut buffer)?;
+            if found.is_none() {
                 let disk = self.clone();
-                (done, buffer) = self
+                (found, buffer) = self
                     .blocking(move || disk.read_blocking(offset, &mut buffer).map(|d| (d, buffer)))
                     .await?;
             }
-            if let Some(length) = done {
+            if let Some((_, length)) = found {
                 buffer.truncate(length);
                 self.config.counters.read(length);
                 return Ok(buffer.freeze());

@@ -221,6 +221,58 @@ async fn a_damaged_pristine_byte_is_found_after_a_restart_and_fetched_again() {
 }
 
 #[tokio::test]
+async fn what_is_on_this_host_is_read_in_the_callers_thread_also_unverified_and_nothing_else_is() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = content(4 * MIB);
+    let image = published(scratch.path(), &data, &PublishOptions::default());
+    let cache = scratch.path().join("cache");
+    let origin = session(&scratch.path().join("unused")).await;
+    let seed = origin.seed(image.clone(), scratch.path()).await.unwrap();
+    let state = scratch.path().join("state");
+    let piece = vmtorrent::image::default_piece_size(data.len() as u64) as usize;
+
+    let host = session(&cache).await;
+    let first = options(&state, Some(origin.listen_address()));
+    let appliance = host.launch(image.clone(), first).await.unwrap();
+    assert_eq!(appliance.read_at(0, 0, piece).await.unwrap().len(), piece);
+    let ours = Bytes::from_static(&[7; 4096]);
+    appliance.write_at(0, 4096, ours.clone()).await.unwrap();
+    appliance.shutdown().await.unwrap();
+    host.shutdown().await.unwrap();
+    seed.shutdown().await.unwrap();
+    origin.shutdown().await.unwrap();
+
+    // Nobody is there to fetch anything of, and what was fetched before is to be verified.
+    let host = session(&cache).await;
+    let appliance = host.launch(image, options(&state, None)).await.unwrap();
+    let mut buffer = vec![1; piece];
+    assert_eq!(appliance.try_read_at(0, 0, &mut buffer).unwrap(), None);
+    let read = appliance.read_local_at(0, 0, &mut buffer).unwrap();
+    assert_eq!(read, Some(piece));
+    assert!(buffer[..4096] == data[..4096] && buffer[8192..] == data[8192..piece]);
+    assert!(buffer[4096..8192] == ours);
+    assert_eq!(
+        appliance.try_read_at(0, 0, &mut buffer).unwrap(),
+        Some(piece)
+    );
+    let behind = (piece + 1) as u64;
+    assert_eq!(
+        appliance.read_local_at(0, behind, &mut buffer).unwrap(),
+        None
+    );
+    let mut across = vec![0; piece + 1];
+    assert_eq!(appliance.read_local_at(0, 0, &mut across).unwrap(), None);
+    let end = data.len() as u64;
+    assert_eq!(
+        appliance.read_local_at(0, end, &mut buffer).unwrap(),
+        Some(0)
+    );
+    let stats = appliance.shutdown().await.unwrap();
+    assert_eq!(stats.fetched_bytes, 0);
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_export_fetches_what_is_missing_and_holds_what_the_guest_wrote() {
     let scratch = tempfile::tempdir().unwrap();
     let data = content(4 * MIB + 1);
