@@ -20,10 +20,10 @@ SIZE_OF_READS = 65536
 
 
 def in_pieces(scope, image, piece):
-    """A copy of the image that was written as the swarm's copy is: piece by piece, in any order.
+    """A copy of the image that was written as data comes from a swarm: piece by piece, in any order.
 
-    Linux copies out of a file that was written at once up to twice as fast (ext4, Linux 6.18; its page cache has larger folios
-    then): beside such a file this one shows what our code adds, and what the order adds in which data came.
+    Linux copies out of a file that was written in larger parts up to twice as fast (ext4, Linux 6.18; its page cache has larger
+    folios then): beside this file it shows what it brings that pieces are stored together.
     """
     copy = scope.path("local.img")
     contents = memoryview(image.read_bytes())
@@ -105,7 +105,7 @@ class Reads:
                 f"{size >> 10} KiB: {ratio:.2f} x ({rates[size][1] / 1e9:.2f} and {rates[size][0] / 1e9:.2f} GB/s)"
                 for size, ratio in ratios.items()
             )
-            + "; over a file that was written in pieces, as the swarm's copy is: "
+            + "; over a file that was written piece by piece: "
             + ", ".join(f"{size >> 10} KiB: {ratio:.2f} x" for size, ratio in others.items()),
             {"at_once": found, "in_pieces": in_pieces},
         )
