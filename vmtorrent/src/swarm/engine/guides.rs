@@ -44,15 +44,25 @@ pub(super) struct Guides {
 /// Most peers that the pieces of a window are shared out among.
 const MAX_TRADERS: usize = 63;
 
-/// Pieces that a guest waits for and that are left to another peer to bring.
+/// Pieces that a guest waits for, or that are read ahead, and that are left to another peer to bring.
 #[derive(Debug)]
 struct Leaving {
-    /// Until when.
-    left: HashMap<PieceIndex, Time>,
+    left: HashMap<PieceIndex, Left>,
     /// The part of them that came in time of late.
     success: f64,
     /// Too few did: not before then.
     rests_until: Time,
+    /// How often the backups were doubled, and how many pieces came in time since that was changed.
+    doublings: u32,
+    came: u32,
+}
+
+/// A piece that is left to another peer.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    until: Time,
+    /// A read waits for it.
+    waits: bool,
 }
 
 impl Default for Leaving {
@@ -61,6 +71,8 @@ impl Default for Leaving {
             left: HashMap::default(),
             success: 1.0,
             rests_until: Time::default(),
+            doublings: 0,
+            came: 0,
         }
     }
 }
@@ -68,8 +80,27 @@ impl Default for Leaving {
 impl Leaving {
     const WEIGHT: f64 = 1.0 / 8.0;
     const REST: Duration = Duration::from_secs(5);
+    /// How many ask a seed for a piece that nobody has, besides the first. They make up for those that are slow, or not
+    /// connected to a seed; each of them may cost the seed one copy more.
+    const BACKUPS: u16 = 2;
+    const MOST_DOUBLINGS: u32 = 5;
+    /// After so many that came in time there are too many backups.
+    const ENOUGH: u32 = 32;
+
+    /// What nobody brings in time has too few backups.
+    fn backups(&self) -> u16 {
+        Self::BACKUPS << self.doublings
+    }
 
     fn came(&mut self, now: Time, in_time: bool) {
+        self.came += 1;
+        if !in_time {
+            self.doublings = (self.doublings + 1).min(Self::MOST_DOUBLINGS);
+            self.came = 0;
+        } else if self.came >= Self::ENOUGH {
+            self.doublings = self.doublings.saturating_sub(1);
+            self.came = 0;
+        }
         let value = if in_time { 1.0 } else { 0.0 };
         self.success += (value - self.success) * Self::WEIGHT;
         if self.success < 0.5 {
@@ -81,8 +112,17 @@ impl Leaving {
 
 /// The most that a guest waits for a piece that another peer brings.
 const MOST_PATIENCE: Duration = Duration::from_millis(200);
+/// How long what is only read ahead is left to others.
+const READ_AHEAD_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a window holds although the guest goes on.
 const HOLDS: Duration = Duration::from_millis(5);
+
+impl Guides {
+    /// A piece is to come into the window again.
+    pub(super) fn note_put_back(&mut self) {
+        self.stale = true;
+    }
+}
 
 impl Engine {
     /// A guest runs that is expected to do as its profile says.
@@ -190,7 +230,8 @@ impl Engine {
             &self.peer_id,
             self.traders().filter(|(key, _)| takes_turns(key)),
         )
-        .is_ours(piece)
+        .rank(piece)
+            == 0
         {
             return;
         }
@@ -209,16 +250,52 @@ impl Engine {
             return;
         };
         let patience = seed.min(MOST_PATIENCE);
-        self.guides.leaving.left.insert(piece, now + patience);
+        self.leave(piece, now + patience, true);
+    }
+
+    /// A piece is to be read ahead that nobody was asked for. All guests that do the same may do so now, and nothing waits
+    /// for it: as of what profiles foretell, few ask a seed for it.
+    pub(super) fn leave_read_ahead(&mut self, now: Time, piece: PieceIndex) {
+        if self.guides.guides.is_empty()
+            || self.guides.leaving.left.contains_key(&piece)
+            || self.picker.availability(piece) > 0
+            || !self.picker.asked_of_nobody(piece)
+        {
+            return;
+        }
+        let backups = self.guides.leaving.backups();
+        let takes_turns = |key: &PeerKey| self.profiles.takes_profiles(*key);
+        let traders = self.traders().filter(|(key, _)| takes_turns(key));
+        let mut shares = Shares::new(&self.peer_id, traders);
+        shares.tell_apart(backups + 1);
+        if shares.rank(piece) > backups {
+            self.leave(piece, now + READ_AHEAD_PATIENCE, false);
+        }
+    }
+
+    /// A read waits for a piece by now that was left to others because it was only read ahead.
+    pub(super) fn read_comes_to(&mut self, piece: PieceIndex) {
+        let left = &mut self.guides.leaving.left;
+        if left.get(&piece).is_some_and(|left| !left.waits) {
+            left.remove(&piece);
+            self.picker.resume(piece);
+        }
+    }
+
+    fn leave(&mut self, piece: PieceIndex, until: Time, waits: bool) {
+        let left = Left { until, waits };
+        self.guides.leaving.left.insert(piece, left);
         self.picker.leave(piece);
-        self.wake(now + patience);
+        self.wake(until);
     }
 
     /// A piece came.
     pub(super) fn note_left(&mut self, now: Time, piece: PieceIndex) {
-        if self.guides.leaving.left.remove(&piece).is_some() {
+        if let Some(left) = self.guides.leaving.left.remove(&piece) {
             self.picker.resume(piece);
-            self.guides.leaving.came(now, true);
+            if left.waits {
+                self.guides.leaving.came(now, true);
+            }
         }
     }
 
@@ -228,15 +305,16 @@ impl Engine {
         let late: Vec<PieceIndex> = leaving
             .left
             .iter()
-            .filter(|(_, until)| **until <= now)
+            .filter(|(_, left)| left.until <= now)
             .map(|(piece, _)| *piece)
             .collect();
         for piece in late {
-            leaving.left.remove(&piece);
-            leaving.came(now, self.picker.availability(piece) > 0);
+            if leaving.left.remove(&piece).is_some_and(|left| left.waits) {
+                leaving.came(now, self.picker.availability(piece) > 0);
+            }
             self.picker.resume(piece);
         }
-        if let Some(next) = leaving.left.values().min().copied() {
+        if let Some(next) = leaving.left.values().map(|left| left.until).min() {
             self.wake(next);
         }
     }
@@ -248,6 +326,27 @@ impl Engine {
             .filter(|(key, p)| p.said_field && !self.picker.is_whole(**key))
             .map(|(key, p)| (*key, &p.id))
             .take(MAX_TRADERS)
+    }
+
+    /// How many of those that lack something must have a piece so that they bring it about as soon as all seeds together
+    /// would: what they have is then asked of them, since a seed's line is all that brings a crowd what nobody has.
+    fn common(&self) -> u16 {
+        let (mut seeds, mut traders, mut count) = (0.0, 0.0, 0_u32);
+        for (key, peer) in self.peers.iter().filter(|(_, p)| p.said_field) {
+            if self.picker.is_whole(*key) {
+                seeds += peer.path.plain_rate().unwrap_or_default();
+            } else {
+                count += 1;
+                if !peer.chokes_us && !peer.snubbed {
+                    traders += peer.path.plain_rate().unwrap_or_default();
+                }
+            }
+        }
+        if traders == 0.0 {
+            return u16::MAX;
+        }
+        // As a float it is bounded by the cast.
+        (seeds * f64::from(count) / traders).ceil().max(1.0) as u16
     }
 
     fn make_window(&mut self, now: Time) {
@@ -277,10 +376,14 @@ impl Engine {
             pieces.clear();
         }
         let trade = !shares.others.is_empty();
-        let ours = |piece: &PieceIndex| shares.are_ours(*piece);
+        let backups = self.guides.leaving.backups();
+        shares.tell_apart(backups + 1);
+        let rank = |piece: &PieceIndex| shares.known_rank(*piece);
         let window = Window {
-            ours: trade.then(|| pieces.iter().map(ours).collect()),
+            ranks: trade.then(|| pieces.iter().map(rank).collect()),
             pieces,
+            backups,
+            common: self.common(),
         };
         self.guides.shares = Some(shares);
         self.guides.found = !window.pieces.is_empty();
@@ -299,8 +402,10 @@ impl Engine {
 struct Shares {
     own: u64,
     others: Vec<u64>,
+    /// Ranks from this one on are all the same.
+    most: u16,
     /// What was found out.
-    known: HashMap<PieceIndex, bool>,
+    known: HashMap<PieceIndex, u16>,
 }
 
 impl Shares {
@@ -311,23 +416,36 @@ impl Shares {
         Self {
             own: Self::fold(Self::BASIS, own),
             others: others.map(|(_, id)| Self::fold(Self::BASIS, id)).collect(),
+            most: 1,
             known: HashMap::default(),
         }
     }
 
-    fn is_ours(&self, piece: PieceIndex) -> bool {
+    /// Ranks below `most` are to be told apart.
+    fn tell_apart(&mut self, most: u16) {
+        if std::mem::replace(&mut self.most, most) != most {
+            self.known.clear();
+        }
+    }
+
+    /// How many come before us to bring a piece, as far as it is told apart. It is ours if it is none.
+    fn rank(&self, piece: PieceIndex) -> u16 {
         let own = Self::weight(self.own, piece);
-        self.others.iter().all(|id| Self::weight(*id, piece) <= own)
+        let before = self
+            .others
+            .iter()
+            .filter(|id| Self::weight(**id, piece) > own);
+        before.take(self.most.into()).count() as u16
     }
 
     /// The same, found out once for each piece.
-    fn are_ours(&mut self, piece: PieceIndex) -> bool {
+    fn known_rank(&mut self, piece: PieceIndex) -> u16 {
         if let Some(known) = self.known.get(&piece) {
             return *known;
         }
-        let ours = self.is_ours(piece);
-        self.known.insert(piece, ours);
-        ours
+        let rank = self.rank(piece);
+        self.known.insert(piece, rank);
+        rank
     }
 
     fn weight(id: u64, piece: PieceIndex) -> u64 {
