@@ -1,4 +1,4 @@
-//! Invariant: what is taken out is eligible at that moment; of what may be taken of a peer in order, it is due first.
+//! Invariant: what is taken out is eligible at that moment; with nobody to trade with it is due first.
 
 use crate::image::PieceIndex;
 
@@ -23,11 +23,14 @@ impl Window {
         self.ranks.is_some() && availability >= self.common
     }
 
-    /// Takes out what is to be asked of a peer: of one that has a part the first that it has.
+    /// Takes out what is to be asked of a peer: with nobody to trade with, the first that it has.
     ///
-    /// Of one that has everything (`whole`) ours come first, as far as nobody who lacks something has them
-    /// (`availability` 0); then the rarest of the others, of several that are as rare the one that `choose`, which is
-    /// given their number, names. Left to others is what is common, and what nobody has while enough come before us.
+    /// Else it is the rarest (`availability`: how many of those that lack something have it), and of several that are as
+    /// rare the one that `choose`, which is given their number, names. If it were the first, all who are at the same
+    /// place would ask for the same at the few who are ahead of them, and have nothing to trade.
+    ///
+    /// Of whoever has everything (`whole`) ours come before that, as far as nobody who lacks something has them. Left to
+    /// others is there what is common, and what nobody has while enough come before us.
     pub(super) fn take(
         &mut self,
         whole: bool,
@@ -35,23 +38,28 @@ impl Window {
         availability: impl Fn(PieceIndex) -> u16,
         choose: impl FnOnce(usize) -> usize,
     ) -> Option<PieceIndex> {
-        let index = match self.ranks.as_ref().filter(|_| whole) {
+        let index = match self.ranks.as_ref() {
             None => self.pieces.iter().position(|p| eligible(*p))?,
             Some(ranks) => {
-                let all = self.pieces.iter().copied().enumerate();
-                let mut own = all.clone().zip(ranks).filter(|(_, rank)| **rank == 0);
+                let all = self.pieces.iter().copied().enumerate().zip(ranks);
+                let mut own = all.clone().filter(|(_, rank)| whole && **rank == 0);
                 let found = own.find(|((_, p), _)| availability(*p) == 0 && eligible(*p));
                 match found {
                     Some(((index, _), _)) => index,
                     None => {
-                        let for_us = |p: PieceIndex, rank: u16| match availability(p) {
-                            0 => rank <= self.backups,
-                            copies => copies < self.common,
+                        let left = |rank: u16, copies: u16| match copies {
+                            _ if !whole => false,
+                            0 => rank > self.backups,
+                            copies => copies >= self.common,
                         };
-                        let found = all
-                            .zip(ranks)
-                            .filter(|((_, p), rank)| for_us(*p, **rank) && eligible(*p));
-                        rarest(found.map(|(found, _)| found), &availability, choose)?
+                        let copies = all.map(|((_, p), rank)| (p, *rank, availability(p)));
+                        let found = rarest(copies, |piece, rank, copies| {
+                            !left(rank, copies) && eligible(piece)
+                        });
+                        if found.is_empty() {
+                            return None;
+                        }
+                        *found.get(choose(found.len()))?
                     }
                 }
             }
@@ -63,27 +71,24 @@ impl Window {
     }
 }
 
+/// The places of the rarest pieces among those that are eligible, which is asked of as few as possible.
 fn rarest(
-    pieces: impl Iterator<Item = (usize, PieceIndex)>,
-    availability: impl Fn(PieceIndex) -> u16,
-    choose: impl FnOnce(usize) -> usize,
-) -> Option<usize> {
+    pieces: impl Iterator<Item = (PieceIndex, u16, u16)>,
+    eligible: impl Fn(PieceIndex, u16, u16) -> bool,
+) -> Vec<usize> {
     let mut rarest = u16::MAX;
     let mut found = Vec::new();
-    for (index, piece) in pieces {
-        let availability = availability(piece);
-        if availability < rarest {
-            rarest = availability;
+    for (index, (piece, rank, copies)) in pieces.enumerate() {
+        if copies > rarest || !eligible(piece, rank, copies) {
+            continue;
+        }
+        if copies < rarest {
+            rarest = copies;
             found.clear();
         }
-        if availability == rarest {
-            found.push(index);
-        }
+        found.push(index);
     }
-    if found.is_empty() {
-        return None;
-    }
-    found.get(choose(found.len())).copied()
+    found
 }
 
 #[cfg(test)]
@@ -130,19 +135,26 @@ mod tests {
         let availability = [5, 0, 0, 4, 7, 5];
         let mut window = window(Some([0; 6]));
         assert_eq!(taken(&mut window, true, availability), [1, 3]);
-        assert_eq!(taken(&mut window, false, availability), [0, 4, 5]);
+        assert_eq!(taken(&mut window, false, availability), [5, 0, 4]);
     }
 
     #[test]
     fn what_nobody_has_is_asked_of_a_seed_by_the_first_and_few_backups() {
         let mut window = window(Some([3, 2, 0, 7, 1, 0]));
         assert_eq!(taken(&mut window, true, [0; 6]), [5, 4, 1]);
-        assert_eq!(taken(&mut window, false, [0; 6]), [0, 3]);
+        assert_eq!(taken(&mut window, false, [1; 6]), [3, 0]);
     }
 
     #[test]
-    fn of_a_peer_that_has_a_part_all_comes_in_order() {
-        let ranks = Some([1, 0, 0, 2, 0, 0]);
-        assert_eq!(taken(&mut window(ranks), false, [1; 6]), [0, 1, 3, 4, 5]);
+    fn of_a_peer_that_has_a_part_the_rarest_come_first_whosever_they_are() {
+        let ranks = Some([1, 0, 0, 9, 0, 0]);
+        let availability = [3, 1, 1, 9, 1, 2];
+        let mut crowded = window(ranks);
+        assert_eq!(taken(&mut crowded, false, availability), [4, 1, 5, 0, 3]);
+    }
+
+    #[test]
+    fn alone_all_of_a_peer_that_has_a_part_comes_in_order() {
+        assert_eq!(taken(&mut window(None), false, [1; 6]), [0, 1, 3, 4, 5]);
     }
 }
