@@ -45,8 +45,8 @@ pub struct Crowd {
     told: Nanos,
 }
 
-/// Is told virtual seconds, guests that run, and guests to come.
-pub type Progress = fn(f64, usize, u32);
+/// Is told virtual seconds, guests that run, guests to come, and what the seed has sent, F.
+pub type Progress = fn(f64, usize, u32, f64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
@@ -402,7 +402,9 @@ impl Crowd {
             && now >= self.told
         {
             self.told = now + TELL;
-            tell(seconds(now), self.running, self.to_come);
+            let sent = hosts.node(SEED).moved().uploaded;
+            let sent = sent as f64 / self.trace.needed(&self.image) as f64;
+            tell(seconds(now), self.running, self.to_come, sent);
         }
         for index in 1..hosts.count() {
             if self.members[index as usize].done {

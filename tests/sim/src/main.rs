@@ -120,8 +120,10 @@ fn carry_out(command: Command) -> Result<String, String> {
     }
 }
 
-fn tell(seconds: f64, running: usize, to_come: u32) {
-    eprintln!("{seconds:.1} s: {running} guests run, {to_come} to come");
+fn tell(seconds: f64, running: usize, to_come: u32, sent: f64) {
+    eprintln!(
+        "{seconds:.1} s: {running} guests run, {to_come} to come, the seed has sent {sent:.2} F"
+    );
 }
 
 fn load(files: &[PathBuf]) -> Result<Vec<Report>, String> {

@@ -5,11 +5,13 @@
 //! blocks to request go out, in four strictly ordered [`Band`]s.
 //!
 //! Invariants, each held by a property test:
-//! - at a peer that has both, a block of a lower band is never picked before one of a higher band;
+//! - at a peer that has both, a block of a lower band is never picked before one of a higher band, but for what is left to
+//!   those that lack something;
 //! - a piece that is zero, had, being verified, or a duplicate of another is never picked;
 //! - nothing outside the policy is picked: without background filling only wanted pieces;
 //! - as long as a peer may be asked for a wanted block that nobody was asked for, a pick for that peer finds one (it may
-//!   not for what is [confined](Picker::confine) to another peer or [left](Picker::leave) to those that lack something).
+//!   not for what is [confined](Picker::confine) to another peer, or left to those that lack something: by
+//!   [`leave`](Picker::leave), or because it is [common](Window::common) among them and no read waits for it).
 
 mod band;
 mod fields;
@@ -124,7 +126,7 @@ impl Picker {
             states,
             open: HashMap::default(),
             open_in: [0; 4],
-            wants: Wants::default(),
+            wants: Wants::new(geometry.piece_count()),
             rarity,
             fields: Fields::default(),
             window: Window::default(),
@@ -277,6 +279,19 @@ impl Picker {
         let had_free = progress.has_free();
         if progress.give_up(block.block, peer) && !had_free {
             self.wants.resume(block.piece, progress.band);
+        }
+    }
+
+    /// A piece that was taken out of the window, and of which nobody is asked for anything and nothing came, may come into
+    /// it again: it is wanted no more than before. Any other piece stays as it is.
+    pub fn put_back(&mut self, piece: PieceIndex) {
+        let idle = |p: &Progress| p.band == Band::Profile && p.is_untouched();
+        if self.states.get(piece.as_usize()) == Some(&PieceState::Open)
+            && self.open.get(&piece).is_some_and(idle)
+        {
+            self.forget(piece);
+            self.states[piece.as_usize()] = PieceState::Missing;
+            self.rarity.insert(piece);
         }
     }
 
@@ -516,5 +531,7 @@ fn is_untouched(states: &[PieceState], wants: &Wants, piece: PieceIndex) -> bool
     states.get(piece.as_usize()) == Some(&PieceState::Missing) && wants.band(piece).is_none()
 }
 
+#[cfg(test)]
+mod crowd_tests;
 #[cfg(test)]
 mod tests;

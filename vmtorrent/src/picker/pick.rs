@@ -26,8 +26,11 @@ impl Picker {
                 self.pick_background(peer)?
             } else {
                 let askable = self.fields.askable(peer)?;
-                let mut queue = self.wants.queue(band).iter().copied();
-                let begun = queue.find(|p| askable.contains(*p));
+                let whole = askable.field.is_full();
+                let begun = self.wants.first(band, &askable, |piece| {
+                    let common = || self.window.is_common(self.rarity.availability(piece));
+                    band == Band::Demand || !(whole && common())
+                });
                 let found = match begun {
                     None if band == Band::Profile => self.pick_foretold(peer),
                     _ => begun,
@@ -58,7 +61,7 @@ impl Picker {
         let rng = &mut self.rng;
         let piece = self.window.take(
             whole,
-            |piece| askable.contains(piece) && untouched(piece),
+            |piece| askable.field.get(piece) && untouched(piece) && askable.contains(piece),
             |piece| self.rarity.availability(piece),
             |n| rng.random_range(0..n),
         )?;

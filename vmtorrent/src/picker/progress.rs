@@ -48,6 +48,11 @@ impl Progress {
         self.free > 0
     }
 
+    /// Whether every block is free.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.free as usize == self.blocks.len()
+    }
+
     pub(super) fn first_free(&self) -> Option<u32> {
         if self.free == 0 {
             return None;

@@ -1,4 +1,4 @@
-//! Invariant: what is taken out is eligible at that moment; of what may be taken of a peer in order, it is due first.
+//! Invariant: what is taken out is eligible at that moment; with nobody to trade with it is due first.
 
 use crate::image::PieceIndex;
 
@@ -7,17 +7,30 @@ use crate::image::PieceIndex;
 pub struct Window {
     /// In the order in which they are due.
     pub pieces: Vec<PieceIndex>,
-    /// Which of them are ours to bring into the swarm, if other peers are at the same place of a profile: those should
-    /// fetch different ones of whoever has everything, and trade them. `None`: nobody to trade with.
-    pub ours: Option<Vec<bool>>,
+    /// For each of them, how many come before us to bring it into the swarm, if other peers are at the same place of a
+    /// profile: those should fetch different ones of whoever has everything, and trade them. What nobody comes before us
+    /// for is ours. `None`: nobody to trade with.
+    pub ranks: Option<Vec<u16>>,
+    /// What nobody has is asked of whoever has everything by so many besides the first.
+    pub backups: u16,
+    /// What so many of those that lack something have is left to them: it is not asked of whoever has everything.
+    pub common: u16,
 }
 
 impl Window {
-    /// Takes out what is to be asked of a peer: of one that has a part the first that it has.
+    /// Whether a piece that so many have who lack something is left to them.
+    pub(super) fn is_common(&self, availability: u16) -> bool {
+        self.ranks.is_some() && availability >= self.common
+    }
+
+    /// Takes out what is to be asked of a peer: with nobody to trade with, the first that it has.
     ///
-    /// Of one that has everything (`whole`) ours come first, as far as nobody who lacks something has them
-    /// (`availability` 0); then the rarest of the others, and of several that are as rare the one that `choose`, which is
-    /// given their number, names.
+    /// Else it is the rarest (`availability`: how many of those that lack something have it), and of several that are as
+    /// rare the one that `choose`, which is given their number, names. If it were the first, all who are at the same
+    /// place would ask for the same at the few who are ahead of them, and have nothing to trade.
+    ///
+    /// Of whoever has everything (`whole`) ours come before that, as far as nobody who lacks something has them. Left to
+    /// others is there what is common, and what nobody has while enough come before us.
     pub(super) fn take(
         &mut self,
         whole: bool,
@@ -25,56 +38,69 @@ impl Window {
         availability: impl Fn(PieceIndex) -> u16,
         choose: impl FnOnce(usize) -> usize,
     ) -> Option<PieceIndex> {
-        let index = match self.ours.as_ref().filter(|_| whole) {
+        let index = match self.ranks.as_ref() {
             None => self.pieces.iter().position(|p| eligible(*p))?,
-            Some(ours) => {
-                let all = self.pieces.iter().copied().enumerate();
-                let mut own = all.clone().zip(ours).filter(|(_, own)| **own);
+            Some(ranks) => {
+                let all = self.pieces.iter().copied().enumerate().zip(ranks);
+                let mut own = all.clone().filter(|(_, rank)| whole && **rank == 0);
                 let found = own.find(|((_, p), _)| availability(*p) == 0 && eligible(*p));
                 match found {
                     Some(((index, _), _)) => index,
-                    None => rarest(all.filter(|(_, p)| eligible(*p)), availability, choose)?,
+                    None => {
+                        let left = |rank: u16, copies: u16| match copies {
+                            _ if !whole => false,
+                            0 => rank > self.backups,
+                            copies => copies >= self.common,
+                        };
+                        let copies = all.map(|((_, p), rank)| (p, *rank, availability(p)));
+                        let found = rarest(copies, |piece, rank, copies| {
+                            !left(rank, copies) && eligible(piece)
+                        });
+                        if found.is_empty() {
+                            return None;
+                        }
+                        *found.get(choose(found.len()))?
+                    }
                 }
             }
         };
-        if let Some(ours) = &mut self.ours {
-            ours.remove(index);
+        if let Some(ranks) = &mut self.ranks {
+            ranks.remove(index);
         }
         Some(self.pieces.remove(index))
     }
 }
 
+/// The places of the rarest pieces among those that are eligible, which is asked of as few as possible.
 fn rarest(
-    pieces: impl Iterator<Item = (usize, PieceIndex)>,
-    availability: impl Fn(PieceIndex) -> u16,
-    choose: impl FnOnce(usize) -> usize,
-) -> Option<usize> {
+    pieces: impl Iterator<Item = (PieceIndex, u16, u16)>,
+    eligible: impl Fn(PieceIndex, u16, u16) -> bool,
+) -> Vec<usize> {
     let mut rarest = u16::MAX;
     let mut found = Vec::new();
-    for (index, piece) in pieces {
-        let availability = availability(piece);
-        if availability < rarest {
-            rarest = availability;
+    for (index, (piece, rank, copies)) in pieces.enumerate() {
+        if copies > rarest || !eligible(piece, rank, copies) {
+            continue;
+        }
+        if copies < rarest {
+            rarest = copies;
             found.clear();
         }
-        if availability == rarest {
-            found.push(index);
-        }
+        found.push(index);
     }
-    if found.is_empty() {
-        return None;
-    }
-    found.get(choose(found.len())).copied()
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn window(ours: Option<[bool; 6]>) -> Window {
+    fn window(ranks: Option<[u16; 6]>) -> Window {
         Window {
             pieces: (0..6).map(PieceIndex).collect(),
-            ours: ours.map(Into::into),
+            ranks: ranks.map(Into::into),
+            backups: 2,
+            common: 5,
         }
     }
 
@@ -97,16 +123,38 @@ mod tests {
 
     #[test]
     fn of_a_seed_come_ours_that_nobody_has_then_the_rarest_of_the_others() {
-        let ours = Some([false, true, true, false, true, true]);
+        let ranks = Some([1, 0, 0, 9, 0, 0]);
         let availability = [3, 0, 0, 1, 0, 2];
-        let mut window = window(ours);
+        let mut window = window(ranks);
         assert_eq!(taken(&mut window, true, availability), [1, 4, 3, 5, 0]);
-        assert_eq!((window.pieces.len(), window.ours), (1, Some(vec![true])));
+        assert_eq!((window.pieces.len(), window.ranks), (1, Some(vec![0])));
     }
 
     #[test]
-    fn of_a_peer_that_has_a_part_all_comes_in_order() {
-        let ours = Some([false, true, true, false, true, true]);
-        assert_eq!(taken(&mut window(ours), false, [1; 6]), [0, 1, 3, 4, 5]);
+    fn what_many_have_is_not_asked_of_a_seed_but_of_them() {
+        let availability = [5, 0, 0, 4, 7, 5];
+        let mut window = window(Some([0; 6]));
+        assert_eq!(taken(&mut window, true, availability), [1, 3]);
+        assert_eq!(taken(&mut window, false, availability), [5, 0, 4]);
+    }
+
+    #[test]
+    fn what_nobody_has_is_asked_of_a_seed_by_the_first_and_few_backups() {
+        let mut window = window(Some([3, 2, 0, 7, 1, 0]));
+        assert_eq!(taken(&mut window, true, [0; 6]), [5, 4, 1]);
+        assert_eq!(taken(&mut window, false, [1; 6]), [3, 0]);
+    }
+
+    #[test]
+    fn of_a_peer_that_has_a_part_the_rarest_come_first_whosever_they_are() {
+        let ranks = Some([1, 0, 0, 9, 0, 0]);
+        let availability = [3, 1, 1, 9, 1, 2];
+        let mut crowded = window(ranks);
+        assert_eq!(taken(&mut crowded, false, availability), [4, 1, 5, 0, 3]);
+    }
+
+    #[test]
+    fn alone_all_of_a_peer_that_has_a_part_comes_in_order() {
+        assert_eq!(taken(&mut window(None), false, [1; 6]), [0, 1, 3, 4, 5]);
     }
 }

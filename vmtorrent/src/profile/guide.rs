@@ -57,7 +57,7 @@ pub(crate) struct Conditions {
     pub(crate) rate: u64,
     /// Bytes of a piece.
     pub(crate) piece: u64,
-    /// Connected peers that lack pieces too, and may be traded with.
+    /// Connected peers that lack pieces too, and may be traded with, for each that has them.
     pub(crate) traders: usize,
 }
 
@@ -216,6 +216,11 @@ impl Guide {
     /// Whether the profile knows what the guest is about to do, so that nothing else has to be guessed.
     pub(crate) fn is_trusted(&self) -> bool {
         self.confidence() >= Self::GOOD
+    }
+
+    /// All that it has fetched sooner or later.
+    pub(crate) fn pieces(&self) -> &Bitfield {
+        &self.pieces
     }
 
     /// Whether it has a piece fetched sooner or later.

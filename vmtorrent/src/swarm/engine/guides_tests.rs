@@ -246,6 +246,82 @@ fn pieces_are_left_to_peers_of_our_kind_only() {
 }
 
 #[test]
+fn read_ahead_is_left_to_others_for_a_second_and_to_peers_of_our_kind_only() {
+    let reads = places(5, 100);
+    let left = |exchange: bool| {
+        let mut net = Net::new(image(PIECES, PIECE), 1);
+        let seed = net.node(MBIT, true, Fill::None);
+        let own = net.node(MBIT, false, Fill::None);
+        net.nodes[own].engine.hold_guides(net.now, true);
+        let _guest = Guest::new(&mut net, own, &[], Some(&reads));
+        net.link(own, seed);
+        // They bring nothing.
+        for _ in 0..5 {
+            let other = net.node(MBIT, false, Fill::None);
+            net.nodes[other].engine.profiles = Profiles::new(net.now, exchange);
+            net.link(own, other);
+        }
+        net.run_for(100);
+        let pieces: Vec<PieceIndex> = reads.iter().copied().map(PieceIndex).collect();
+        net.nodes[own].engine.read_ahead(net.now, &pieces);
+        net.collect(own);
+        net.run_for(900);
+        let lacks = |net: &Net, p: &PieceIndex| net.nodes[own].engine.lacks(*p);
+        let left: Vec<u32> = pieces
+            .iter()
+            .filter(|p| lacks(&net, p))
+            .map(|p| p.0)
+            .collect();
+        if let Some(piece) = left.first() {
+            let wait = net.timed_demand(own, *piece);
+            assert!(wait < 50.0, "a read waits no longer for it: {wait} ms");
+        }
+        net.run_for(400);
+        assert!(!pieces.iter().any(|p| lacks(&net, p)));
+        left.len()
+    };
+    assert_eq!(left(false), 0);
+    // Those for which three others come before us: half, more or less.
+    let left = left(true);
+    assert!((25..75).contains(&left), "{left}");
+}
+
+#[test]
+fn guests_behind_one_that_is_done_trade_what_they_fetch_of_it() {
+    let reads = places(5, 1000);
+    let (alone, _, _) = alone(1, &reads, Some(&reads));
+    let mut net = Net::new(image(PIECES, PIECE), 1);
+    // It lacks what none of them reads, so it is no seed; and there is none.
+    let done = net.node(MBIT, true, Fill::None);
+    let unread = (0..PIECES).find(|p| !reads.contains(p)).unwrap();
+    net.nodes[done].engine.damaged(net.now, PieceIndex(unread));
+    let nodes: Vec<usize> = (0..8).map(|_| net.node(MBIT, false, Fill::None)).collect();
+    let mut guests: Vec<Guest> = nodes
+        .iter()
+        .map(|&node| Guest::new(&mut net, node, &reads, Some(&reads)))
+        .collect();
+    for (n, &node) in nodes.iter().enumerate() {
+        net.link(node, done);
+        for &other in &nodes[..n] {
+            net.link(node, other);
+        }
+    }
+    // If it sent each piece to each of them, they would take five times as long.
+    let together = run(&mut net, &mut guests);
+    let uploaded = net.nodes[done].engine.traffic().uploaded;
+    let one = 1000 * u64::from(PIECE);
+    assert!(
+        together < alone.mul_f64(1.75),
+        "{together:?} rather than {alone:?}"
+    );
+    assert!(
+        uploaded < 3 * one,
+        "{:.1} times",
+        uploaded as f64 / one as f64
+    );
+}
+
+#[test]
 fn eight_guests_that_start_together_trade_what_they_fetch() {
     let reads = places(5, 1000);
     let (alone, _, _) = alone(1, &reads, Some(&reads));

@@ -335,6 +335,7 @@ impl Engine {
         for &piece in pieces {
             if self.picker.is_missing(piece) {
                 self.picker.want(piece, Band::Demand);
+                self.read_comes_to(piece);
                 if self.picker.asked_of_nobody(piece) {
                     self.leave_to_traders(now, piece);
                 } else {
@@ -352,7 +353,10 @@ impl Engine {
     pub(crate) fn read_ahead(&mut self, now: Time, pieces: &[PieceIndex]) {
         let mut any = false;
         for &piece in pieces {
-            any |= self.picker.want(piece, Band::Readahead);
+            if self.picker.want(piece, Band::Readahead) {
+                any = true;
+                self.leave_read_ahead(now, piece);
+            }
         }
         if any {
             self.schedule(now);

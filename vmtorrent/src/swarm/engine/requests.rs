@@ -25,8 +25,10 @@ impl Engine {
         if !self.spread_demand(now) {
             return;
         }
-        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
-        for key in keys {
+        // What those have who lack something themselves is not asked of a seed.
+        let keys = self.peers.keys().copied();
+        let (seeds, others): (Vec<_>, Vec<_>) = keys.partition(|key| self.picker.is_whole(*key));
+        for key in others.into_iter().chain(seeds) {
             self.fill_queue(now, key);
         }
     }
@@ -278,6 +280,9 @@ impl Engine {
             peer.unanswered_since = (!peer.outstanding.is_empty()).then_some(now);
             if taken.owed && !peer.outstanding.contains_key(&block) {
                 self.picker.give_up(key, block);
+                // Demand has pushed it out: where it comes from is decided anew, with all that the profile foretells.
+                self.picker.put_back(block.piece);
+                self.guides.note_put_back();
             }
         } else if peer.drop_request(block) {
             self.download.lock().refund(request.length.into());
