@@ -18,6 +18,10 @@ pub struct Window {
 }
 
 impl Window {
+    /// So many of the pieces that a peer with a part has are looked at for the rarest, in the order in which they are due.
+    /// With all of them guests wait longer for what is due, with few they have less to trade.
+    const NEXT: usize = 64;
+
     /// Whether a piece that so many have who lack something is left to them.
     pub(super) fn is_common(&self, availability: u16) -> bool {
         self.ranks.is_some() && availability >= self.common
@@ -25,8 +29,8 @@ impl Window {
 
     /// Takes out what is to be asked of a peer: with nobody to trade with, the first that it has.
     ///
-    /// Else it is the rarest (`availability`: how many of those that lack something have it), and of several that are as
-    /// rare the one that `choose`, which is given their number, names. If it were the first, all who are at the same
+    /// Else it is the rarest of the next ones (`availability`: how many of those that lack something have it), and of several that
+    /// are as rare the one that `choose`, which is given their number, names. If it were the first, all who are at the same
     /// place would ask for the same at the few who are ahead of them, and have nothing to trade.
     ///
     /// Of whoever has everything (`whole`) ours come before that, as far as nobody who lacks something has them. Left to
@@ -53,7 +57,8 @@ impl Window {
                             copies => copies >= self.common,
                         };
                         let copies = all.map(|((_, p), rank)| (p, *rank, availability(p)));
-                        let found = rarest(copies, |piece, rank, copies| {
+                        let most = if whole { usize::MAX } else { Self::NEXT };
+                        let found = rarest(most, copies, |piece, rank, copies| {
                             !left(rank, copies) && eligible(piece)
                         });
                         if found.is_empty() {
@@ -71,22 +76,25 @@ impl Window {
     }
 }
 
-/// The places of the rarest pieces among those that are eligible, which is asked of as few as possible.
+/// The places of the rarest pieces among the first `most` that are eligible.
 fn rarest(
+    most: usize,
     pieces: impl Iterator<Item = (PieceIndex, u16, u16)>,
     eligible: impl Fn(PieceIndex, u16, u16) -> bool,
 ) -> Vec<usize> {
     let mut rarest = u16::MAX;
     let mut found = Vec::new();
-    for (index, (piece, rank, copies)) in pieces.enumerate() {
-        if copies > rarest || !eligible(piece, rank, copies) {
-            continue;
-        }
+    let pieces = pieces
+        .enumerate()
+        .filter(|(_, (piece, rank, copies))| eligible(*piece, *rank, *copies));
+    for (index, (_, _, copies)) in pieces.take(most) {
         if copies < rarest {
             rarest = copies;
             found.clear();
         }
-        found.push(index);
+        if copies == rarest {
+            found.push(index);
+        }
     }
     found
 }
