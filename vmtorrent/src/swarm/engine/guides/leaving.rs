@@ -80,6 +80,7 @@ impl Leaving {
 const MOST_PATIENCE: Duration = Duration::from_millis(200);
 /// How long what is only read ahead is left to others.
 const READ_AHEAD_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Engine {
     /// A guest waits for a piece that nobody was asked for. If all guests are expected to read it now, and another peer is
     /// to bring it into the swarm, that one is given the time to do so: else a seed would be asked for each piece by all
