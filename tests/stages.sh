@@ -93,6 +93,8 @@ tool() {
 }
 
 dependencies() {
+    # That of the fuzz targets is apart, and follows ours by `cargo metadata` there; it is wanted half an hour later.
+    cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null || return
     tool cargo-deny 0.20.2 || return
     cargo deny --log-level error check bans licenses sources
 }
