@@ -1,6 +1,6 @@
 //! Calls for those who hold a VMM's buffer in their hands.
 //!
-//! Invariant: nothing here waits for the swarm; what is present is copied once, without allocation.
+//! Invariant: nothing here waits for the swarm; what is present is copied once, into the caller's buffer.
 
 use std::sync::Arc;
 

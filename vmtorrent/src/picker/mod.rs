@@ -14,6 +14,7 @@
 //!   [`leave`](Picker::leave), or because it is [common](Window::common) among them and no read waits for it).
 
 mod band;
+mod extents;
 mod fields;
 mod pick;
 mod progress;
@@ -25,9 +26,9 @@ mod wants;
 mod window;
 
 pub use band::Band;
+pub use extents::Extents;
 pub use pick::Pick;
 pub use readahead::Readahead;
-pub use runs::EXTENT;
 pub use window::Window;
 
 use fields::Fields;

@@ -98,7 +98,7 @@ impl Picker {
     /// A piece for background filling: the one that this peer has begun, else the rarest that nobody
     /// has begun, and only when there is none, one that another peer has begun. So a fast peer is not
     /// spent on what slow peers are fetching anyway, and peers that start together stay different.
-    /// Of what is as rare an [extent](super::EXTENT) is asked for in order. A peer that prefers runs goes on for a while with
+    /// Of what is as rare an [extent](super::Extents) is asked for in order. A peer that prefers runs goes on for a while with
     /// the pieces that follow, however rare they are.
     ///
     /// Begun pieces are in memory: when they are [`MAX_OPEN_BYTES`] already, all help with those first.

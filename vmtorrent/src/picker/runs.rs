@@ -3,19 +3,14 @@
 
 use std::ops::Range;
 
-use super::PeerKey;
+use super::{Extents, PeerKey};
 use crate::hash::{HashMap, HashSet};
 use crate::image::PieceIndex;
-
-/// Bytes of an image that are fetched together in the background where nothing else counts, each at a multiple of this: what
-/// comes together is stored together. libtorrent's `piece_extent_affinity` does the same with 4 MiB.
-pub const EXTENT: u32 = 256 << 10;
 
 /// Pieces that follow each other, each asked of the peer that was asked for the one before it.
 #[derive(Debug)]
 pub(super) struct Runs {
-    /// Pieces of an extent.
-    extent: u32,
+    extents: Extents,
     runs: HashMap<PeerKey, Run>,
     /// The peers of which many pieces are better asked for together.
     long: HashSet<PeerKey>,
@@ -34,7 +29,7 @@ impl Runs {
     /// Pieces have so many bytes.
     pub(super) fn new(piece_length: u32) -> Self {
         Self {
-            extent: (EXTENT / piece_length).max(1),
+            extents: Extents::new(piece_length),
             runs: HashMap::default(),
             long: HashSet::default(),
         }
@@ -60,14 +55,14 @@ impl Runs {
         let next = run.last.0.checked_add(1)?;
         let goes_on = match self.is_long(peer) {
             true => run.bytes < Self::LONG,
-            false => !next.is_multiple_of(self.extent),
+            false => self.extents.around(run.last).contains(&next),
         };
         goes_on.then_some(PieceIndex(next))
     }
 
     /// The pieces of an extent that come before `piece`.
     pub(super) fn before(&self, piece: PieceIndex) -> Range<u32> {
-        piece.0 - piece.0 % self.extent..piece.0
+        self.extents.around(piece).start..piece.0
     }
 
     /// A piece of so many bytes was picked for the peer; `goes_on`: as [`next`](Self::next) said.

@@ -432,7 +432,7 @@ fn begun_at(picker: &mut Picker, peer: PeerKey) -> Vec<u32> {
 #[test]
 fn extents_come_whole_and_in_another_order_for_each_who_fetches() {
     let geometry = Geometry::new(u64::from(PIECE) * 1000, PIECE).unwrap();
-    let extent = EXTENT / PIECE;
+    let extent = Extents::new(PIECE).pieces();
     let order = |seed| {
         let mut picker = Picker::new(geometry, |_| false, |p| p.0 == 83, seed);
         let peer = PeerKey(0);
@@ -452,8 +452,8 @@ fn extents_come_whole_and_in_another_order_for_each_who_fetches() {
 
 #[test]
 fn what_is_rarer_comes_before_the_rest_of_an_extent() {
-    let extent = EXTENT / PIECE;
-    let geometry = Geometry::new(u64::from(EXTENT) * 2, PIECE).unwrap();
+    let extent = Extents::new(PIECE).pieces();
+    let geometry = Geometry::new(u64::from(Extents::LENGTH) * 2, PIECE).unwrap();
     let mut picker = Picker::new(geometry, |_| false, |_| false, 3);
     let (seed, trader) = (PeerKey(0), PeerKey(1));
     picker.add_peer(trader);
