@@ -39,9 +39,6 @@ mod store_queue;
 mod storing;
 mod stream;
 mod upload;
-#[cfg(test)]
-mod upload_tests;
-mod urgent_budget;
 mod wait;
 mod web_seed;
 mod web_seeds;

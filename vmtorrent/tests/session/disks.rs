@@ -231,12 +231,19 @@ async fn what_is_on_this_host_is_read_in_the_callers_thread_and_nothing_else_is(
     let state = scratch.path().join("state");
     let piece = vmtorrent::image::default_piece_size(data.len() as u64) as usize;
 
+    // Behind the last piece there is nothing to read ahead.
+    let last = data.len() - piece;
+
     let host = session(&cache).await;
     let first = options(&state, Some(origin.listen_address()));
     let appliance = host.launch(image.clone(), first).await.unwrap();
-    assert_eq!(appliance.read_at(0, 0, piece).await.unwrap().len(), piece);
+    let read = appliance.read_at(0, last as u64, piece).await.unwrap();
+    assert_eq!(read.len(), piece);
     let ours = Bytes::from_static(&[7; 4096]);
-    appliance.write_at(0, 4096, ours.clone()).await.unwrap();
+    appliance
+        .write_at(0, (last + 4096) as u64, ours.clone())
+        .await
+        .unwrap();
     appliance.shutdown().await.unwrap();
     host.shutdown().await.unwrap();
     seed.shutdown().await.unwrap();
@@ -246,17 +253,23 @@ async fn what_is_on_this_host_is_read_in_the_callers_thread_and_nothing_else_is(
     let host = session(&cache).await;
     let appliance = host.launch(image, options(&state, None)).await.unwrap();
     let mut buffer = vec![1; piece];
-    let read = appliance.read_local_at(0, 0, &mut buffer).unwrap();
+    let read = appliance
+        .read_local_at(0, last as u64, &mut buffer)
+        .unwrap();
     assert_eq!(read, Some(piece));
-    assert!(buffer[..4096] == data[..4096] && buffer[8192..] == data[8192..piece]);
+    assert!(buffer[..4096] == data[last..][..4096] && buffer[8192..] == data[last + 8192..]);
     assert!(buffer[4096..8192] == ours);
-    let behind = (piece + 1) as u64;
+    let before = (last - piece) as u64;
     assert_eq!(
-        appliance.read_local_at(0, behind, &mut buffer).unwrap(),
+        appliance.read_local_at(0, before, &mut buffer).unwrap(),
         None
     );
     let mut across = vec![0; piece + 1];
-    assert_eq!(appliance.read_local_at(0, 0, &mut across).unwrap(), None);
+    let before = (last - 1) as u64;
+    assert_eq!(
+        appliance.read_local_at(0, before, &mut across).unwrap(),
+        None
+    );
     let end = data.len() as u64;
     assert_eq!(
         appliance.read_local_at(0, end, &mut buffer).unwrap(),

@@ -155,6 +155,9 @@ impl Engine {
                 }
                 if let Some(number) = hello.vmt_urgent {
                     peer.urgent_extension = number;
+                    if number != 0 {
+                        self.uploads.may_hold(key);
+                    }
                 }
                 self.metadata.hello(now, key, hello.ut_metadata);
                 self.on_compression_hello(key, &hello);

@@ -18,6 +18,7 @@ impl Engine {
             self.disconnect(now, key, DisconnectReason::Protocol(reason));
             return;
         }
+        self.uploads.came(now, key, piece.0);
         if self.picker.add_have(key, piece) {
             self.after_have(now, key, piece);
         }
@@ -161,7 +162,7 @@ impl Engine {
 
     /// A peer takes a request back. With the fast extension each request is answered, this one too.
     pub(super) fn on_cancel(&mut self, now: Time, key: PeerKey, request: WireRequest) {
-        if self.uploads.cancel(key, request) {
+        if self.uploads.cancel(now, key, request) {
             self.reject(now, key, request);
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{DisconnectReason, Engine};
 use crate::clock::Time;
+use crate::image::PieceIndex;
 use crate::picker::PeerKey;
 use crate::swarm::metadata::{MetadataMessage, MetadataServe, ServeNext};
 
@@ -40,7 +41,9 @@ impl Engine {
             }
             // Blocks that wait have their turn: one of them goes out between two messages.
             let uploaded = self.traffic.uploaded;
-            if self.uploads.is_ready() && !served(self).has_turn(uploaded) {
+            let picker = &self.picker;
+            let copies = |piece| picker.availability(PieceIndex(piece));
+            if self.uploads.is_ready(now, copies) && !served(self).has_turn(uploaded) {
                 return self.wake(now + TURN);
             }
             let ready = self.upload.lock().ready(now);

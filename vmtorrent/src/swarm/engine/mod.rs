@@ -238,12 +238,16 @@ impl Engine {
                 duplicates.entry(first).or_default().push(piece);
             }
         }
+        let mut uploads = UploadQueue::new(upload_rate);
+        if picker.missing() == 0 {
+            uploads.hold_repeats(std::iter::empty());
+        }
         Self {
             picker,
             guides: Guides::default(),
             peers: BTreeMap::new(),
             next_key: 0,
-            uploads: UploadQueue::new(upload_rate),
+            uploads,
             choker: Choker::new(now, slots, seed.wrapping_add(1)),
             metadata: MetadataServe::new(image.info_bytes().clone()),
             profiles: Profiles::new(now, profile_exchange),
@@ -377,6 +381,7 @@ impl Engine {
         self.tell_haves_when_due(now);
         self.ask_for_left(now);
         self.ask_late_blocks_again(now);
+        self.turn_from_seeds(now);
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING;
             self.keep_house(now);
@@ -391,20 +396,26 @@ impl Engine {
     }
 
     fn pump_uploads(&mut self, now: Time) {
-        while self.uploads.is_ready() {
+        let picker = &self.picker;
+        while self
+            .uploads
+            .is_ready(now, |p| picker.availability(PieceIndex(p)))
+        {
             // The limit is on the sum; the block that overdraws it is paid for by the next ones.
             let ready = self.upload.lock().ready(now);
             if let Err(wait) = ready {
                 self.wake(now + wait);
                 return;
             }
-            let picker = &self.picker;
             let copies = |piece| picker.availability(PieceIndex(piece));
             let Some((key, request)) = self.uploads.pop(now, copies) else {
-                return;
+                break;
             };
             self.upload.lock().charge(request.length);
             self.outputs.push(Output::SendBlock(key, request));
+        }
+        if let Some(at) = self.uploads.next_release() {
+            self.wake(at);
         }
     }
 
@@ -427,6 +438,8 @@ mod hostile_tests;
 mod network;
 #[cfg(test)]
 mod profiles_tests;
+#[cfg(test)]
+mod seeds_tests;
 #[cfg(test)]
 mod serving_tests;
 #[cfg(test)]

@@ -54,6 +54,10 @@ impl Engine {
             for key in assembly.contributors() {
                 if let Some(peer) = self.peers.get_mut(&key) {
                     peer.strikes = 0;
+                    if peer.urgent_extension != 0 {
+                        // Of our kind: it may hold back what others ask of it until somebody has it.
+                        self.send(now, key, WireMessage::Have(piece.0));
+                    }
                 }
             }
         }
@@ -68,6 +72,8 @@ impl Engine {
         if self.is_complete() {
             self.tell_haves(now);
             self.outputs.push(Output::Completed);
+            let of_our_kind = self.peers.iter().filter(|(_, p)| p.urgent_extension != 0);
+            self.uploads.hold_repeats(of_our_kind.map(|(key, _)| *key));
             self.leave_seeds(now);
         }
     }

@@ -26,6 +26,13 @@ pub(super) struct Outstanding {
     pub(super) gives_way: bool,
 }
 
+impl Outstanding {
+    /// Which of our requests to the peer this was.
+    pub(super) fn order(&self) -> u64 {
+        self.order
+    }
+}
+
 /// A request that we took back. Its block may have been under way already.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TakenBack {

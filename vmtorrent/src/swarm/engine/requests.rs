@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::peer::Outstanding;
 use super::{DisconnectReason, Engine, IDLE_PAUSE, Output, Peer, SNUB};
 use crate::clock::Time;
 use crate::image::BlockIndex;
@@ -13,6 +14,8 @@ use crate::swarm::wire::{WireMessage, WireRequest};
 
 /// How long a piece that a peer rejected is not asked of it again.
 const REFUSAL_REST: Duration = Duration::from_secs(30);
+/// What a seed may let us wait beyond two round trips before others are asked.
+const SEED_SLACK: Duration = Duration::from_millis(20);
 /// Pieces that a peer may refuse within that time.
 const MAX_REFUSED: usize = 4096;
 
@@ -186,6 +189,37 @@ impl Engine {
         }
     }
 
+    /// Asks others for what seeds let us wait for and others have by now. A seed that a crowd asks holds back what it gave to
+    /// others a moment ago, so that they pass it on (docs/protocol.md).
+    pub(super) fn turn_from_seeds(&mut self, now: Time) {
+        let mut late = Vec::new();
+        for (key, peer) in &self.peers {
+            if peer.outstanding.is_empty() || !peer.fast || !self.picker.is_whole(*key) {
+                continue;
+            }
+            let patience = peer.path.round_trip() * 2 + SEED_SLACK;
+            let waits = |o: &Outstanding| now.since(o.mark.sent()) > patience;
+            let others = |block: &BlockIndex| self.picker.availability(block.piece) > 0;
+            let found = peer.outstanding.iter();
+            let found = found.filter(|(block, o)| waits(o) && others(block));
+            late.extend(found.map(|(block, o)| (o.order(), *key, *block, o.gives_way)));
+        }
+        // In the order in which they were asked for.
+        late.sort_unstable_by_key(|(order, key, ..)| (*key, *order));
+        for (_, key, block, gives_way) in late {
+            if !gives_way {
+                if let [_] = self.picker.asked_of(block)[..] {
+                    self.ask_one_more(now, block, &[key]);
+                }
+            } else if let Some(peer) = self.peers.get_mut(&key)
+                && peer.take_back(now, block, true)
+            {
+                let request = self.wire_request(block);
+                self.send(now, key, WireMessage::Cancel(request));
+            }
+        }
+    }
+
     fn ask_again(&mut self, now: Time, block: BlockIndex) {
         if self.picker.unconfine(block.piece).is_some() {
             tracing::debug!(piece = %block.piece, "the peer that was to give all of it is late");
@@ -283,6 +317,10 @@ impl Engine {
                 // Demand has pushed it out: where it comes from is decided anew, with all that the profile foretells.
                 self.picker.put_back(block.piece);
                 self.guides.note_put_back();
+                if self.picker.availability(block.piece) > 0 && self.picker.is_whole(key) {
+                    // Others have it by now: they come first.
+                    return self.schedule(now);
+                }
             }
         } else if peer.drop_request(block) {
             self.download.lock().refund(request.length.into());

@@ -29,6 +29,8 @@ pub(super) struct Scripted {
     /// Requests to it that a read waits for, if it is a web seed.
     pub(super) urgent: usize,
     pub(super) left: Option<DisconnectReason>,
+    /// It answers CANCEL.
+    pub(super) rejects_cancelled: bool,
 }
 
 pub(super) enum Happening {
@@ -54,6 +56,8 @@ pub(super) struct Stage {
     pub(super) disk_is_slow: bool,
     /// HAVEs that went out, with their time.
     pub(super) haves: Vec<Time>,
+    /// The same, with who was told of what.
+    pub(super) told: Vec<(PeerKey, u32)>,
     /// Liars that were found out after they had gone.
     pub(super) liars: usize,
 }
@@ -119,12 +123,25 @@ impl Stage {
             ready: BTreeMap::new(),
             disk_is_slow: false,
             haves: Vec::new(),
+            told: Vec::new(),
             liars: 0,
         }
     }
 
     /// A peer that says it has everything and lets us request.
     pub(super) fn join(&mut self, fast: bool, rtt: Duration, script: Script) -> usize {
+        let all = Bitfield::full(self.image.geometry().piece_count());
+        self.join_with(fast, rtt, script, &all)
+    }
+
+    /// A peer that says what it has and lets us request.
+    pub(super) fn join_with(
+        &mut self,
+        fast: bool,
+        rtt: Duration,
+        script: Script,
+        field: &Bitfield,
+    ) -> usize {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let abilities = Abilities {
             extended: true,
@@ -142,12 +159,12 @@ impl Stage {
             asked: 0,
             urgent: 0,
             left: None,
+            rejects_cancelled: false,
         });
         let peer = self.peers.len() - 1;
-        let all = Bitfield::full(self.image.geometry().piece_count()).to_wire();
         self.happens(
             self.now,
-            Happening::Said(peer, WireMessage::Bitfield(all.into())),
+            Happening::Said(peer, WireMessage::Bitfield(field.to_wire().into())),
         );
         self.happens(self.now, Happening::Said(peer, WireMessage::Unchoke));
         self.collect();
@@ -166,6 +183,7 @@ impl Stage {
             asked: 0,
             urgent: 0,
             left: None,
+            rejects_cancelled: false,
         });
         self.collect();
         number
@@ -206,7 +224,18 @@ impl Stage {
                     let at = self.now + self.peers[peer].rtt / 2;
                     self.happens(at, Happening::Asked(peer, request));
                 }
-                Output::Send(_, WireMessage::Have(_)) => self.haves.push(self.now),
+                Output::Send(key, WireMessage::Cancel(request)) => {
+                    // One that was not answered yet (BEP 6).
+                    let peer = self.peers.iter().position(|p| p.key == key).unwrap();
+                    if self.peers[peer].rejects_cancelled {
+                        let at = self.now + self.peers[peer].rtt / 2;
+                        self.happens(at, Happening::Said(peer, WireMessage::Reject(request)));
+                    }
+                }
+                Output::Send(key, WireMessage::Have(piece)) => {
+                    self.haves.push(self.now);
+                    self.told.push((key, piece));
+                }
                 Output::Liar(_) => self.liars += 1,
                 Output::Send(..)
                 | Output::SendBlock(..)

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::upload::UploadQueue;
+use super::UploadQueue;
 use super::urgent_budget::UrgentBudget;
-use super::wire::WireRequest;
 use crate::clock::Time;
 use crate::picker::PeerKey;
+use crate::swarm::wire::WireRequest;
 
 const BLOCK: u32 = 16_384;
 
@@ -110,7 +110,7 @@ fn a_large_request_alone_is_served_at_once() {
     for piece in 0..8 {
         let request = part(piece, 0, 128 << 10);
         q.push(1, request);
-        assert!(q.queue.is_ready());
+        assert!(q.queue.is_ready(q.now, |_| 100));
         assert_eq!(q.serve(), Some((1, request)));
     }
 }
@@ -139,11 +139,11 @@ fn a_cancelled_request_is_not_served() {
     q.push(1, block(0));
     q.push(1, block(1));
     q.mark(1, block(0));
-    assert!(q.queue.cancel(PeerKey(1), block(0)));
-    assert!(!q.queue.cancel(PeerKey(1), block(0)));
+    assert!(q.queue.cancel(q.now, PeerKey(1), block(0)));
+    assert!(!q.queue.cancel(q.now, PeerKey(1), block(0)));
     assert_eq!(q.pop(), Some((1, block(1))));
-    assert!(!q.queue.cancel(PeerKey(1), block(1)));
-    assert!(!q.queue.is_ready());
+    assert!(!q.queue.cancel(q.now, PeerKey(1), block(1)));
+    assert!(!q.queue.is_ready(q.now, |_| 100));
     assert_eq!(q.pop(), None);
 }
 
@@ -423,11 +423,11 @@ proptest! {
                 }
                 Step::Mark(peer, n) => q.mark(peer, block(n)),
                 Step::Cancel(peer, n) => {
-                    let waited = q.queue.cancel(PeerKey(peer), block(n));
+                    let waited = q.queue.cancel(q.now, PeerKey(peer), block(n));
                     prop_assert_eq!(waited, waiting.remove(&(peer, n)));
                 }
                 Step::Pop => {
-                    let ready = q.queue.is_ready();
+                    let ready = q.queue.is_ready(q.now, |_| 100);
                     let popped = q.pop();
                     prop_assert_eq!(ready, popped.is_some());
                     if let Some((peer, request)) = popped {

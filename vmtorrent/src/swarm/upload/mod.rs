@@ -2,14 +2,21 @@
 //! requests. What is urgent goes first, within a peer's budget, and is taken off its turns; it leaves the others every
 //! fourth block at least. A peer's queue is bounded; a cancelled request is never answered once it was taken out.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+mod repeats;
+mod urgent_budget;
+mod waiting;
 
-use super::urgent_budget::UrgentBudget;
-use super::wire::WireRequest;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
 use crate::clock::Time;
 use crate::hash::HashMap;
 use crate::picker::PeerKey;
+use crate::swarm::wire::WireRequest;
+
+use self::repeats::Repeats;
+use self::urgent_budget::UrgentBudget;
+use self::waiting::{Lane, Place, URGENT, Waiting};
 
 /// Requests of peers that wait to be served.
 ///
@@ -40,47 +47,9 @@ pub(crate) struct UploadQueue {
     busy: u64,
     /// What the writers of all peers may hold together, as far as a block each allows.
     in_all: u64,
+    /// Where all is here.
+    repeats: Option<Repeats>,
 }
-
-#[derive(Debug)]
-struct Waiting {
-    /// The requests in their order.
-    order: BTreeMap<Place, WireRequest>,
-    places: BTreeMap<WireRequest, Place>,
-    budget: UrgentBudget,
-    /// Bytes handed to the peer's writer that it has not sent.
-    sending: u64,
-    /// Bytes beyond its share that it got.
-    debt: u64,
-    /// Since when it waits for nothing, as a value of `share`.
-    away_since: Option<u64>,
-    in_turn: bool,
-    lane: Lane,
-    /// Whether it was counted as busy.
-    busy: bool,
-}
-
-/// Where a peer's urgent requests stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lane {
-    /// It has none, or no room.
-    Out,
-    /// In `urgent`.
-    In,
-    /// In `spent`.
-    Spent,
-}
-
-/// Where a request stands among those of its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    /// 0: urgent; then by how many have the piece; last all others.
-    class: u8,
-    /// By when it came.
-    number: u64,
-}
-
-const URGENT: u8 = 0;
 
 impl UploadQueue {
     /// Requests that one peer may have waiting; we announce it as `reqq`.
@@ -117,6 +86,7 @@ impl UploadQueue {
             in_all: limit.map_or(Self::SENDING_IN_ALL, |rate| {
                 ((rate * Self::LIMITED_SENDING) as u64).min(Self::SENDING_IN_ALL)
             }),
+            repeats: None,
         }
     }
 
@@ -149,24 +119,34 @@ impl UploadQueue {
     }
 
     /// A peer says that a read waits for a block that it asked for. One that is not waiting, because it was served or
-    /// never asked for, is passed over.
+    /// never asked for, is passed over. One that is held is urgent from when it is released.
     pub(crate) fn mark_urgent(&mut self, peer: PeerKey, request: WireRequest) {
-        if let Some(waiting) = self.peers.get_mut(&peer)
-            && let Some(place) = waiting.take(&request)
-        {
+        let Some(waiting) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let held = waiting.held.contains(&request);
+        if let Some(place) = waiting.take(&request) {
             let class = URGENT;
             waiting.put(Place { class, ..place }, request);
+            if held {
+                waiting.hold(request);
+            }
             self.line_up(peer);
         }
     }
 
     /// A peer takes a request back. True when it was still waiting.
-    pub(crate) fn cancel(&mut self, peer: PeerKey, request: WireRequest) -> bool {
+    pub(crate) fn cancel(&mut self, now: Time, peer: PeerKey, request: WireRequest) -> bool {
         let Some(waiting) = self.peers.get_mut(&peer) else {
             return false;
         };
+        let held = waiting.held.contains(&request);
         let waited = waiting.take(&request).is_some();
         self.line_up(peer);
+        if held {
+            self.withdraw(peer, request);
+            self.learn(now, peer, true);
+        }
         waited
     }
 
@@ -175,10 +155,14 @@ impl UploadQueue {
         let Some(waiting) = self.peers.get_mut(&peer) else {
             return Vec::new();
         };
-        let order = std::mem::take(&mut waiting.order);
-        waiting.places.clear();
+        waiting.order.clear();
+        let held = std::mem::take(&mut waiting.held);
+        let places = std::mem::take(&mut waiting.places);
         self.line_up(peer);
-        let mut requests: Vec<_> = order.into_iter().map(|(p, r)| (p.number, r)).collect();
+        for request in held {
+            self.withdraw(peer, request);
+        }
+        let mut requests: Vec<_> = places.into_iter().map(|(r, p)| (p.number, r)).collect();
         requests.sort_unstable_by_key(|(number, _)| *number);
         requests.into_iter().map(|(_, r)| r).collect()
     }
@@ -188,6 +172,12 @@ impl UploadQueue {
         let Some(waiting) = self.peers.remove(&peer) else {
             return;
         };
+        for request in waiting.held {
+            self.withdraw(peer, request);
+        }
+        if let Some(repeats) = &mut self.repeats {
+            repeats.leave(peer);
+        }
         self.busy -= u64::from(waiting.busy);
         self.turn.retain(|p| *p != peer);
         self.urgent.retain(|p| *p != peer);
@@ -195,10 +185,38 @@ impl UploadQueue {
     }
 
     /// Whether any request could be served now.
-    pub(crate) fn is_ready(&mut self) -> bool {
+    pub(crate) fn is_ready(&mut self, now: Time, copies: impl Fn(u32) -> u16) -> bool {
+        self.release(now, copies);
         // Who has urgent requests is in turn too.
         self.drop_idle();
         !self.turn.is_empty()
+    }
+
+    /// From now on all is here: what several ask for at once is given to one, and held for the others a moment.
+    pub(crate) fn hold_repeats(&mut self, crowd: impl Iterator<Item = PeerKey>) {
+        let repeats = self.repeats.get_or_insert_default();
+        for peer in crowd {
+            repeats.join(peer);
+        }
+    }
+
+    /// What a peer asks for may be held if all is here: it takes back what it got elsewhere.
+    pub(crate) fn may_hold(&mut self, peer: PeerKey) {
+        if let Some(repeats) = &mut self.repeats {
+            repeats.join(peer);
+        }
+    }
+
+    /// A peer has a piece now.
+    pub(crate) fn came(&mut self, now: Time, peer: PeerKey, piece: u32) {
+        if let Some(repeats) = &mut self.repeats {
+            repeats.came(now, peer, piece);
+        }
+    }
+
+    /// When a request may be served that may not be served now because others were just given the same.
+    pub(crate) fn next_release(&self) -> Option<Time> {
+        self.repeats.as_ref().and_then(Repeats::next_end)
     }
 
     /// The next block to send. `copies` says how many of the peers that lack something have a piece.
@@ -207,6 +225,7 @@ impl UploadQueue {
         now: Time,
         copies: impl Fn(u32) -> u16,
     ) -> Option<(PeerKey, WireRequest)> {
+        self.release(now, &copies);
         self.drop_idle();
         if self.turn.is_empty() {
             return None;
@@ -218,7 +237,35 @@ impl UploadQueue {
             return Some(found);
         }
         self.urgent_run = 0;
-        self.pop_in_turn(copies)
+        self.pop_in_turn(now, &copies)
+    }
+
+    /// What was held long enough waits as before.
+    fn release(&mut self, now: Time, copies: impl Fn(u32) -> u16) {
+        let Some(repeats) = &mut self.repeats else {
+            return;
+        };
+        repeats.end_rounds(now, copies);
+        while let Some((peer, request)) = self.repeats.as_mut().and_then(Repeats::next_released) {
+            if let Some(waiting) = self.peers.get_mut(&peer) {
+                waiting.release(request);
+                self.line_up(peer);
+                self.learn(now, peer, false);
+            }
+        }
+    }
+
+    /// A request that was held is so no longer.
+    fn withdraw(&mut self, peer: PeerKey, request: WireRequest) {
+        if let Some(repeats) = &mut self.repeats {
+            repeats.withdraw(peer, request);
+        }
+    }
+
+    fn learn(&mut self, now: Time, peer: PeerKey, got: bool) {
+        if let Some(repeats) = &mut self.repeats {
+            repeats.learn(now, peer, got);
+        }
     }
 
     /// The peer's writer has sent a block of `bytes` that was popped.
@@ -257,6 +304,9 @@ impl UploadQueue {
                 continue;
             }
             waiting.take(&request);
+            if let Some(repeats) = &mut self.repeats {
+                repeats.admits(now, peer, request, true);
+            }
             waiting.sending += cost;
             // Where nobody else waits nobody is owed anything.
             if self.turn.len() > usize::from(waiting.in_turn) {
@@ -270,7 +320,11 @@ impl UploadQueue {
     }
 
     /// The first block of the peer whose turn it is.
-    fn pop_in_turn(&mut self, copies: impl Fn(u32) -> u16) -> Option<(PeerKey, WireRequest)> {
+    fn pop_in_turn(
+        &mut self,
+        now: Time,
+        copies: impl Fn(u32) -> u16,
+    ) -> Option<(PeerKey, WireRequest)> {
         loop {
             self.drop_idle();
             let peer = self.turn.pop_front()?;
@@ -281,7 +335,16 @@ impl UploadQueue {
                 continue;
             }
             waiting.in_turn = false;
-            let request = waiting.take_first(|piece| Self::class(copies(piece)))?;
+            let request = waiting.first(|piece| Self::class(copies(piece)))?;
+            let urgent = waiting.first_urgent() == Some(request);
+            if let Some(repeats) = &mut self.repeats
+                && !repeats.admits(now, peer, request, urgent)
+            {
+                waiting.hold(request);
+                self.line_up(peer);
+                continue;
+            }
+            waiting.take(&request);
             let cost = Self::cost(request.length.into());
             waiting.sending += cost;
             waiting.debt += cost.saturating_sub(Self::QUANTUM);
@@ -357,55 +420,7 @@ impl UploadQueue {
     }
 }
 
-impl Waiting {
-    fn new(budget: UrgentBudget) -> Self {
-        Self {
-            order: BTreeMap::new(),
-            places: BTreeMap::new(),
-            budget,
-            sending: 0,
-            debt: 0,
-            away_since: None,
-            in_turn: false,
-            lane: Lane::Out,
-            busy: false,
-        }
-    }
-
-    fn put(&mut self, place: Place, request: WireRequest) {
-        self.order.insert(place, request);
-        self.places.insert(request, place);
-    }
-
-    fn take(&mut self, request: &WireRequest) -> Option<Place> {
-        let place = self.places.remove(request)?;
-        self.order.remove(&place);
-        Some(place)
-    }
-
-    fn first_urgent(&self) -> Option<WireRequest> {
-        let (place, request) = self.order.first_key_value()?;
-        (place.class == URGENT).then_some(*request)
-    }
-
-    /// Takes the first request out. The class of its piece is looked at again: pieces become more common while a request
-    /// waits, and a request moves down then. One whose piece has become rarer stays where it is.
-    fn take_first(&mut self, class: impl Fn(u32) -> u8) -> Option<WireRequest> {
-        loop {
-            let (place, request) = self.order.pop_first()?;
-            let current = class(request.piece);
-            if place.class == URGENT || current <= place.class {
-                self.places.remove(&request);
-                return Some(request);
-            }
-            let number = place.number;
-            self.put(
-                Place {
-                    class: current,
-                    number,
-                },
-                request,
-            );
-        }
-    }
-}
+#[cfg(test)]
+mod repeats_tests;
+#[cfg(test)]
+mod tests;
