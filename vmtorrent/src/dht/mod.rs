@@ -8,6 +8,7 @@
 
 mod bootstrap;
 mod discovery;
+mod exchange;
 mod id;
 mod lookup;
 mod message;
@@ -22,6 +23,7 @@ mod tokens;
 pub(crate) use bootstrap::check as check_bootstrap;
 pub use bootstrap::is_node;
 pub(crate) use discovery::{Dht, DhtConfig, Registration};
+pub(crate) use exchange::{NodeExchange, NodePorts};
 
 #[cfg(test)]
 mod network_tests;

@@ -189,6 +189,37 @@ fn who_asks_is_taken_in_only_after_it_answered_and_not_if_it_is_read_only() {
 }
 
 #[test]
+fn a_node_that_a_peer_tells_of_is_pinged_once_and_leads_to_others() {
+    let mut node = node();
+    let nowhere = ["20.0.0.1:0", "224.0.0.1:1", "[2001:db8::1]:1", "0.0.0.0:1"];
+    for bad in nowhere {
+        node.told_of(at(400), bad.parse().unwrap());
+    }
+    assert_eq!(sent(&mut node), []);
+    for _ in 0..3 {
+        node.told_of(at(400), address(1));
+    }
+    let (to, asked) = sent(&mut node).remove(0);
+    assert_eq!(to, address(1));
+    let Body::Query { query, .. } = &asked.body else {
+        panic!()
+    };
+    assert_eq!(*query, Query::Ping);
+    assert_eq!(node.kept().0, 1);
+    answer(&mut node, at(400), to, &asked, Response::of(id(1)));
+    assert_eq!(node.known_nodes(), 1);
+    node.told_of(at(401), address(1));
+    assert_eq!(sent(&mut node), []);
+    // Soon it is asked for others.
+    assert!(node.next_timeout() <= at(401));
+    // Of many nodes some are asked.
+    for n in 2..=255 {
+        node.told_of(at(402), address(n));
+    }
+    assert_eq!(sent(&mut node).len(), 32);
+}
+
+#[test]
 fn addresses_that_mean_another_host_here_are_neither_believed_nor_told() {
     let mut node = node();
     let near: SocketAddr = "10.0.0.1:1".parse().unwrap();
@@ -276,6 +307,7 @@ enum Event {
     Search(u8),
     Forget(u8),
     Meet(Vec<u8>),
+    ToldOf(u8),
     Time(u32),
 }
 
@@ -304,6 +336,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<u8>().prop_map(Event::Search),
         1 => any::<u8>().prop_map(Event::Forget),
         1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Event::Meet),
+        1 => any::<u8>().prop_map(Event::ToldOf),
         3 => (0..100_000_u32).prop_map(Event::Time),
     ]
 }
@@ -335,6 +368,7 @@ proptest! {
                     let others: Vec<_> = others.into_iter().map(address).collect();
                     node.meet(now, &others);
                 }
+                Event::ToldOf(n) => node.told_of(now, address(n)),
                 Event::Time(millis) => {
                     now = now + Duration::from_millis(millis.into());
                     node.tick(now);

@@ -1,6 +1,7 @@
 //! Invariant: a node is in the table only if it answered a question of ours, under the id and from the address that stand
 //! there; none has our own id; one origin has at most [`MAX_OF_ONE`].
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::id::Id;
@@ -47,6 +48,11 @@ impl Table {
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.buckets.iter().flatten()
+    }
+
+    /// Whether a node at this address is known.
+    pub(super) fn is_at(&self, address: SocketAddr) -> bool {
+        self.entries().any(|e| e.contact.address == address)
     }
 
     /// Whether this one would be taken in if it answered.

@@ -104,6 +104,7 @@ impl Swarm {
             let abilities = Abilities {
                 extended: handshake.extended,
                 fast: handshake.fast,
+                dht: handshake.dht,
                 id: handshake.peer_id,
             };
             let key = inner
@@ -150,9 +151,9 @@ impl Swarm {
             self.counters.dials.increment();
             // Only a weak handle: whoever is being dialled must not keep a closed swarm's store locked.
             let (me, info_hash, our_id) = (self.me.clone(), self.image.info_hash(), self.peer_id);
-            let dialler = self.dialler.clone();
+            let (dialler, dht) = (self.dialler.clone(), self.tells_of_nodes());
             let dial = async move {
-                let dialled = dialler.dial(address, info_hash, our_id).await;
+                let dialled = dialler.dial(address, info_hash, our_id, dht).await;
                 drop(permit);
                 let Some(swarm) = me.upgrade() else { return };
                 match dialled {

@@ -42,6 +42,8 @@ pub(crate) struct Abilities {
     pub(crate) extended: bool,
     /// It knows the fast extension (BEP 6).
     pub(crate) fast: bool,
+    /// It takes PORT messages (BEP 5).
+    pub(crate) dht: bool,
     /// Its peer id.
     pub(crate) id: [u8; 20],
 }
