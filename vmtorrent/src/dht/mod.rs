@@ -6,6 +6,7 @@
 //! Invariant: nothing that comes from the network is believed beyond a question that was asked: an answer counts only from
 //! the address that was asked, with the transaction that was chosen for it, and only once. All that is kept is bounded.
 
+mod binding;
 mod bootstrap;
 mod discovery;
 mod exchange;
@@ -14,6 +15,7 @@ mod lookup;
 mod message;
 mod node;
 mod nodes_file;
+mod outside;
 mod quota;
 mod socket;
 mod store;

@@ -24,6 +24,7 @@ impl Node {
         query: Query,
     ) -> Body {
         let mut response = Response::of(self.id);
+        response.asker = Some(from);
         match query {
             Query::Ping => {}
             Query::FindNode(target) => response.nodes = self.nodes_for(target, from, scope),

@@ -127,5 +127,9 @@ impl Node {
                 search.due = search.due.min(now + SOON);
             }
         }
+        let seen = response.asker;
+        if let Some(ip) = seen.and_then(|seen| self.outside.heard(now, pending.address, seen)) {
+            self.move_to(ip);
+        }
     }
 }
