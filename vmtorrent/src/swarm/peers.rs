@@ -101,16 +101,17 @@ impl Swarm {
                 inner.book.connected(now, address);
             }
             let (sender, receiver) = mpsc::channel(MAX_OUTGOING);
+            let utp = stream.is_utp();
             let abilities = Abilities {
                 extended: handshake.extended,
                 fast: handshake.fast,
                 dht: handshake.dht,
+                utp,
                 id: handshake.peer_id,
             };
             let key = inner
                 .engine
                 .connected(now, address, connect_time, abilities);
-            let utp = stream.is_utp();
             tracing::debug!(peer = key.0, %address, dialled = dialled.is_some(), utp, "connected");
             let link = Link {
                 outgoing: sender,

@@ -245,6 +245,7 @@ impl Host {
             extended: true,
             fast: true,
             dht: false,
+            utp: false,
             id: peer_id,
         };
         self.engine.connected(now, address, connect_time, abilities)

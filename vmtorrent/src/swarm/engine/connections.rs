@@ -24,7 +24,8 @@ impl Engine {
         abilities: Abilities,
     ) -> PeerKey {
         let key = self.add_peer(now, Remote::Peer(address), connect_time, abilities);
-        self.exchange.add(now, key, connect_time.map(|_| address));
+        let reached = connect_time.map(|_| address);
+        self.exchange.add(now, key, reached, abilities.utp);
         self.nodes.add(key, abilities.dht);
         // What we have must be the first message (BEP 3); with the fast extension it must be said (BEP 6).
         if abilities.fast && self.have.is_full() {

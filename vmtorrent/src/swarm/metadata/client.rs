@@ -294,6 +294,7 @@ impl Client {
             extended: handshake.extended,
             fast: handshake.fast,
             dht: handshake.dht,
+            utp: stream.is_utp(),
             id: handshake.peer_id,
         };
         let key = self.fetch.connected(now, abilities);
