@@ -10,8 +10,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 use vmtorrent_tests::clients::{Client, Job, Libtorrent};
+use vmtorrent_tests::scripted_peer::{
+    Connection, Message, handshake, parse_address, parse_info_hash, peer_id,
+};
 use vmtorrent_tests::{
-    Daemon, Host, Network, Node, Reference, assert_same, fuse, publish, seed_on,
+    Daemon, Host, Network, Node, Reference, assert_same, fuse, publish, seed, seed_on,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -151,6 +154,88 @@ fn private_images_are_neither_announced_nor_looked_for() {
 }
 
 #[test]
+fn a_launch_that_knows_no_node_joins_through_its_peer() {
+    let Some(scene) = Scene::new(94) else {
+        return;
+    };
+    let first = scene.first();
+    let torrent = scene.publish("disk", &[]);
+    // Nobody tells of peers but the DHT.
+    let listen = first.listen();
+    let options = ["--no-pex", "--dht-bootstrap", &listen];
+    let data = scene.dir.path();
+    let sources = [0, 1].map(|_| seed_on(&scene.network.host(), &torrent, data, &options));
+    let host = Host::new(scene.dir.path(), "host");
+    let launch = host.launch_on(&scene.network.host(), &torrent).fill("none");
+    let launch = launch
+        .peer(&sources[0].listen())
+        .flag("--no-pex")
+        .discovery()
+        .env("VMTORRENT_DHT_BOOTSTRAP", "")
+        .start();
+    // One peer was named; its host's node leads to the other.
+    launch.wait_for("both seeds", PATIENCE, |event| {
+        event["event"] == "progress" && event["peers"] == 2
+    });
+    launch.stop();
+    assert!(host.cache().join("dht-nodes").is_file());
+    for source in sources {
+        source.stop();
+    }
+    first.stop();
+}
+
+/// PORT (BEP 5).
+const PORT: u8 = 9;
+
+/// The bit in a seed's handshake that says it has a node, and the port that it tells a peer that has one too, if it does
+/// before it lets the peer ask.
+fn told_by(seed: &Daemon, patient: bool) -> (bool, Option<u16>) {
+    let info_hash = seed.wait_event("ready")["info_hash"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut connection = Connection::dial(parse_address(&seed.listen())).unwrap();
+    let mut ours = handshake(parse_info_hash(&info_hash), peer_id(1));
+    ours[27] |= 1;
+    connection.raw(&ours).unwrap();
+    let theirs = connection.read_handshake().unwrap();
+    let bit = theirs[27] & 1 != 0;
+    loop {
+        match connection.receive().unwrap() {
+            Message::Other(PORT, port) => {
+                return (bit, Some(u16::from_be_bytes(port.try_into().unwrap())));
+            }
+            Message::Unchoke if !patient => return (bit, None),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn peers_are_told_of_our_node_unless_the_image_is_private_or_the_dht_is_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = Reference::new(100_000, 95);
+    image.write_to(&dir.path().join("disk.img"));
+    let torrents = [&[][..], &["--private"]].map(|options| {
+        let torrent = dir.path().join(format!("{}.torrent", options.len()));
+        publish(&dir.path().join("disk.img"), &torrent, options);
+        torrent
+    });
+    let nobody = ["--dht-bootstrap", "127.0.0.1:9"];
+    let public = seed(&torrents[0], dir.path(), &nobody);
+    let port = parse_address(&public.listen()).port();
+    assert_eq!(told_by(&public, true), (true, Some(port)));
+    let private = seed(&torrents[1], dir.path(), &nobody);
+    assert_eq!(told_by(&private, false), (false, None));
+    let off = seed(&torrents[0], dir.path(), &[]);
+    assert_eq!(told_by(&off, false), (false, None));
+    for seed in [public, private, off] {
+        seed.stop();
+    }
+}
+
+#[test]
 fn libtorrent_and_we_are_nodes_of_one_network() {
     let Some(scene) = Scene::new(93) else {
         return;
@@ -201,6 +286,15 @@ fn libtorrent_and_we_are_nodes_of_one_network() {
     let when = "from libtorrent's seed";
     assert_same(&host.mount().join("disk.img"), scene.image.bytes(), when);
     launch.stop();
+
+    // Its node is the only one that a launch hears of.
+    let host = Host::new(scene.dir.path(), "led");
+    let launch = host.launch_on(&scene.network.host(), &torrent).fill("none");
+    let launch = launch.peer(seeder.listen()).flag("--no-pex").discovery();
+    let launch = launch.env("VMTORRENT_DHT_BOOTSTRAP", "").start();
+    launch.wait_stderr("found in the DHT");
+    launch.stop();
+    assert!(host.cache().join("dht-nodes").is_file());
     seeder.stop();
     first.stop();
 }

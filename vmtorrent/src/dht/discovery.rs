@@ -1,7 +1,7 @@
 //! A session's nodes on tokio: sockets, timers, first contacts, and what images are looked for.
 //!
 //! Invariant: nothing is sent or received before an image is registered, and nothing at all while nobody is known to begin
-//! with. Peers are looked for only of images that are registered.
+//! with, be it by name, from an earlier session or from a peer. Peers are looked for only of images that are registered.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::bootstrap;
+use super::exchange::{NodeExchange, NodePorts};
 use super::id::Id;
 use super::message::MAX_DATAGRAM;
 use super::node::{Node, NodeConfig, Output};
@@ -30,6 +31,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// When the nodes are noted for a later session.
 const FIRST_NOTE: Duration = Duration::from_secs(20);
 const NOTE_EVERY: Duration = Duration::from_secs(300);
+/// Nodes that peers tell of and that wait to be asked.
+const MAX_TOLD: usize = 64;
 /// How long the end may take.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -51,6 +54,9 @@ pub(crate) struct DhtConfig {
 pub(crate) struct Dht {
     shared: Arc<Shared>,
     task: Mutex<Option<JoinHandle<()>>>,
+    /// Where nodes go that peers tell of, and where they come out, until the task takes it.
+    told: mpsc::Sender<SocketAddr>,
+    told_to: Mutex<Option<mpsc::Receiver<SocketAddr>>>,
     runtime: Handle,
 }
 
@@ -59,6 +65,8 @@ struct Shared {
     clock: SystemClock,
     state: Mutex<State>,
     news: Notify,
+    /// Where our nodes are.
+    ports: watch::Sender<NodePorts>,
 }
 
 #[derive(Default)]
@@ -83,14 +91,18 @@ pub(crate) struct Registration {
 impl Dht {
     /// Nothing happens before an image is registered.
     pub(crate) fn new(runtime: &Handle, clock: SystemClock, config: DhtConfig) -> Self {
+        let (told, told_to) = mpsc::channel(MAX_TOLD);
         Self {
             shared: Arc::new(Shared {
                 config,
                 clock,
                 state: Mutex::default(),
                 news: Notify::new(),
+                ports: watch::Sender::default(),
             }),
             task: Mutex::new(None),
+            told,
+            told_to: Mutex::new(Some(told_to)),
             runtime: runtime.clone(),
         }
     }
@@ -109,11 +121,10 @@ impl Dht {
             state.images.insert(image, Listener { id, found });
             id
         };
-        let mut task = self.task.lock();
-        if task.is_none() {
-            *task = Some(self.runtime.spawn(run(self.shared.clone())));
+        if let Some(told) = self.told_to.lock().take() {
+            let task = self.runtime.spawn(run(self.shared.clone(), told));
+            *self.task.lock() = Some(task);
         }
-        drop(task);
         self.shared.news.notify_one();
         Registration {
             shared: self.shared.clone(),
@@ -122,7 +133,15 @@ impl Dht {
         }
     }
 
-    /// Whether there is anybody to begin with; else nothing is ever found.
+    /// For a swarm whose peers may tell us of nodes, and be told of ours.
+    pub(crate) fn exchange(&self) -> NodeExchange {
+        let mut ports = self.shared.ports.subscribe();
+        ports.mark_changed();
+        let told = self.told.clone();
+        NodeExchange { told, ports }
+    }
+
+    /// Whether there is anybody to begin with; else nothing is found before a peer tells of a node.
     pub(crate) fn knows_anybody(&self) -> bool {
         let config = &self.shared.config;
         let names = bootstrap::names(config.bootstrap.as_deref(), config.listener);
@@ -199,17 +218,23 @@ impl Host {
     }
 }
 
-/// Ends when it is told to.
-async fn run(shared: Arc<Shared>) {
+/// Ends when it is told to. `told`: nodes that peers tell of.
+async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<SocketAddr>) {
     let names: Arc<[String]> =
         bootstrap::names(shared.config.bootstrap.as_deref(), shared.config.listener).into();
     let file = NodesFile::new(&shared.config.cache);
     let read = file.clone();
     let remembered = tokio::task::spawn_blocking(move || read.read()).await;
     let remembered = remembered.unwrap_or_default();
+    let mut first = remembered.clone();
     if names.is_empty() && remembered.is_empty() {
-        tracing::debug!("no node of the DHT is known: there is none here either");
-        return;
+        tracing::debug!(
+            "no node of the DHT is known: there is none here before a peer tells of one"
+        );
+        match shared.first_told(&mut told).await {
+            Some(node) => first.push(node),
+            None => return,
+        }
     }
     let now = shared.clock.now();
     let mut hosts: Vec<Host> = [false, true]
@@ -222,8 +247,9 @@ async fn run(shared: Arc<Shared>) {
         }
         // Before that it takes nothing. What fails here fails again when something is sent.
         let _ = host.socket.sender().writable().await;
-        host.node.meet(now, &remembered);
+        host.node.meet(now, &first);
     }
+    shared.ports.send_replace(ports(&hosts));
     let (contacts, mut looked_up) = mpsc::channel(2);
     let mut looking_up = false;
     let mut registered = HashMap::new();
@@ -267,6 +293,12 @@ async fn run(shared: Arc<Shared>) {
             heard = receive(rest.first_mut()) => shared.heard(rest.first_mut(), heard),
             () = tokio::time::sleep_until(wake.into()) => {}
             () = shared.news.notified() => {}
+            Some(address) = told.recv() => {
+                let now = shared.clock.now();
+                for host in &mut hosts {
+                    host.node.told_of(now, address);
+                }
+            }
             Some(addresses) = looked_up.recv() => {
                 looking_up = false;
                 let now = shared.clock.now();
@@ -293,6 +325,20 @@ async fn receive(host: Option<&mut Host>) -> Option<(usize, SocketAddr)> {
     }
 }
 
+fn ports(hosts: &[Host]) -> NodePorts {
+    let addresses = hosts.iter().filter_map(|h| h.socket.local_addr().ok());
+    let (mut four, mut six) = (None, None);
+    for address in addresses {
+        let port = if address.is_ipv6() {
+            &mut six
+        } else {
+            &mut four
+        };
+        *port = Some(address.port());
+    }
+    NodePorts { four, six }
+}
+
 async fn note(hosts: &[Host], file: &NodesFile) {
     let nodes: Vec<SocketAddr> = hosts.iter().flat_map(|h| h.node.good_nodes()).collect();
     let file = file.clone();
@@ -304,6 +350,19 @@ async fn note(hosts: &[Host], file: &NodesFile) {
 }
 
 impl Shared {
+    /// The first node that a peer tells of; `None`: the session ends.
+    async fn first_told(&self, told: &mut mpsc::Receiver<SocketAddr>) -> Option<SocketAddr> {
+        loop {
+            if self.state.lock().ends {
+                return None;
+            }
+            tokio::select! {
+                address = told.recv() => return address,
+                () = self.news.notified() => {}
+            }
+        }
+    }
+
     /// Tells the nodes which images have come and gone. `registered`: those that they know, with the registration's number.
     fn sync_images(&self, now: Time, hosts: &mut [Host], registered: &mut HashMap<InfoHash, u64>) {
         let images = self.state.lock();
@@ -434,10 +493,37 @@ mod tests {
         let alone = dht(port, &[], dir.path().to_owned());
         assert!(!alone.knows_anybody());
         let _registration = alone.register(image(), mpsc::channel(1).0);
-        let task = alone.task.lock().take().unwrap();
-        tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
+        let mut exchange = alone.exchange();
+        assert_eq!(exchange.next_ports().await, Some(NodePorts::default()));
+        let opened = tokio::time::timeout(Duration::from_millis(200), exchange.next_ports());
+        assert!(opened.await.is_err(), "it opened a socket");
         std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap();
         alone.stop().await;
+        assert!(alone.task.lock().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_knows_nobody_joins_through_the_node_that_a_peer_tells_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let ports = [free_port(), free_port()];
+        let first = [format!("127.0.0.1:{}", ports[0])];
+        let seed = dht(ports[0], &first, dir.path().join("seed"));
+        let wanted = image();
+        let _seed = seed.register(wanted, mpsc::channel(1).0);
+        // Its port is told when it is there.
+        let mut exchange = seed.exchange();
+        let told = loop {
+            let next = tokio::time::timeout(PATIENCE, exchange.next_ports()).await;
+            if let Some(port) = next.unwrap().unwrap().four {
+                break port;
+            }
+        };
+        assert_eq!(told, ports[0]);
+        let leech = dht(ports[1], &[], dir.path().join("leech"));
+        let (sender, mut receiver) = mpsc::channel(16);
+        let _leech = leech.register(wanted, sender);
+        leech.exchange().tell(([127, 0, 0, 1], told).into());
+        found(&mut receiver, ports[0]).await;
     }
 
     #[tokio::test]

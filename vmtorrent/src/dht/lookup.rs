@@ -1,5 +1,6 @@
 //! Invariant: at most [`ALPHA`] nodes are asked at a time, none twice, and a lookup ends once the [`K`] closest that are
-//! alive have answered: it can't be led on for ever, since what is remembered of it is bounded and comes ever closer.
+//! alive and whose ids fit their addresses have answered, or the [`MAX_WAYS`] closest of all: it can't be led on for ever,
+//! since what is remembered of it is bounded and comes ever closer.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -14,6 +15,9 @@ const ALPHA: usize = 4;
 /// Nodes that are remembered, and of one origin.
 const MAX_CANDIDATES: usize = 64;
 const MAX_OF_ONE: usize = 4;
+/// The closest nodes whose answers are waited for where the ids of many don't fit (BEP 42): who has many ids close to a
+/// target, as nobody comes by them honestly, shall not be all that is found there.
+const MAX_WAYS: usize = 2 * K;
 /// Nodes that are asked in all.
 const MAX_ASKED: usize = 200;
 /// Peers that are taken.
@@ -33,6 +37,8 @@ pub(super) struct Lookup {
 #[derive(Debug)]
 struct Candidate {
     contact: Contact,
+    /// Its id fits its address.
+    fits: bool,
     state: State,
     token: Option<Vec<u8>>,
 }
@@ -77,6 +83,7 @@ impl Lookup {
         }
         let candidate = Candidate {
             contact,
+            fits: contact.fits(),
             state: State::Fresh,
             token: None,
         };
@@ -97,9 +104,15 @@ impl Lookup {
         if self.under_way >= ALPHA || self.asked >= MAX_ASKED {
             return None;
         }
+        let mut fitting = 0;
         let alive = self.candidates.values_mut();
-        let mut alive = alive.filter(|c| c.state != State::Failed).take(K);
-        let next = alive.find(|c| c.state == State::Fresh)?;
+        let alive = alive.filter(|c| c.state != State::Failed);
+        let mut ways = alive.take(MAX_WAYS).take_while(|c| {
+            let enough = fitting == K;
+            fitting += usize::from(c.fits);
+            !enough
+        });
+        let next = ways.find(|c| c.state == State::Fresh)?;
         next.state = State::Asked;
         self.under_way += 1;
         self.asked += 1;
@@ -140,28 +153,90 @@ impl Lookup {
         self.under_way == 0
     }
 
-    /// The closest ones that answered with a token.
+    /// The closest ones that answered with a token: with those alone whose ids fit something is stored (BEP 42), unless
+    /// there is none. Then it is a network that knows nothing of it.
     pub(super) fn holders(self) -> Vec<(Contact, Vec<u8>)> {
-        let answered = self
-            .candidates
-            .into_values()
-            .filter(|c| c.state == State::Answered);
-        let holders = answered.take(K).filter_map(|c| Some((c.contact, c.token?)));
-        holders.collect()
+        let answered = self.candidates.into_values();
+        let answered = answered.filter(|c| c.state == State::Answered && c.token.is_some());
+        let answered: Vec<Candidate> = answered.collect();
+        let any_fits = answered.iter().any(|c| c.fits);
+        let holders = answered.into_iter().filter(|c| c.fits || !any_fits);
+        let holders = holders.filter_map(|c| Some((c.contact, c.token?)));
+        holders.take(K).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dht::binding;
 
+    /// Of a closed network, where every id fits.
     fn contact(n: u8) -> Contact {
         let mut id = [0; 20];
         id[0] = n;
         Contact {
             id: Id(id),
-            address: ([20, 0, 0, n], 1).into(),
+            address: ([10, 0, 0, n], 1).into(),
         }
+    }
+
+    const TARGET: Id = Id([0x55; 20]);
+
+    /// Closer to the target than anybody who comes by his id honestly.
+    fn liar(n: u8) -> Contact {
+        let mut id = TARGET;
+        id.0[18] = n;
+        let address = ([20, 0, 1, n], 1).into();
+        Contact { id, address }
+    }
+
+    fn honest(n: u8) -> Contact {
+        let address = SocketAddr::from(([20, 0, 2, n], 1));
+        let id = binding::id_at(address.ip(), [n; 20]);
+        Contact { id, address }
+    }
+
+    /// Whom a lookup asks that knows all of these, and with whom something is stored in the end.
+    fn walk(all: impl Iterator<Item = Contact>) -> (Vec<Contact>, Vec<Contact>) {
+        let mut lookup = Lookup::new(TARGET);
+        all.for_each(|c| lookup.add(c));
+        let asked = std::iter::from_fn(|| {
+            let next = lookup.next()?;
+            lookup.answered(next, Some(vec![1]));
+            Some(next)
+        });
+        let asked = asked.collect();
+        assert!(lookup.is_done());
+        (
+            asked,
+            lookup.holders().into_iter().map(|(c, _)| c).collect(),
+        )
+    }
+
+    #[test]
+    fn nothing_is_stored_with_ids_that_do_not_fit_while_others_are_there() {
+        let (asked, holders) = walk((0..10).map(liar).chain((0..12).map(honest)));
+        assert_eq!(asked.len(), MAX_WAYS);
+        assert_eq!(holders.len(), MAX_WAYS - 10);
+        assert!(holders.iter().all(|c| c.fits()));
+        // With few of them as many are found as anywhere.
+        let (asked, holders) = walk((0..3).map(liar).chain((0..12).map(honest)));
+        assert_eq!(asked.len(), 3 + K);
+        assert_eq!(holders.len(), K);
+        assert!(holders.iter().all(|c| c.fits()));
+    }
+
+    #[test]
+    fn where_no_id_fits_the_closest_are_as_good_as_ever() {
+        let (asked, mut holders) = walk((0..30).map(liar));
+        assert_eq!(asked.len(), MAX_WAYS);
+        assert_eq!(holders.len(), K);
+        let mut closest: Vec<Contact> = (0..30).map(liar).collect();
+        closest.sort_by_key(|c| c.id.distance(TARGET));
+        closest.truncate(K);
+        holders.sort_by_key(|c| c.id.distance(TARGET));
+        assert_eq!(holders, closest);
     }
 
     #[test]

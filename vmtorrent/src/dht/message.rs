@@ -1,8 +1,9 @@
-//! Messages of the DHT (BEP 5, BEP 32, BEP 43). Invariant: whatever a datagram says, what is read of it is bounded, and
+//! Messages of the DHT (BEP 5, BEP 32, BEP 42, BEP 43). Invariant: whatever a datagram says, what is read of it is bounded, and
 //! reading it never panics.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::binding;
 use super::id::Id;
 use crate::bencode::{Encoder, Node};
 
@@ -25,6 +26,13 @@ pub(super) const UNKNOWN_METHOD: u16 = 204;
 pub(super) struct Contact {
     pub(super) id: Id,
     pub(super) address: SocketAddr,
+}
+
+impl Contact {
+    /// Whether its id fits its address (BEP 42).
+    pub(super) fn fits(self) -> bool {
+        binding::fits(self.id, self.address)
+    }
 }
 
 /// One datagram.
@@ -70,6 +78,8 @@ pub(super) struct Response {
     /// Peers.
     pub(super) values: Vec<SocketAddr>,
     pub(super) token: Option<Vec<u8>>,
+    /// Where the question came from, as its receiver saw it (BEP 42). It stands beside the other values.
+    pub(super) asker: Option<SocketAddr>,
 }
 
 impl Response {
@@ -79,6 +89,7 @@ impl Response {
             nodes: Vec::new(),
             values: Vec::new(),
             token: None,
+            asker: None,
         }
     }
 }
@@ -117,7 +128,10 @@ impl Message {
             }
             b"r" => {
                 let values = get_in(&root, "r").ok_or(Refused::Garbage)?;
-                Body::Response(response(&values).ok_or(Refused::Garbage)?)
+                let mut response = response(&values).ok_or(Refused::Garbage)?;
+                let asker = get_in(&root, "ip").and_then(|n| n.as_bytes());
+                response.asker = asker.and_then(from_compact);
+                Body::Response(response)
             }
             b"e" => {
                 let list = get_in(&root, "e").and_then(|n| n.as_list());
@@ -151,6 +165,9 @@ impl Message {
                 self.encode_end(root, "q");
             }
             Body::Response(response) => {
+                if let Some(asker) = response.asker {
+                    root.string("ip").string(to_compact(asker));
+                }
                 root.string("r")
                     .dictionary(|r| encode_response(r, response));
                 self.encode_end(root, "r");
@@ -237,6 +254,7 @@ fn response(values: &Node<'_>) -> Option<Response> {
             .filter_map(|peer| from_compact(peer.as_bytes()?))
             .collect(),
         token: bytes(get_in(values, "token"), MAX_TOKEN),
+        asker: None,
     })
 }
 
@@ -354,6 +372,28 @@ mod tests {
         assert_eq!(error.body, Body::Error(201));
     }
 
+    /// As BEP 42 has it: beside the values, not among them.
+    #[test]
+    fn who_asked_is_read_and_written_where_bep_42_has_it() {
+        let text = b"d2:ip6:axje.u1:rd2:id20:mnopqrstuvwxyz123456e1:t2:aa1:v4:VT\x00\x011:y1:re";
+        let read = Message::decode(text).unwrap();
+        let mut response = Response::of(Id(*b"mnopqrstuvwxyz123456"));
+        let port = u16::from_be_bytes(*b".u");
+        response.asker = Some(([b'a', b'x', b'j', b'e'], port).into());
+        assert_eq!(read.body, Body::Response(response));
+        assert_eq!(read.encode(), text);
+        for absurd in [
+            &b"d2:ip3:axj1:rd2:id20:mnopqrstuvwxyz123456e1:t2:aa1:y1:re"[..],
+            b"d2:ipi7e1:rd2:id20:mnopqrstuvwxyz123456e1:t2:aa1:y1:re",
+        ] {
+            let read = Message::decode(absurd).unwrap();
+            assert_eq!(
+                read.body,
+                Body::Response(Response::of(Id(*b"mnopqrstuvwxyz123456")))
+            );
+        }
+    }
+
     #[test]
     fn a_bad_question_is_told_from_garbage() {
         for garbage in [
@@ -416,8 +456,15 @@ mod tests {
         let contact = (any_id(), any_address()).prop_map(|(id, address)| Contact { id, address });
         let nodes = proptest::collection::vec(contact, 0..8);
         let values = proptest::collection::vec(any_address(), 0..20);
-        let response = (any_id(), nodes, values, proptest::option::of(token()));
-        let response = response.prop_map(|(id, mut nodes, values, token)| {
+        let asker = proptest::option::of(any_address());
+        let response = (
+            any_id(),
+            nodes,
+            values,
+            proptest::option::of(token()),
+            asker,
+        );
+        let response = response.prop_map(|(id, mut nodes, values, token, asker)| {
             // As they are written.
             nodes.sort_by_key(|n| n.address.is_ipv6());
             Body::Response(Response {
@@ -425,6 +472,7 @@ mod tests {
                 nodes,
                 values,
                 token,
+                asker,
             })
         });
         prop_oneof![query, response, any::<u16>().prop_map(Body::Error)]

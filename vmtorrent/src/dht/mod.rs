@@ -6,13 +6,16 @@
 //! Invariant: nothing that comes from the network is believed beyond a question that was asked: an answer counts only from
 //! the address that was asked, with the transaction that was chosen for it, and only once. All that is kept is bounded.
 
+mod binding;
 mod bootstrap;
 mod discovery;
+mod exchange;
 mod id;
 mod lookup;
 mod message;
 mod node;
 mod nodes_file;
+mod outside;
 mod quota;
 mod socket;
 mod store;
@@ -22,6 +25,7 @@ mod tokens;
 pub(crate) use bootstrap::check as check_bootstrap;
 pub use bootstrap::is_node;
 pub(crate) use discovery::{Dht, DhtConfig, Registration};
+pub(crate) use exchange::{NodeExchange, NodePorts};
 
 #[cfg(test)]
 mod network_tests;

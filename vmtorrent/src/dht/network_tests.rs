@@ -8,7 +8,9 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::binding;
 use super::id::Id;
+use super::message::{Body, Message};
 use super::node::{Node, NodeConfig, Output};
 use crate::clock::Time;
 
@@ -26,6 +28,10 @@ struct Net {
     sent: u64,
     longest: usize,
     six: bool,
+    /// Each node has a network of its own.
+    spread: bool,
+    /// Those that learn nothing of where they are.
+    old: BTreeSet<usize>,
     rng: StdRng,
     /// How many of a thousand datagrams are lost.
     loss: u32,
@@ -44,6 +50,8 @@ impl Net {
             sent: 0,
             longest: 0,
             six,
+            spread: false,
+            old: BTreeSet::new(),
             rng: StdRng::seed_from_u64(seed),
             loss: 0,
         }
@@ -61,8 +69,19 @@ impl Net {
                 .into()
         } else {
             let [_, a, b, c] = n.to_be_bytes();
-            ([20, a, b, c], 6881).into()
+            let ip = if self.spread {
+                [20, b, c, 7]
+            } else {
+                [20, a, b, c]
+            };
+            (ip, 6881).into()
         }
+    }
+
+    /// How many nodes have an id that fits their address.
+    fn bound(&self) -> usize {
+        let fits = |n: &usize| binding::fits(self.nodes[*n].id(), self.address(*n));
+        (0..self.nodes.len()).filter(fits).count()
     }
 
     /// Where a node's peer serves.
@@ -106,6 +125,11 @@ impl Net {
                         .node_at(to)
                         .filter(|to| !lost && !self.dead.contains(to))
                     {
+                        let datagram = if self.old.contains(&to) {
+                            without_asker(&datagram)
+                        } else {
+                            datagram
+                        };
                         self.next += 1;
                         self.queue.push(Reverse((self.now + DELAY, self.next)));
                         self.datagrams
@@ -167,6 +191,15 @@ impl Net {
     }
 }
 
+/// The same from a node that does not say where the question came from.
+fn without_asker(datagram: &[u8]) -> Vec<u8> {
+    let mut message = Message::decode(datagram).unwrap();
+    if let Body::Response(response) = &mut message.body {
+        response.asker = None;
+    }
+    message.encode()
+}
+
 /// A network of so many nodes that have got to know each other.
 fn network(nodes: usize, seed: u64, six: bool) -> Net {
     let mut net = Net::new(seed, six);
@@ -194,6 +227,38 @@ fn who_announces_is_found_in_networks_of_any_size_and_family() {
             net.found[leech].contains(&peer),
             "{nodes} nodes, six: {six}"
         );
+        assert!(net.longest <= 1_400, "{} bytes", net.longest);
+    }
+}
+
+#[test]
+fn ids_come_to_fit_their_addresses_and_peers_are_found_among_any_number_of_others() {
+    // So many of ten nodes know nothing of BEP 42.
+    for old in [0, 3, 7, 10] {
+        let mut net = Net::new(11, false);
+        net.spread = true;
+        net.old = (0..120).filter(|n| n % 10 < old).collect();
+        for _ in 0..120 {
+            net.join();
+            net.run_for(1);
+        }
+        net.run_for(60);
+        assert_eq!(net.bound(), 120 - net.old.len());
+        let image = Id(net.rng.random());
+        // Of both kinds, if there are both.
+        let seeds = [60, 69];
+        for seed in seeds {
+            net.search(seed, image);
+            net.run_for(5);
+        }
+        for leech in [110, 119] {
+            net.search(leech, image);
+            net.run_for(5);
+            for seed in seeds {
+                let peer = net.peer(seed);
+                assert!(net.found[leech].contains(&peer), "{old}: {leech} of {seed}");
+            }
+        }
         assert!(net.longest <= 1_400, "{} bytes", net.longest);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::binding;
 use super::id::Id;
 use super::message::{Body, Contact, Message, PROTOCOL, Query, Response, UNKNOWN_METHOD};
 use super::node::{Node, NodeConfig, Output};
@@ -16,8 +17,9 @@ fn at(seconds: u64) -> Time {
     Time::from_start(Duration::from_secs(seconds))
 }
 
+/// Each in a network of its own.
 fn address(n: u8) -> SocketAddr {
-    ([20, 0, 0, n], 6881).into()
+    ([20, 0, n, 9], 6881).into()
 }
 
 fn id(n: u8) -> Id {
@@ -73,7 +75,7 @@ fn introduce(node: &mut Node, others: &[u8]) {
             at(0),
             to,
             &asked,
-            Response::of(id(v4.ip().octets()[3])),
+            Response::of(id(v4.ip().octets()[2])),
         );
     }
     node.take_outputs();
@@ -90,7 +92,11 @@ fn questions_are_answered_as_bep_5_says() {
         assert_eq!((to, message.transaction), (address(9), b"tt".to_vec()));
         message.body
     };
-    assert_eq!(ask(Query::Ping), Body::Response(Response::of(OWN)));
+    // It is told where its question came from (BEP 42).
+    let mut plain = Response::of(OWN);
+    plain.asker = Some(address(9));
+    let plain = Body::Response(plain);
+    assert_eq!(ask(Query::Ping), plain);
     let Body::Response(found) = ask(Query::FindNode(id(2))) else {
         panic!()
     };
@@ -116,21 +122,12 @@ fn questions_are_answered_as_bep_5_says() {
         ask(announce(b"wrong".to_vec(), Some(1))),
         Body::Error(PROTOCOL)
     );
-    assert_eq!(
-        ask(announce(token.clone(), Some(7_000))),
-        Body::Response(Response::of(OWN))
-    );
-    assert_eq!(
-        ask(announce(token, None)),
-        Body::Response(Response::of(OWN))
-    );
+    assert_eq!(ask(announce(token.clone(), Some(7_000))), plain);
+    assert_eq!(ask(announce(token, None)), plain);
     let Body::Response(found) = ask(Query::GetPeers(id(7))) else {
         panic!()
     };
-    let peers = [
-        SocketAddr::from(([20, 0, 0, 9], 6881)),
-        ([20, 0, 0, 9], 7_000).into(),
-    ];
+    let peers = [address(9), SocketAddr::new(address(9).ip(), 7_000)];
     assert_eq!(found.values, peers);
     assert_eq!(ask(Query::Unknown), Body::Error(UNKNOWN_METHOD));
     node.received(at(1), address(9), b"d1:q4:ping1:t2:tt1:y1:qe");
@@ -186,6 +183,37 @@ fn who_asks_is_taken_in_only_after_it_answered_and_not_if_it_is_read_only() {
     };
     node.received(at(0), address(2), &quiet.encode());
     assert_eq!(sent(&mut node).len(), 1);
+}
+
+#[test]
+fn a_node_that_a_peer_tells_of_is_pinged_once_and_leads_to_others() {
+    let mut node = node();
+    let nowhere = ["20.0.0.1:0", "224.0.0.1:1", "[2001:db8::1]:1", "0.0.0.0:1"];
+    for bad in nowhere {
+        node.told_of(at(400), bad.parse().unwrap());
+    }
+    assert_eq!(sent(&mut node), []);
+    for _ in 0..3 {
+        node.told_of(at(400), address(1));
+    }
+    let (to, asked) = sent(&mut node).remove(0);
+    assert_eq!(to, address(1));
+    let Body::Query { query, .. } = &asked.body else {
+        panic!()
+    };
+    assert_eq!(*query, Query::Ping);
+    assert_eq!(node.kept().0, 1);
+    answer(&mut node, at(400), to, &asked, Response::of(id(1)));
+    assert_eq!(node.known_nodes(), 1);
+    node.told_of(at(401), address(1));
+    assert_eq!(sent(&mut node), []);
+    // Soon it is asked for others.
+    assert!(node.next_timeout() <= at(401));
+    // Of many nodes some are asked.
+    for n in 2..=255 {
+        node.told_of(at(402), address(n));
+    }
+    assert_eq!(sent(&mut node).len(), 32);
 }
 
 #[test]
@@ -252,6 +280,52 @@ fn introduce_more(node: &mut Node) {
     assert_eq!(node.known_nodes(), 2);
 }
 
+/// Lets nodes of so many networks say where our questions come from.
+fn hear_of_ourselves(node: &mut Node, networks: std::ops::Range<u8>, seen: &str) {
+    for n in networks {
+        let from = address(n);
+        node.meet(at(0), &[from]);
+        let asked = sent(node).into_iter().find(|(to, _)| *to == from);
+        let mut response = Response::of(id(n));
+        response.asker = Some(seen.parse().unwrap());
+        answer(node, at(0), from, &asked.unwrap().1, response);
+    }
+}
+
+#[test]
+fn our_id_fits_our_address_once_five_networks_have_told_it() {
+    let seen: SocketAddr = "21.75.31.124:40000".parse().unwrap();
+    let mut node = node();
+    hear_of_ourselves(&mut node, 1..5, "21.75.31.124:40000");
+    node.take_outputs();
+    assert_eq!(node.id(), OWN);
+    hear_of_ourselves(&mut node, 5..6, "21.75.31.124:40001");
+    let own = node.id();
+    assert!(own != OWN && binding::fits(own, seen), "{own:?}");
+    // Those that it knows stay, it looks around its new place, and it goes by its new name.
+    assert_eq!(node.known_nodes(), 5);
+    let looks = sent(&mut node).into_iter().filter(|(_, message)| {
+        matches!(&message.body, Body::Query { id, query: Query::FindNode(target), .. }
+            if *id == own && *target == own)
+    });
+    assert!(looks.count() > 0);
+    node.received(at(1), address(9), &question(9, Query::Ping));
+    let Body::Response(response) = sent(&mut node).remove(0).1.body else {
+        panic!()
+    };
+    assert_eq!(response.id, own);
+    // Who comes with another address is not believed so soon, and nobody who was not asked is.
+    hear_of_ourselves(&mut node, 10..40, "65.23.51.170:1");
+    assert_eq!(node.id(), own);
+}
+
+#[test]
+fn in_a_closed_network_our_id_stays() {
+    let mut node = node();
+    hear_of_ourselves(&mut node, 1..40, "10.0.0.7:6881");
+    assert_eq!(node.id(), OWN);
+}
+
 #[test]
 fn a_flood_of_questions_is_answered_in_part() {
     let mut node = node();
@@ -272,10 +346,11 @@ enum Event {
     Datagram(u8, Vec<u8>),
     Question(u8, u8, Query),
     /// Answers one of the questions that were asked.
-    Answer(prop::sample::Index, u8, Vec<(u8, u8)>, Option<Vec<u8>>),
+    Answer(prop::sample::Index, u8, Vec<(u8, u8)>, Option<Vec<u8>>, u8),
     Search(u8),
     Forget(u8),
     Meet(Vec<u8>),
+    ToldOf(u8),
     Time(u32),
 }
 
@@ -299,11 +374,12 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         1 => (any::<u8>(), proptest::collection::vec(any::<u8>(), 0..200)).prop_map(|(n, b)| Event::Datagram(n, b)),
         4 => (any::<u8>(), any::<u8>(), query).prop_map(|(n, i, q)| Event::Question(n, i, q)),
-        8 => (any::<prop::sample::Index>(), any::<u8>(), contacts, proptest::option::of(token()))
-            .prop_map(|(at, id, contacts, token)| Event::Answer(at, id, contacts, token)),
+        8 => (any::<prop::sample::Index>(), any::<u8>(), contacts, proptest::option::of(token()), any::<u8>())
+            .prop_map(|(at, id, contacts, token, seen)| Event::Answer(at, id, contacts, token, seen)),
         1 => any::<u8>().prop_map(Event::Search),
         1 => any::<u8>().prop_map(Event::Forget),
         1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Event::Meet),
+        1 => any::<u8>().prop_map(Event::ToldOf),
         3 => (0..100_000_u32).prop_map(Event::Time),
     ]
 }
@@ -320,12 +396,13 @@ proptest! {
                 Event::Question(from, id, query) => {
                     node.received(now, address(from), &question(id, query));
                 }
-                Event::Answer(which, own, contacts, token) if !asked.is_empty() => {
+                Event::Answer(which, own, contacts, token, seen) if !asked.is_empty() => {
                     let (from, message) = asked.swap_remove(which.index(asked.len()));
                     let mut response = Response::of(id(own));
                     response.nodes = contacts.iter().map(|(i, n)| Contact { id: id(*i), address: address(*n) }).collect();
                     response.values = contacts.iter().map(|(_, n)| address(*n)).collect();
                     response.token = token;
+                    response.asker = (seen > 100).then(|| ([21, 75, 31, seen / 64], 1).into());
                     answer(&mut node, now, from, &message, response);
                 }
                 Event::Answer(..) => {}
@@ -335,6 +412,7 @@ proptest! {
                     let others: Vec<_> = others.into_iter().map(address).collect();
                     node.meet(now, &others);
                 }
+                Event::ToldOf(n) => node.told_of(now, address(n)),
                 Event::Time(millis) => {
                     now = now + Duration::from_millis(millis.into());
                     node.tick(now);

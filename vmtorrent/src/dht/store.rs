@@ -31,6 +31,11 @@ impl Store {
         }
     }
 
+    /// Our id is another one from now on.
+    pub(super) fn move_to(&mut self, id: Id) {
+        self.id = id;
+    }
+
     pub(super) fn add(&mut self, now: Time, image: Id, peer: SocketAddr) {
         if !self.images.contains_key(&image) && self.images.len() >= MAX_IMAGES {
             let distance = |image: &Id| image.distance(self.id);

@@ -1,6 +1,8 @@
 //! Invariant: a node is in the table only if it answered a question of ours, under the id and from the address that stand
-//! there; none has our own id; one origin has at most [`MAX_OF_ONE`].
+//! there; none has our own id; one origin has at most [`MAX_OF_ONE`]. One whose id does not fit its address (BEP 42) is there
+//! only as long as nobody else wants its place, and takes that of nobody whose id does.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::id::Id;
@@ -28,6 +30,8 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Entry {
     contact: Contact,
+    /// Its id fits its address.
+    fits: bool,
     /// When it answered last.
     heard: Time,
     failures: u32,
@@ -45,8 +49,28 @@ impl Table {
         self.buckets.iter().map(Vec::len).sum()
     }
 
+    /// Our id is another one from now on. Of the nodes as many stay as have a place around it.
+    pub(super) fn move_to(&mut self, id: Id) {
+        let mut entries: Vec<Entry> = self.buckets.iter_mut().flat_map(std::mem::take).collect();
+        entries.sort_by_key(|e| (!e.fits, e.failures));
+        self.id = id;
+        for entry in entries {
+            // None for our own id.
+            if let Some(bucket) = self.buckets.get_mut(id.common_bits(entry.contact.id))
+                && bucket.len() < K
+            {
+                bucket.push(entry);
+            }
+        }
+    }
+
     fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.buckets.iter().flatten()
+    }
+
+    /// Whether a node at this address is known.
+    pub(super) fn is_at(&self, address: SocketAddr) -> bool {
+        self.entries().any(|e| e.contact.address == address)
     }
 
     /// Whether this one would be taken in if it answered.
@@ -58,7 +82,7 @@ impl Table {
         let of_one = self
             .entries()
             .filter(|e| origin.is_some() && Origin::of(e.contact.address.ip()) == origin);
-        let room = bucket.len() < K || bucket.iter().any(|e| e.failures > 0);
+        let room = bucket.len() < K || victim(bucket, contact.fits()).is_some();
         let new = !self
             .entries()
             .any(|e| e.contact.id == contact.id || e.contact.address == contact.address);
@@ -83,13 +107,15 @@ impl Table {
         let Some(bucket) = self.buckets.get_mut(self.id.common_bits(contact.id)) else {
             return false;
         };
+        let fits = contact.fits();
         if bucket.len() >= K
-            && let Some(worst) = (0..bucket.len()).max_by_key(|n| bucket[*n].failures)
+            && let Some(victim) = victim(bucket, fits)
         {
-            bucket.swap_remove(worst);
+            bucket.swap_remove(victim);
         }
         bucket.push(Entry {
             contact,
+            fits,
             heard: now,
             failures: 0,
         });
@@ -142,11 +168,25 @@ impl Table {
     }
 }
 
+/// Which node of a full bucket gives its place to a new one. `fits`: the new one's id fits its address.
+fn victim(bucket: &[Entry], fits: bool) -> Option<usize> {
+    let gives_way = |e: &Entry| {
+        if fits {
+            !e.fits || e.failures > 0
+        } else {
+            !e.fits && e.failures > 0
+        }
+    };
+    let some = (0..bucket.len()).filter(|n| gives_way(&bucket[*n]));
+    some.max_by_key(|n| (!bucket[*n].fits, bucket[*n].failures))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::dht::binding;
 
     fn at(seconds: u64) -> Time {
         Time::from_start(Duration::from_secs(seconds))
@@ -189,6 +229,48 @@ mod tests {
         assert_eq!(silent.id.0[0], 0x80);
     }
 
+    /// Of the first bucket of [0; 20], at an address of its own; `fits`: with an id that fits it.
+    fn bound(n: u8, fits: bool) -> Contact {
+        let address = ([20, 1, n, 1], 6881).into();
+        let chosen = |last: u8| binding::id_at(SocketAddr::ip(&address), [last; 20]);
+        // About half of the eight beginnings have this bit.
+        let fitting = (0..8).map(chosen).find(|id| id.0[0] & 0x80 != 0);
+        let mut id = fitting.expect("another address is needed");
+        if !fits {
+            id.0[1] ^= 0xff;
+        }
+        Contact { id, address }
+    }
+
+    #[test]
+    fn nodes_whose_ids_fit_their_addresses_are_preferred() {
+        let mut table = Table::new(Id([0; 20]));
+        for n in 0..8 {
+            assert!(table.answered(at(0), bound(n, false)));
+        }
+        // Of one kind those that were there before stay.
+        assert!(!table.wants(bound(8, false)) && !table.answered(at(0), bound(8, false)));
+        for n in 10..18 {
+            assert!(table.wants(bound(n, true)));
+            assert!(table.answered(at(0), bound(n, true)), "{n}");
+        }
+        assert_eq!(table.len(), 8);
+        assert!(table.good().all(Contact::fits));
+        assert!(!table.wants(bound(18, true)));
+        // One that was silent once gives way, but not to one whose id does not fit.
+        table.failed(bound(12, true));
+        assert!(!table.wants(bound(8, false)) && !table.answered(at(1), bound(8, false)));
+        assert!(table.answered(at(1), bound(18, true)));
+        assert!(table.good().all(|c| c != bound(12, true)));
+        // Where there is room both are taken.
+        table.move_to(Id([0xff; 20]));
+        let all = table.len();
+        let mut stranger = bound(8, false);
+        stranger.id.0[0] ^= 0x80;
+        assert!(table.answered(at(2), stranger));
+        assert_eq!(table.len(), all + 1);
+    }
+
     #[test]
     fn ids_and_addresses_are_not_taken_over() {
         let mut table = Table::new(Id([0; 20]));
@@ -229,13 +311,25 @@ mod tests {
                 let address = ([20, 1, (n / 256) as u8, n as u8], 1).into();
                 table.answered(at(0), Contact { id: Id(*id), address });
             }
-            let all: Vec<Contact> = table.good().collect();
+            let mut all: Vec<Contact> = table.good().collect();
             prop_assert!(table.buckets.iter().all(|b| b.len() <= K));
             let closest = table.closest(target, K);
             prop_assert_eq!(closest.len(), all.len().min(K));
             for one in &closest {
                 let closer = all.iter().filter(|o| o.id.distance(target) < one.id.distance(target));
                 prop_assert!(closer.count() < K);
+            }
+            // With another id it is a table around that.
+            table.move_to(target);
+            prop_assert!(table.len() <= all.len());
+            for (bits, bucket) in table.buckets.iter().enumerate() {
+                prop_assert!(bucket.len() <= K);
+                prop_assert!(bucket.iter().all(|e| target.common_bits(e.contact.id) == bits));
+            }
+            all.retain(|c| c.id != target);
+            // Nobody is left out for whom there is room.
+            for left in all.iter().filter(|c| !table.good().any(|g| g == **c)) {
+                prop_assert_eq!(table.buckets[target.common_bits(left.id)].len(), K);
             }
         }
     }

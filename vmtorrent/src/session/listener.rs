@@ -142,16 +142,19 @@ async fn welcome(host: &Weak<Shared>, mut stream: PeerStream) -> io::Result<()> 
     };
     let handshake = greet(&mut stream).await.inspect_err(failed)?;
     let info_hash = handshake.info_hash;
-    let our_id = {
+    let (our_id, dht) = {
         let shared = shared()?;
-        if shared.torrent(info_hash).is_none() && !shared.awaits(info_hash) {
+        let torrent = shared.torrent(info_hash);
+        if torrent.is_none() && !shared.awaits(info_hash) {
             shared.counters.refused_unknown.increment();
             let text = "it asks for an image that is not here";
             return Err(io::Error::other(text));
         }
-        shared.peer_id
+        // Before its description is here, nobody knows whether the image is private.
+        let dht = torrent.is_some_and(|t| t.swarm().tells_of_nodes());
+        (shared.peer_id, dht)
     };
-    answer(&mut stream, info_hash, our_id)
+    answer(&mut stream, info_hash, our_id, dht)
         .await
         .inspect_err(failed)?;
     let shared = shared()?;

@@ -236,6 +236,8 @@ impl Shared {
         // Before it is announced there.
         self.track(image.info_hash());
         let known = self.take_known(image.info_hash());
+        // A private image's peers come from its trackers only (BEP 27).
+        let dht = self.dht.clone().filter(|_| !image.is_private());
         let torrent = Torrent::start(TorrentConfig {
             swarm: SwarmConfig {
                 pristine,
@@ -253,14 +255,14 @@ impl Shared {
                 profile_exchange: self.options.profile_exchange,
                 compression: self.codec.clone(),
                 peer_exchange: self.options.discovery && self.options.peer_exchange,
+                nodes: dht.as_ref().map(|dht| dht.exchange()),
                 seed: rand::random(),
                 // Of the highest level, so that every line that is logged at all bears the name.
                 span: tracing::error_span!("swarm", image = image.name()),
             },
             tracker,
-            // A private image's peers come from its trackers only (BEP 27).
             local: self.local.clone().filter(|_| !image.is_private()),
-            dht: self.dht.clone().filter(|_| !image.is_private()),
+            dht,
             announcer: known.announcer,
             leader,
             writable,

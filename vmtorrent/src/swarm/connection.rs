@@ -59,13 +59,14 @@ pub(crate) async fn greet(stream: &mut PeerStream) -> io::Result<PeerHandshake> 
     timely(read_handshake(stream)).await
 }
 
-/// Answers the handshake of a peer that connected to us.
+/// Answers the handshake of a peer that connected to us. `dht`: as for [`Dialler::dial`](super::Dialler::dial).
 pub(crate) async fn answer(
     stream: &mut PeerStream,
     info_hash: InfoHash,
     our_id: [u8; 20],
+    dht: bool,
 ) -> io::Result<()> {
-    timely(stream.write_all(&encode_handshake(info_hash, our_id))).await
+    timely(stream.write_all(&encode_handshake(info_hash, our_id, dht))).await
 }
 
 pub(super) async fn read_handshake(stream: &mut PeerStream) -> io::Result<PeerHandshake> {

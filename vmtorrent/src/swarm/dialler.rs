@@ -46,7 +46,7 @@ impl From<io::Error> for Missed {
 }
 
 impl Dialler {
-    /// Connects to a peer and exchanges handshakes.
+    /// Connects to a peer and exchanges handshakes. `dht`: ours says that nodes of the DHT may be told of.
     ///
     /// # Errors
     /// Why TCP failed, if uTP failed too; and what became of the handshake.
@@ -55,11 +55,12 @@ impl Dialler {
         address: SocketAddr,
         info_hash: InfoHash,
         our_id: [u8; 20],
+        dht: bool,
     ) -> Result<Opened, Missed> {
         let (mut stream, connect_time) = self.connect(address).await?;
         stream.set_nodelay()?;
         let handshake = timely(async {
-            let ours = encode_handshake(info_hash, our_id);
+            let ours = encode_handshake(info_hash, our_id, dht);
             stream.write_all(&ours).await?;
             read_handshake(&mut stream).await
         })

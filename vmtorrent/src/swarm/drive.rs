@@ -10,6 +10,7 @@ use super::web_seed::Order;
 use super::wire::WireMessage;
 use super::{Inner, SEED_REST, Swarm};
 use crate::clock::Time;
+use crate::dht::NodeExchange;
 
 impl Swarm {
     pub(super) fn drive(&self, event: impl FnOnce(&mut Engine, Time)) {
@@ -95,6 +96,12 @@ impl Swarm {
                 inner.web_seeds.rest(now);
                 self.completed.notify_waiters();
             }
+            Output::Node(address) => {
+                tracing::debug!(%address, "a node of the DHT, says a peer");
+                if let Some(nodes) = &self.nodes {
+                    nodes.tell(address);
+                }
+            }
             Output::Profile(key, text) => self.check_profile(key, text),
             Output::Told(teller, addresses) => {
                 for address in addresses {
@@ -105,6 +112,16 @@ impl Swarm {
                 }
             }
         }
+    }
+}
+
+/// Tells the engine where our nodes of the DHT are, so that it tells peers.
+pub(super) async fn tell_ports(swarm: Weak<Swarm>, mut nodes: NodeExchange) {
+    while let Some(ports) = nodes.next_ports().await {
+        let Some(strong) = swarm.upgrade() else {
+            return;
+        };
+        strong.drive(|engine, now| engine.own_nodes(now, ports));
     }
 }
 

@@ -84,6 +84,7 @@ use self::wait::Wait;
 use self::web_seeds::WebSeeds;
 use self::wire::{WireMessage, WireRequest};
 use crate::clock::{SystemClock, Time};
+use crate::dht::NodeExchange;
 use crate::image::{Image, PieceIndex};
 use crate::log_limit::LogLimit;
 use crate::options::Fill;
@@ -115,6 +116,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) compression: Option<Arc<Codec>>,
     /// Whether peers are told of peers, and believed about others. Of a private image never.
     pub(crate) peer_exchange: bool,
+    /// Where nodes of the DHT are told of, and ours are; `None`: it is off. Of a private image it must be.
+    pub(crate) nodes: Option<NodeExchange>,
     /// Decides ties.
     pub(crate) seed: u64,
     /// Names the image in the log.
@@ -130,6 +133,7 @@ pub(crate) struct Swarm {
     peer_id: [u8; 20],
     places: Arc<Places>,
     dialler: Dialler,
+    nodes: Option<NodeExchange>,
     inner: Mutex<Inner>,
     to_store: StoreQueue,
     /// Something is due earlier than the timer knows, or there is somebody to dial.
@@ -208,6 +212,7 @@ impl Swarm {
             fill,
             places,
             dialler,
+            nodes,
             ..
         } = config;
         let image = pristine.image().clone();
@@ -231,6 +236,9 @@ impl Swarm {
         );
         if config.compression.is_some() {
             engine.enable_compression();
+        }
+        if nodes.is_some() {
+            engine.enable_dht();
         }
         let packer = config
             .compression
@@ -260,6 +268,7 @@ impl Swarm {
             peer_id,
             places,
             dialler,
+            nodes: nodes.clone(),
             inner: Mutex::new(inner),
             to_store: StoreQueue::new(piece_length),
             news: Notify::new(),
@@ -271,12 +280,22 @@ impl Swarm {
             me: me.clone(),
         });
         let timer = runtime.spawn(drive::keep_time(Arc::downgrade(&swarm)));
-        swarm.inner.lock().tasks.push(timer.abort_handle());
+        let mut tasks = vec![timer.abort_handle()];
+        if let Some(nodes) = nodes {
+            let tell = runtime.spawn(drive::tell_ports(Arc::downgrade(&swarm), nodes));
+            tasks.push(tell.abort_handle());
+        }
+        swarm.inner.lock().tasks.extend(tasks);
         swarm
     }
 
     pub(crate) fn image(&self) -> &Arc<Image> {
         &self.image
+    }
+
+    /// Whether nodes of the DHT are told of: what our handshake says.
+    pub(crate) fn tells_of_nodes(&self) -> bool {
+        self.nodes.is_some()
     }
 
     pub(crate) fn traffic(&self) -> Traffic {

@@ -21,6 +21,8 @@ pub(crate) struct Neighbour {
 impl Neighbour {
     /// It has everything.
     pub(crate) const SEED: u8 = 0x02;
+    /// It takes connections over uTP (BEP 29).
+    pub(crate) const UTP: u8 = 0x04;
     /// Its sender has opened a connection to it.
     pub(crate) const REACHABLE: u8 = 0x10;
 }

@@ -101,15 +101,17 @@ impl Swarm {
                 inner.book.connected(now, address);
             }
             let (sender, receiver) = mpsc::channel(MAX_OUTGOING);
+            let utp = stream.is_utp();
             let abilities = Abilities {
                 extended: handshake.extended,
                 fast: handshake.fast,
+                dht: handshake.dht,
+                utp,
                 id: handshake.peer_id,
             };
             let key = inner
                 .engine
                 .connected(now, address, connect_time, abilities);
-            let utp = stream.is_utp();
             tracing::debug!(peer = key.0, %address, dialled = dialled.is_some(), utp, "connected");
             let link = Link {
                 outgoing: sender,
@@ -150,9 +152,9 @@ impl Swarm {
             self.counters.dials.increment();
             // Only a weak handle: whoever is being dialled must not keep a closed swarm's store locked.
             let (me, info_hash, our_id) = (self.me.clone(), self.image.info_hash(), self.peer_id);
-            let dialler = self.dialler.clone();
+            let (dialler, dht) = (self.dialler.clone(), self.tells_of_nodes());
             let dial = async move {
-                let dialled = dialler.dial(address, info_hash, our_id).await;
+                let dialled = dialler.dial(address, info_hash, our_id, dht).await;
                 drop(permit);
                 let Some(swarm) = me.upgrade() else { return };
                 match dialled {

@@ -216,7 +216,8 @@ impl Host {
                 | Output::Liar(_)
                 | Output::Completed
                 | Output::Compress(..)
-                | Output::Told(..) => None,
+                | Output::Told(..)
+                | Output::Node(_) => None,
             });
         }
         actions
@@ -243,6 +244,8 @@ impl Host {
         let abilities = Abilities {
             extended: true,
             fast: true,
+            dht: false,
+            utp: false,
             id: peer_id,
         };
         self.engine.connected(now, address, connect_time, abilities)

@@ -24,6 +24,7 @@ impl Node {
         query: Query,
     ) -> Body {
         let mut response = Response::of(self.id);
+        response.asker = Some(from);
         match query {
             Query::Ping => {}
             Query::FindNode(target) => response.nodes = self.nodes_for(target, from, scope),
@@ -66,10 +67,22 @@ impl Node {
 
     /// A node asked us something: if there is a place for it, it is asked whether it is where it seems to be.
     pub(super) fn get_to_know(&mut self, now: Time, contact: Contact) {
-        let pings = self.pending.values().filter(|p| p.lookup.is_none());
-        let asked = self.pending.values().any(|p| p.address == contact.address);
-        if self.table.wants(contact) && pings.count() < MAX_PINGS && !asked {
+        if self.table.wants(contact) && self.may_ping(contact.address) {
             self.ask(now, contact.address, Some(contact.id), None, Query::Ping);
         }
+    }
+
+    /// A peer says that a node is there: unless it is known, it is asked.
+    pub(in crate::dht) fn told_of(&mut self, now: Time, address: SocketAddr) {
+        let possible = self.is_of_family(address) && Scope::of(address).is_some();
+        if possible && !self.table.is_at(address) && self.may_ping(address) {
+            self.ask(now, address, None, None, Query::Ping);
+        }
+    }
+
+    fn may_ping(&self, address: SocketAddr) -> bool {
+        let pings = self.pending.values().filter(|p| p.lookup.is_none());
+        let asked = self.pending.values().any(|p| p.address == address);
+        pings.count() < MAX_PINGS && !asked
     }
 }

@@ -7,7 +7,7 @@ mod lookups;
 mod questions;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -15,9 +15,11 @@ use rand::{RngExt, SeedableRng};
 
 use self::lookups::{Kind, Search};
 use self::questions::Pending;
+use super::binding;
 use super::id::Id;
 use super::lookup::Lookup;
 use super::message::{Body, Contact, Message, PROTOCOL, Query, Refused};
+use super::outside::Outside;
 use super::quota::Quota;
 use super::store::Store;
 use super::table::{K, Table};
@@ -65,6 +67,7 @@ pub(super) struct Node {
     store: Store,
     tokens: Tokens,
     quota: Quota,
+    outside: Outside,
     pending: HashMap<[u8; 4], Pending>,
     lookups: BTreeMap<u64, (Lookup, Kind)>,
     next_lookup: u64,
@@ -88,6 +91,7 @@ impl Node {
             store: Store::new(config.id),
             tokens: Tokens::new(now, secret),
             quota: Quota::new(now),
+            outside: Outside::default(),
             pending: HashMap::new(),
             lookups: BTreeMap::new(),
             next_lookup: 0,
@@ -185,6 +189,19 @@ impl Node {
         }
     }
 
+    /// We are reached at this address, others say: our id is to fit it (BEP 42).
+    fn move_to(&mut self, ip: IpAddr) {
+        // The port does not matter to it.
+        if binding::fits(self.id, (ip, 1).into()) {
+            return;
+        }
+        self.id = binding::id_at(ip, self.rng.random());
+        tracing::debug!(%ip, id = ?self.id, "the node of the DHT takes an id that fits its address");
+        self.table.move_to(self.id);
+        self.store.move_to(self.id);
+        self.look_for(self.id, Kind::Nodes);
+    }
+
     fn send(&mut self, to: SocketAddr, transaction: Vec<u8>, body: Body) {
         let message = Message { transaction, body };
         self.outputs.push(Output::Send(to, message.encode()));
@@ -242,6 +259,10 @@ impl Node {
 impl Node {
     pub(super) fn known_nodes(&self) -> usize {
         self.table.len()
+    }
+
+    pub(super) fn id(&self) -> Id {
+        self.id
     }
 
     /// How much is kept: questions, lookups, images of others.

@@ -16,7 +16,7 @@ use crate::swarm::Scope;
 
 /// Questions under way.
 const MAX_PENDING: usize = 256;
-/// How long after a new node one that has few hears of our images.
+/// How long after a new node one that has few hears of our images, and of our need of others.
 const SOON: Duration = Duration::from_secs(1);
 
 /// A question under way.
@@ -120,10 +120,16 @@ impl Node {
         }
         if self.table.answered(now, contact) {
             self.contacts_pause = FIRST_CONTACTS;
+            // Through it others are found.
+            self.contacts_due = self.contacts_due.min(now + SOON);
             // Where few are known each counts.
             for search in self.searches.values_mut().filter(|s| s.told < K) {
                 search.due = search.due.min(now + SOON);
             }
+        }
+        let seen = response.asker;
+        if let Some(ip) = seen.and_then(|seen| self.outside.heard(now, pending.address, seen)) {
+            self.move_to(ip);
         }
     }
 }

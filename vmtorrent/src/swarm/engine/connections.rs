@@ -24,7 +24,9 @@ impl Engine {
         abilities: Abilities,
     ) -> PeerKey {
         let key = self.add_peer(now, Remote::Peer(address), connect_time, abilities);
-        self.exchange.add(now, key, connect_time.map(|_| address));
+        let reached = connect_time.map(|_| address);
+        self.exchange.add(now, key, reached, abilities.utp);
+        self.nodes.add(key, abilities.dht);
         // What we have must be the first message (BEP 3); with the fast extension it must be said (BEP 6).
         if abilities.fast && self.have.is_full() {
             self.send(now, key, WireMessage::HaveAll);
@@ -38,6 +40,7 @@ impl Engine {
             self.profiles.serve.tell(now, key);
             self.send(now, key, WireMessage::ExtendedHello(self.hello()));
         }
+        self.tell_node(now, key);
         self.admit_to_slots(now, key);
         key
     }
@@ -89,6 +92,7 @@ impl Engine {
         self.choker.left(now, key);
         self.apply_choking(now);
         self.exchange.remove(key);
+        self.nodes.remove(key);
         self.schedule(now);
         self.remove_from_profiles(now, key);
         self.pump_uploads(now);
@@ -170,6 +174,7 @@ impl Engine {
             } => self.on_profile_message(now, key, &message),
             WireMessage::Metadata { message, .. } => self.on_metadata(now, key, message),
             WireMessage::Zstd { message, .. } => self.on_zstd_message(now, key, &message),
+            WireMessage::Port(port) => self.on_port(now, key, port),
             WireMessage::PeerExchange { message, .. } => self.on_peer_exchange(now, key, &message),
         }
     }

@@ -43,6 +43,8 @@ pub(super) struct Exchange {
 struct Exchanging {
     /// Where it listens, and whether we have reached it there.
     listens: Option<(SocketAddr, bool)>,
+    /// It is connected over uTP, whoever opened the connection.
+    utp: bool,
     /// The number under which it takes messages; 0: it takes none.
     extension: u8,
     /// The time between messages that it takes in the beginning.
@@ -75,13 +77,14 @@ impl Exchange {
         }
     }
 
-    /// A connection is open. `reached`: we have opened it, to this address.
-    pub(super) fn add(&mut self, now: Time, key: PeerKey, reached: Option<SocketAddr>) {
+    /// A connection is open. `reached`: we have opened it, to this address; `utp`: over uTP.
+    pub(super) fn add(&mut self, now: Time, key: PeerKey, reached: Option<SocketAddr>, utp: bool) {
         if !self.enabled {
             return;
         }
         let peer = Exchanging {
             listens: reached.map(|address| (address, true)),
+            utp,
             extension: 0,
             interval: PAUSE,
             since: now,
@@ -213,9 +216,10 @@ impl Engine {
                 let whole = self.picker.field(*key).is_some_and(Bitfield::is_full);
                 let seed = if whole { Neighbour::SEED } else { 0 };
                 let reachable = if reached { Neighbour::REACHABLE } else { 0 };
+                let utp = if exchanging.utp { Neighbour::UTP } else { 0 };
                 Some(Neighbour {
                     address,
-                    flags: seed | reachable,
+                    flags: seed | reachable | utp,
                 })
             })
             .collect()

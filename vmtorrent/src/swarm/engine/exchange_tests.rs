@@ -83,9 +83,14 @@ impl Scene {
 
     /// A peer is connected, by us or by itself.
     fn connect(&mut self, at: &str, by_us: bool) -> PeerKey {
+        self.connect_over(at, by_us, false)
+    }
+
+    fn connect_over(&mut self, at: &str, by_us: bool, utp: bool) -> PeerKey {
         let abilities = Abilities {
             extended: true,
             fast: true,
+            utp,
             ..Abilities::default()
         };
         let rtt = by_us.then_some(Duration::from_millis(10));
@@ -164,17 +169,21 @@ fn a_peer_is_told_of_the_others_at_once_and_not_of_itself() {
 }
 
 #[test]
-fn flags_tell_who_has_everything_and_who_was_reached() {
+fn flags_tell_who_has_everything_who_was_reached_and_who_knows_utp() {
     let mut scene = Scene::new();
     let dialled = scene.connect("192.0.2.1:6881", true);
     scene.hear(dialled, WireMessage::HaveAll);
     let came = scene.connect("192.0.2.2:40000", false);
     scene.hello(came, Some(6882), None);
-    let asks = scene.connect("192.0.2.3:6881", true);
+    scene.connect_over("192.0.2.3:6881", true, true);
+    let came = scene.connect_over("192.0.2.4:40000", false, true);
+    scene.hello(came, Some(6882), None);
+    let asks = scene.connect("192.0.2.5:6881", true);
     scene.hello(asks, None, None);
     let (_, message) = scene.sent.pop().unwrap();
     let flags: Vec<u8> = message.added.iter().map(|n| n.flags).collect();
-    assert_eq!(flags, [Neighbour::SEED | Neighbour::REACHABLE, 0]);
+    // As BEP 11 numbers them.
+    assert_eq!(flags, [0x02 | 0x10, 0, 0x04 | 0x10, 0x04]);
 }
 
 #[test]

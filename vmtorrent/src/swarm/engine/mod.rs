@@ -12,6 +12,7 @@ mod guides;
 mod housekeeping;
 mod incoming;
 mod metadata;
+mod nodes;
 mod outcome;
 mod peer;
 mod profiles;
@@ -34,6 +35,7 @@ use self::exchange::Exchange;
 use self::guides::Guides;
 pub(crate) use self::guides::{Foretold, GuideKey};
 use self::housekeeping::SNUB;
+use self::nodes::Nodes;
 pub(crate) use self::peer::Abilities;
 use self::peer::Peer;
 pub(crate) use self::profiles::ProfileRank;
@@ -83,6 +85,8 @@ pub(crate) enum Output {
     Profile(PeerKey, Bytes),
     /// A peer at this host told of others.
     Told(IpAddr, Vec<SocketAddr>),
+    /// A peer says that there is a node of the DHT.
+    Node(SocketAddr),
 }
 
 /// Why we close a connection.
@@ -128,6 +132,7 @@ pub(crate) struct Engine {
     metadata: MetadataServe,
     profiles: Profiles,
     exchange: Exchange,
+    nodes: Nodes,
     /// What we tell others that we have: also zeros and duplicates.
     have: Bitfield,
     /// Pieces that peers were not told of yet, and when they are.
@@ -252,6 +257,7 @@ impl Engine {
             metadata: MetadataServe::new(image.info_bytes().clone()),
             profiles: Profiles::new(now, profile_exchange),
             exchange: Exchange::new(peer_exchange && !image.is_private()),
+            nodes: Nodes::default(),
             have,
             unannounced: Vec::new(),
             haves_due: None,
@@ -436,6 +442,8 @@ mod guides_tests;
 mod hostile_tests;
 #[cfg(test)]
 mod network;
+#[cfg(test)]
+mod nodes_tests;
 #[cfg(test)]
 mod profiles_tests;
 #[cfg(test)]

@@ -165,6 +165,7 @@ impl Net {
             extended: true,
             fast: self.nodes[a].fast && self.nodes[b].fast,
             id: id_of(node),
+            ..Abilities::default()
         };
         let (of_a, of_b) = (abilities(a), abilities(b));
         let ka = self.nodes[a]
@@ -274,7 +275,7 @@ impl Net {
                 Output::Told(teller, peers) => {
                     self.nodes[n].told.push((self.now, teller, peers));
                 }
-                Output::Completed | Output::Liar(_) | Output::Fetch { .. } => {}
+                Output::Completed | Output::Liar(_) | Output::Node(_) | Output::Fetch { .. } => {}
             }
         }
     }

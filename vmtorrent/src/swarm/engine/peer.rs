@@ -42,13 +42,17 @@ pub(super) struct TakenBack {
     pub(super) owed: bool,
 }
 
-/// What a peer said of itself in its handshake.
+/// What is known of a peer when its connection opens: what it said of itself in its handshake, and how it is connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Abilities {
     /// It knows extension messages (BEP 10).
     pub(crate) extended: bool,
     /// It knows the fast extension (BEP 6).
     pub(crate) fast: bool,
+    /// It takes PORT messages (BEP 5).
+    pub(crate) dht: bool,
+    /// The connection goes over uTP (BEP 29).
+    pub(crate) utp: bool,
     /// Its peer id.
     pub(crate) id: [u8; 20],
 }

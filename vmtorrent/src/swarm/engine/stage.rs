@@ -242,7 +242,8 @@ impl Stage {
                 | Output::Compress(..)
                 | Output::Completed
                 | Output::Profile(..)
-                | Output::Told(..) => {}
+                | Output::Told(..)
+                | Output::Node(_) => {}
             }
         }
     }

@@ -217,7 +217,7 @@ impl Client {
             // Until it answers: the search may end before that is known.
             self.report.note(address, Outcome::Unreached);
             self.tasks.spawn(async move {
-                let dialled = dialler.dial(address, info_hash, our_id).await;
+                let dialled = dialler.dial(address, info_hash, our_id, false).await;
                 // Nobody listens only when nobody wants to know.
                 let _ = events.send(Event::Dialled(address, dialled)).await;
             });
@@ -293,6 +293,8 @@ impl Client {
         let abilities = Abilities {
             extended: handshake.extended,
             fast: handshake.fast,
+            dht: handshake.dht,
+            utp: stream.is_utp(),
             id: handshake.peer_id,
         };
         let key = self.fetch.connected(now, abilities);

@@ -8,8 +8,8 @@ use super::super::metadata::MetadataMessage;
 use super::super::peer_exchange::PeerExchange;
 use super::{
     ExtendedHello, ID_ALLOWED_FAST, ID_BITFIELD, ID_EXTENDED, ID_HAVE_ALL, ID_HAVE_NONE, ID_PIECE,
-    ID_REJECT, ID_SUGGEST, UT_METADATA, UT_PEX, VMT_PROFILE, VMT_URGENT, VMT_ZSTD, WireError,
-    WireMessage, WireRequest,
+    ID_PORT, ID_REJECT, ID_SUGGEST, UT_METADATA, UT_PEX, VMT_PROFILE, VMT_URGENT, VMT_ZSTD,
+    WireError, WireMessage, WireRequest,
 };
 use crate::bencode::Node;
 
@@ -50,6 +50,7 @@ impl Decoder {
             ID_PIECE => 9 + MAX_BLOCK,
             ID_EXTENDED => MAX_EXTENDED,
             0..=4 | 6 | 8 | ID_SUGGEST..=ID_ALLOWED_FAST => 13,
+            ID_PORT => 3,
             _ => 64 << 10,
         };
         if length > limit {
@@ -122,6 +123,13 @@ fn decode_one(id: u8, whole: &Bytes) -> Result<WireMessage, WireError> {
             return Ok(WireMessage::PeerExchange { extension, message });
         }
         (ID_EXTENDED, _) => return Ok(WireMessage::Unknown(id)),
+        (ID_PORT, _) => {
+            let port = whole[5..].try_into().map_err(|_| WireError::Malformed {
+                id,
+                reason: format!("{} bytes where 2 belong", whole.len() - 5),
+            })?;
+            return Ok(WireMessage::Port(u16::from_be_bytes(port)));
+        }
         (ID_SUGGEST..=ID_ALLOWED_FAST, _) => return decode_fast(id, &whole[5..]),
         (0..=8, _) => {}
         _ => return Ok(WireMessage::Unknown(id)),

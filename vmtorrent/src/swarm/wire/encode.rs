@@ -8,8 +8,8 @@ use librqbit_peer_protocol::{Message, Request};
 use super::super::compression::encode_block_header;
 use super::super::metadata::MetadataMessage;
 use super::{
-    ExtendedHello, ID_ALLOWED_FAST, ID_EXTENDED, ID_HAVE_ALL, ID_HAVE_NONE, ID_PIECE, ID_REJECT,
-    ID_SUGGEST, WireMessage, WireRequest,
+    ExtendedHello, ID_ALLOWED_FAST, ID_EXTENDED, ID_HAVE_ALL, ID_HAVE_NONE, ID_PIECE, ID_PORT,
+    ID_REJECT, ID_SUGGEST, WireMessage, WireRequest,
 };
 use crate::bencode::Encoder;
 
@@ -29,6 +29,12 @@ pub(crate) fn encode(message: &WireMessage, out: &mut BytesMut) {
         WireMessage::Piece { piece, begin, data } => {
             encode_piece_header(*piece, *begin, data.len() as u32, out);
             out.put_slice(data);
+            return;
+        }
+        WireMessage::Port(port) => {
+            out.put_u32(3);
+            out.put_u8(ID_PORT);
+            out.put_u16(*port);
             return;
         }
         WireMessage::HaveAll => return encode_fast(ID_HAVE_ALL, &[], out),

@@ -9,17 +9,26 @@ use crate::image::InfoHash;
 /// Bytes of the opening handshake (BEP 3).
 pub(crate) const HANDSHAKE_LENGTH: usize = 68;
 
-/// Where the handshake says that its sender knows the fast extension (BEP 6).
-const FAST_BYTE: usize = 27;
+/// The last of the reserved bytes, and what its bits say: its sender knows the fast extension (BEP 6), has a node of the
+/// DHT (BEP 5).
+const LAST_RESERVED: usize = 27;
 const FAST_BIT: u8 = 0x04;
+const DHT_BIT: u8 = 0x01;
 
-/// The opening handshake, encoded.
-pub(crate) fn encode_handshake(info_hash: InfoHash, peer_id: [u8; 20]) -> [u8; HANDSHAKE_LENGTH] {
+/// The opening handshake, encoded. `dht`: whether peers may tell us of their nodes of the DHT, and we them of ours.
+pub(crate) fn encode_handshake(
+    info_hash: InfoHash,
+    peer_id: [u8; 20],
+    dht: bool,
+) -> [u8; HANDSHAKE_LENGTH] {
     let mut out = [0; HANDSHAKE_LENGTH];
     let written = Handshake::new(Id20::new(info_hash.0), Id20::new(peer_id))
         .serialize_unchecked_len(&mut out);
     debug_assert_eq!(written, HANDSHAKE_LENGTH);
-    out[FAST_BYTE] |= FAST_BIT;
+    out[LAST_RESERVED] |= FAST_BIT;
+    if dht {
+        out[LAST_RESERVED] |= DHT_BIT;
+    }
     out
 }
 
@@ -32,6 +41,8 @@ pub(crate) struct PeerHandshake {
     pub(crate) extended: bool,
     /// Whether the peer knows the fast extension (BEP 6).
     pub(crate) fast: bool,
+    /// Whether the peer takes PORT messages: it has a node of the DHT (BEP 5).
+    pub(crate) dht: bool,
 }
 
 /// Reads the opening handshake.
@@ -41,6 +52,7 @@ pub(crate) fn decode_handshake(bytes: &[u8; HANDSHAKE_LENGTH]) -> Result<PeerHan
         info_hash: InfoHash(handshake.info_hash.0),
         peer_id: handshake.peer_id.0,
         extended: handshake.supports_extended(),
-        fast: bytes[FAST_BYTE] & FAST_BIT != 0,
+        fast: bytes[LAST_RESERVED] & FAST_BIT != 0,
+        dht: bytes[LAST_RESERVED] & DHT_BIT != 0,
     })
 }

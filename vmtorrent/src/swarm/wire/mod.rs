@@ -25,6 +25,8 @@ use crate::image::BLOCK_LENGTH;
 
 const ID_BITFIELD: u8 = 5;
 const ID_PIECE: u8 = 7;
+/// Where a node of the DHT is (BEP 5).
+const ID_PORT: u8 = 9;
 // The fast extension (BEP 6).
 const ID_SUGGEST: u8 = 0x0d;
 const ID_HAVE_ALL: u8 = 0x0e;
@@ -102,6 +104,8 @@ pub(crate) enum WireMessage {
         begin: u32,
         data: Bytes,
     },
+    /// The sender's host has a node of the DHT on this UDP port (BEP 5).
+    Port(u16),
     /// The sender has every piece (BEP 6).
     HaveAll,
     /// The sender has no piece (BEP 6).

@@ -26,6 +26,7 @@ fn samples() -> Vec<WireMessage> {
             begin: 2,
             data: Bytes::from_static(b"data"),
         },
+        WireMessage::Port(6881),
         WireMessage::HaveAll,
         WireMessage::HaveNone,
         WireMessage::Suggest(5),
@@ -139,6 +140,7 @@ fn oversized_messages_are_refused_before_they_are_buffered() {
         (20, 2 << 20),
         (99, 1 << 20),
         (0x10, 14),
+        (ID_PORT, 4),
     ] {
         let mut buffer = BytesMut::new();
         buffer.put_u32(length);
@@ -156,17 +158,30 @@ fn oversized_messages_are_refused_before_they_are_buffered() {
 
 #[test]
 fn the_handshake_round_trips_and_garbage_is_refused() {
-    let bytes = encode_handshake(InfoHash([7; 20]), [9; 20]);
+    let bytes = encode_handshake(InfoHash([7; 20]), [9; 20], false);
     let h = decode_handshake(&bytes).unwrap();
     assert_eq!(
-        (h.info_hash, h.peer_id, h.extended, h.fast),
-        (InfoHash([7; 20]), [9; 20], true, true)
+        (h.info_hash, h.peer_id, h.extended, h.fast, h.dht),
+        (InfoHash([7; 20]), [9; 20], true, true, false)
     );
+    assert_eq!(bytes[27] & 1, 0);
+    let with_node = encode_handshake(InfoHash([7; 20]), [9; 20], true);
+    // The bit of BEP 5, and nothing else.
+    assert_eq!(with_node[27], bytes[27] | 1);
+    assert_eq!(with_node[..27], bytes[..27]);
+    assert!(decode_handshake(&with_node).unwrap().dht);
     let mut plain = bytes;
     plain[20..28].fill(0);
     let h = decode_handshake(&plain).unwrap();
-    assert_eq!((h.extended, h.fast), (false, false));
+    assert_eq!((h.extended, h.fast, h.dht), (false, false, false));
     assert_eq!(decode_handshake(&[b'G'; 68]), Err(WireError::NotBitTorrent));
+}
+
+#[test]
+fn a_port_message_is_as_bep_5_has_it() {
+    let mut bytes = BytesMut::new();
+    encode(&WireMessage::Port(0x1ae1), &mut bytes);
+    assert_eq!(bytes[..], [0, 0, 0, 3, 9, 0x1a, 0xe1]);
 }
 
 #[test]
@@ -189,9 +204,11 @@ fn an_urgent_message_has_eighteen_bytes() {
 }
 
 #[test]
-fn a_fast_message_of_a_wrong_length_is_refused() {
+fn a_message_of_a_wrong_length_is_refused() {
     for (id, length) in [
-        (ID_HAVE_ALL, 4usize),
+        (ID_PORT, 0usize),
+        (ID_PORT, 1),
+        (ID_HAVE_ALL, 4),
         (ID_REJECT, 8),
         (ID_SUGGEST, 0),
         (ID_ALLOWED_FAST, 12),

@@ -73,6 +73,7 @@ fn message() -> impl Strategy<Value = WireMessage> {
         2 => request().prop_map(WireMessage::Reject),
         1 => number().prop_map(WireMessage::Suggest),
         1 => number().prop_map(WireMessage::AllowedFast),
+        1 => any::<u16>().prop_map(WireMessage::Port),
         1 => hello(),
         2 => metadata(),
         1 => profile_size().prop_map(offer),

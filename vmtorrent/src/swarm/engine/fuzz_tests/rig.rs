@@ -5,6 +5,7 @@ use super::super::*;
 use super::events::Event;
 use super::extensions::offer;
 use super::{PIECE, PIECES};
+use crate::dht::NodePorts;
 use crate::profile::Profile;
 use crate::swarm::compression::Codec;
 use crate::swarm::metadata::{MetadataMessage, piece_length};
@@ -57,6 +58,14 @@ impl Rig {
         };
         let mut engine = Engine::new(Time::default(), config);
         engine.enable_compression();
+        engine.enable_dht();
+        engine.own_nodes(
+            Time::default(),
+            NodePorts {
+                four: Some(1),
+                six: None,
+            },
+        );
         engine.want_profile(Time::default());
         Self {
             engine,
@@ -89,6 +98,7 @@ impl Rig {
                 let abilities = Abilities {
                     extended,
                     fast,
+                    dht: fast,
                     ..Abilities::default()
                 };
                 let key = self.engine.connected(now, address, None, abilities);
@@ -234,6 +244,9 @@ impl Rig {
                 Output::Profile(key, text) => {
                     assert!(text.len() <= Profile::MAX_ATTACHED);
                     self.to_check.push(key);
+                }
+                Output::Node(address) => {
+                    assert!(address.ip().is_loopback() && address.port() != 0);
                 }
                 Output::Told(_, addresses) => assert!(addresses.len() <= PeerExchange::MOST_KEPT),
                 Output::Send(..)

@@ -87,6 +87,7 @@ impl Crowd {
             extended: knows,
             fast: knows,
             id: [n as u8; 20],
+            ..Abilities::default()
         };
         let key = self.engine.connected(self.now, address, None, abilities);
         self.peers.push(Asker {

@@ -140,6 +140,7 @@ fn who_does_not_know_the_extension_is_told_nothing() {
         extended: true,
         fast: true,
         id: [1; 20],
+        ..Abilities::default()
     };
     let now = Time::default();
     let key = stage.connected(now, address, None, abilities);
