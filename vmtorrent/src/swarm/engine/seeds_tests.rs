@@ -2,6 +2,7 @@
 
 use super::stage::{Happening, PIECE, RTT, Stage, honest, mute};
 use super::*;
+use crate::swarm::wire::ExtendedHello;
 
 /// A peer that has one piece.
 fn having(piece: u32) -> Bitfield {
