@@ -199,9 +199,8 @@ impl Engine {
             }
             let patience = peer.path.round_trip() * 2 + SEED_SLACK;
             let waits = |o: &Outstanding| now.since(o.mark.sent()) > patience;
-            let others = |block: &BlockIndex| self.picker.availability(block.piece) > 0;
             let found = peer.outstanding.iter();
-            let found = found.filter(|(block, o)| waits(o) && others(block));
+            let found = found.filter(|(block, o)| waits(o) && self.others_give(**block));
             late.extend(found.map(|(block, o)| (o.order(), *key, *block, o.gives_way)));
         }
         // In the order in which they were asked for.
@@ -218,6 +217,18 @@ impl Engine {
                 self.send(now, key, WireMessage::Cancel(request));
             }
         }
+    }
+
+    /// Whether a peer that lacks something has a block and has room for a request of it.
+    fn others_give(&self, block: BlockIndex) -> bool {
+        let bytes = self.image.geometry().block_length(block);
+        let gives = |(key, peer): (&PeerKey, &Peer)| {
+            peer.has_room(bytes)
+                && !peer.snubbed
+                && !self.picker.is_whole(*key)
+                && self.picker.may_ask(*key, block.piece)
+        };
+        self.picker.availability(block.piece) > 0 && self.peers.iter().any(gives)
     }
 
     fn ask_again(&mut self, now: Time, block: BlockIndex) {

@@ -1,4 +1,5 @@
-//! Invariant: what is held is released after [`Repeats::LONGEST`] and a round at most.
+//! Invariant: what is held is released after [`Repeats::LONGEST`] and a round at most, and held again only when twice as many were
+//! given the piece.
 
 use std::collections::VecDeque;
 use std::time::Duration;
