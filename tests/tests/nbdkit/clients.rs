@@ -196,8 +196,7 @@ fn each_file_of_an_image_is_an_export() {
     copied(stage.uri()).unwrap();
     assert_same(&copy, stage.image.bytes(), "the largest file");
     assert!(copied(stage.uri_of("disks/none.img")).is_err());
-    let told = server.stderr();
-    assert!(told.contains("disks/none.img"), "{told}");
+    server.wait_stderr("disks/none.img");
     server.end();
     let _ = fs::remove_file(stage.socket());
 

@@ -156,7 +156,10 @@ impl Repeats {
     /// Ends the rounds that are over. `copies`: how many have a piece of those that lack something.
     pub(super) fn end_rounds(&mut self, now: Time, copies: impl Fn(u32) -> u16) {
         let round = self.round();
-        while let Some((_, piece)) = self.rounds.pop_front_if(|(at, _)| *at <= now) {
+        while let Some(&(at, piece)) = self.rounds.front()
+            && at <= now
+        {
+            self.rounds.pop_front();
             let Some(given) = self.given.get_mut(&piece) else {
                 continue;
             };
