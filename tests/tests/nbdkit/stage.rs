@@ -117,9 +117,18 @@ impl Stage {
         self.serve(&parameters)
     }
 
+    /// Whether the socket is there and does not listen yet: for a moment nobody can connect to it then (the column of flags
+    /// in /proc/net/unix, in which `__SO_ACCEPTCON` is 0x10000).
+    fn is_bound_only(&self) -> bool {
+        let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        let path = self.socket().display().to_string();
+        let mut ours = sockets.lines().filter(|line| line.ends_with(&path));
+        ours.any(|line| line.split_whitespace().nth(3) == Some("00000000"))
+    }
+
     fn wait_for_socket(&self, check: impl Fn()) {
         let begin = Instant::now();
-        while !self.socket().exists() {
+        while !self.socket().exists() || self.is_bound_only() {
             check();
             assert!(begin.elapsed() < PATIENCE, "nbdkit does not listen");
             std::thread::sleep(Duration::from_millis(10));

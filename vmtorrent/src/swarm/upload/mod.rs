@@ -1,6 +1,6 @@
 //! Invariant: of peers that wait for ordinary blocks none gets more than another, but for a block, however they cut their
 //! requests. What is urgent goes first, within a peer's budget, and is taken off its turns; it leaves the others every
-//! fourth block at least. A peer's queue is bounded; a cancelled request is never answered once it was taken out.
+//! fourth block at least. What a seed holds back (`repeats`) is of no peer's turn meanwhile. A peer's queue is bounded; a cancelled request is never answered once it was taken out.
 
 mod repeats;
 mod urgent_budget;
