@@ -153,7 +153,7 @@ int main(void) {
     use(library);
     CHECK(dlclose(library) == 0);
     CHECK(entries("/proc/self/fd") == descriptors);
-    for (int i = 0; i < 200 && entries("/proc/self/task") != threads; i++)
+    for (int i = 0; i < 1000 && entries("/proc/self/task") != threads; i++)
         nanosleep(&(struct timespec){0, 5000000}, NULL);
     CHECK(entries("/proc/self/task") == threads);
     return 0;

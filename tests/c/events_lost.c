@@ -21,7 +21,7 @@ int main(void) {
     for (int i = 0; i < READS_COUNT; i++)
         CHECK(told_wait(&tolds[i]) != VMT_OK);
     /* Until all have come to the queue; nobody tells. */
-    test_sleep(test_is_slow() ? 3000 : 500);
+    test_sleep(test_is_slow() ? 3000 : 2000);
     uint64_t lost = 0, taken = 0;
     while (lost + taken < READS_COUNT) {
         vmt_event *event = NULL;

@@ -5,9 +5,10 @@
 )]
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -201,11 +202,13 @@ fn the_smallest_embedder_runs_a_vmm_on_a_disk_and_tells_the_cost() {
         String::from_utf8_lossy(&output.stderr)
     );
 
-    // Before there is a VMM it ends what is waited for: nobody describes this image.
+    // Before there is a VMM it ends what is waited for: nobody describes this image. Once it dials it heeds signals.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
     let mut command = Command::new(&program);
     command.arg("magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567");
+    command.arg(format!("peer={}", silent.local_addr().unwrap()));
     command.args([
-        "peer=127.0.0.1:9",
         "listen=127.0.0.1:0",
         "discovery=false",
         "metadata-timeout=0",
@@ -213,7 +216,15 @@ fn the_smallest_embedder_runs_a_vmm_on_a_disk_and_tells_the_cost() {
     command.arg(format!("cache={}", stage.path("none").display()));
     command.args(["--", "true"]);
     let mut running = Daemon::spawn(command, &[]);
-    std::thread::sleep(Duration::from_millis(300));
+    let begin = Instant::now();
+    let _dialled = loop {
+        if let Ok(dialled) = silent.accept() {
+            break dialled;
+        }
+        running.assert_running();
+        assert!(begin.elapsed() < PATIENCE, "it does not dial");
+        std::thread::sleep(Duration::from_millis(10));
+    };
     running.signal(Signal::INT);
     assert_eq!(
         running.wait_exit(PATIENCE).code(),
