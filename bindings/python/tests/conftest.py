@@ -60,7 +60,7 @@ def own_threads() -> list[str]:
     return names
 
 
-def no_threads(seconds: float = 2.0) -> bool:
+def no_threads(seconds: float = 30) -> bool:
     """Whether they are gone; the system takes a moment to forget a thread that has ended."""
     deadline = time.monotonic() + seconds
     while own_threads() and time.monotonic() < deadline:

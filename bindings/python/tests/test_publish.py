@@ -81,7 +81,7 @@ def test_ctrl_c_ends_a_publishing(tmp_path: Path) -> None:
     sent = time.monotonic()
     child.send_signal(signal.SIGINT)
     out, _ = child.communicate(timeout=30)
-    assert float(out) - sent < 1.0
+    assert float(out) - sent < 10
 
 
 @pytest.mark.parametrize(
