@@ -236,6 +236,44 @@ impl Nginx {
             .collect()
     }
 
+    /// The same once it is at least `count` answers: each is noted a moment after it was sent.
+    ///
+    /// # Panics
+    /// If it does not become so many.
+    pub fn served_at_least(&self, count: usize) -> Vec<Served> {
+        let start = Instant::now();
+        loop {
+            let served = self.served();
+            if served.len() >= count {
+                return served;
+            }
+            let late = start.elapsed() > Duration::from_secs(30);
+            assert!(!late, "no {count} answers: {served:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The same once nothing was added for a second: what was under way is noted when it ends.
+    ///
+    /// # Panics
+    /// If it does not come to rest.
+    pub fn served_in_all(&self) -> Vec<Served> {
+        let start = Instant::now();
+        let (mut served, mut since) = (self.served(), Instant::now());
+        while since.elapsed() < Duration::from_secs(1) {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "it answers on and on"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+            let now = self.served();
+            if now.len() != served.len() {
+                (served, since) = (now, Instant::now());
+            }
+        }
+        served
+    }
+
     fn parse(line: &str) -> Option<Served> {
         let mut words = line.split(' ');
         Some(Served {

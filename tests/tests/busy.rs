@@ -270,8 +270,17 @@ fn a_vmm_that_is_killed_while_it_waits_ends_the_launch() {
         .start();
     let stalled = |event: &serde_json::Value| event["stall_seconds"].as_f64() > Some(0.0);
     launch.wait_for("a read that waits", PATIENCE, stalled);
-    let pid = launch.stderr().lines().find_map(|line| line.parse().ok());
-    let pid = rustix::process::Pid::from_raw(pid.unwrap()).unwrap();
+    let begin = Instant::now();
+    let pid: i32 = loop {
+        let told = launch.stderr();
+        let whole = told.rfind('\n').map_or("", |end| &told[..end]);
+        if let Some(pid) = whole.lines().find_map(|line| line.parse().ok()) {
+            break pid;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no number: {told}");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
     assert_eq!(launch.wait_exit(PATIENCE).code(), Some(128 + 9));
     assert!(!host.mount().join("disk.img").exists(), "still mounted");

@@ -124,8 +124,10 @@ fn nothing_that_may_be_a_secret_of_a_url_is_logged_even_at_trace() {
         .option("--log", "trace")
         .start();
     read_all(&stage.host.mount().join("disk.img"));
-    source.wait_stderr("the tracker refuses");
-    launch.wait_stderr("the tracker refuses");
+    for daemon in [&source, &launch] {
+        daemon.wait_stderr("the tracker refuses");
+        daemon.wait_stderr("Request(");
+    }
     for (who, log) in [("seed", source.stderr()), ("launch", launch.stderr())] {
         assert!(!log.contains("secret"), "{who}: {log}");
         assert!(

@@ -280,16 +280,16 @@ fn a_launch_leaves_a_report_when_its_vmm_ends_and_when_a_signal_does() {
             .option("--report-rate", "100mbit")
             .vmm(&["sh", "-c", script, "sh", "{disk}"])
     };
-    let check = || {
+    let check = |more: &[&str]| {
         let page = std::fs::read_to_string(&report).unwrap();
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
-        for part in [
+        let always = [
             "disk.img",
             "VMM: process started",
             "<td>first read</td>",
             "100 Mbit/s",
-            "a peer is connected",
-        ] {
+        ];
+        for part in always.iter().chain(more) {
             assert!(page.contains(part), "no {part}");
         }
         for outside in ["<script", "src=", "href=", "url(", "http:", "https:"] {
@@ -305,12 +305,13 @@ fn a_launch_leaves_a_report_when_its_vmm_ends_and_when_a_signal_does() {
         "{}",
         ends.stderr()
     );
-    check();
+    // Whether the peer is seen is left to chance: it is connected for milliseconds. What came is looked at in the end too.
+    check(&["<td>the first bytes came</td>"]);
 
     let mut waits =
         launch("cat \"$1\" > /dev/null; echo read >&2; while :; do sleep 0.05; done").start();
     waits.wait_stderr("read");
     waits.signal(Signal::TERM);
     assert_eq!(waits.wait_exit(patience).code(), Some(128 + 15));
-    check();
+    check(&[]);
 }

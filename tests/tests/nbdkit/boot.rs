@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use vmtorrent::image::default_piece_size;
@@ -12,7 +12,7 @@ use vmtorrent_tests::appliance::{self, Console, Outcome, kill_qemu, qemu, sha256
 use vmtorrent_tests::{Daemon, publish, seed};
 
 use super::PATIENCE;
-use super::stage::{Stage, can_serve};
+use super::stage::{Stage, can_serve, wait_for_socket};
 
 const BOOT: Duration = Duration::from_secs(300);
 const NOBODY: u32 = 65_534;
@@ -49,14 +49,7 @@ impl Machine {
             .arg(&stage.plugin)
             .args(parameters);
         let server = Daemon::spawn(nbdkit, &[]);
-        let begin = Instant::now();
-        while !socket.exists() {
-            server.assert_running();
-            if begin.elapsed() > PATIENCE {
-                return Err("nbdkit does not listen".into());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for_socket(&server, &socket);
         let console = Console::listen(work.join("console.log"))?;
         let console_socket = console.socket();
         for path in [

@@ -55,29 +55,35 @@ fn a_read_that_waits_holds_up_neither_the_end_nor_other_reads() {
     let mut parameters = stage.alone(&stage.torrent);
     parameters.push("read-timeout=0".to_owned());
     let mut server = stage.serve(&parameters);
-    let mut waiting = Command::new("qemu-io");
-    waiting
-        .args(["-f", "raw", "-c", "read 0 4096"])
-        .arg(stage.uri());
-    let mut gone = waiting
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut waiting = waiting
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let read = || {
+        Command::new("qemu-io")
+            .args(["-f", "raw", "-c", "read 0 4096"])
+            .arg(stage.uri())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut waiting = read();
     // Zeros are there without anybody.
     stage
         .io(&[&format!("read -P 0 {} 65536", 5 * PIECE)])
         .unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    // A client that goes is noticed.
-    gone.kill().unwrap();
-    gone.wait().unwrap();
-    server.wait_stderr("aborting sleep");
+    // A client that goes is noticed, if it got as far as its read: nothing tells when that is.
+    let begin = Instant::now();
+    let noticed = || server.stderr().contains("aborting sleep");
+    while !noticed() {
+        let told = server.stderr();
+        assert!(begin.elapsed() < PATIENCE, "it is not noticed: {told}");
+        let mut gone = read();
+        std::thread::sleep(Duration::from_millis(300));
+        gone.kill().unwrap();
+        gone.wait().unwrap();
+        let killed = Instant::now();
+        while !noticed() && killed.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
     assert!(
         waiting.try_wait().unwrap().is_none(),
         "the other read does not wait"

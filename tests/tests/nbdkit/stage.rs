@@ -32,6 +32,25 @@ pub(super) fn can_serve() -> bool {
     require(missing.is_none(), missing.unwrap_or_default())
 }
 
+/// Whether a socket is there and does not listen yet: for a moment nobody can connect to it then (the column of flags
+/// in /proc/net/unix, in which `__SO_ACCEPTCON` is 0x10000).
+fn is_bound_only(socket: &Path) -> bool {
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let path = socket.display().to_string();
+    let mut ours = sockets.lines().filter(|line| line.ends_with(&path));
+    ours.any(|line| line.split_whitespace().nth(3) == Some("00000000"))
+}
+
+/// Waits until a server listens there.
+pub(super) fn wait_for_socket(server: &Daemon, socket: &Path) {
+    let begin = Instant::now();
+    while !socket.exists() || is_bound_only(socket) {
+        server.assert_running();
+        assert!(begin.elapsed() < PATIENCE, "nbdkit does not listen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 impl Stage {
     pub(super) fn new() -> Option<Self> {
         if !can_serve() {
@@ -105,7 +124,7 @@ impl Stage {
         let mut command = self.nbdkit(&["-f"]);
         command.args(parameters);
         let daemon = Daemon::spawn(command, &[]);
-        self.wait_for_socket(|| daemon.assert_running());
+        wait_for_socket(&daemon, &self.socket());
         daemon
     }
 
@@ -115,24 +134,6 @@ impl Stage {
         parameters.push(format!("peer={}", source.listen()));
         parameters.extend(more.iter().map(|&p| p.to_owned()));
         self.serve(&parameters)
-    }
-
-    /// Whether the socket is there and does not listen yet: for a moment nobody can connect to it then (the column of flags
-    /// in /proc/net/unix, in which `__SO_ACCEPTCON` is 0x10000).
-    fn is_bound_only(&self) -> bool {
-        let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-        let path = self.socket().display().to_string();
-        let mut ours = sockets.lines().filter(|line| line.ends_with(&path));
-        ours.any(|line| line.split_whitespace().nth(3) == Some("00000000"))
-    }
-
-    fn wait_for_socket(&self, check: impl Fn()) {
-        let begin = Instant::now();
-        while !self.socket().exists() || self.is_bound_only() {
-            check();
-            assert!(begin.elapsed() < PATIENCE, "nbdkit does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 
     /// Ends a server in order: it must say nothing of it.
