@@ -484,7 +484,8 @@ fn unmounting_sends_away_who_waits_and_who_lingers() {
     assert!(is_mounted(&directory));
     let begin = Instant::now();
     mounted.unmount();
-    assert!(begin.elapsed() < Duration::from_secs(3));
+    // It would give up after fifteen.
+    assert!(begin.elapsed() < Duration::from_secs(10));
     for waiting in waiting {
         waiting.join().unwrap().unwrap_err();
     }

@@ -22,7 +22,8 @@ fn after_kill_9_nothing_is_fetched_twice_and_flushed_writes_are_there() {
     let length = image.bytes().len() as u64;
     let torrent = dir.path().join("disk.torrent");
     publish(&original, &torrent, &[]);
-    let source = seed(&torrent, dir.path(), &["--upload-limit", "8M"]);
+    // Slow enough that it is killed long before it has all.
+    let source = seed(&torrent, dir.path(), &["--upload-limit", "4M"]);
     let info_hash = source.wait_event("ready")["info_hash"].clone();
 
     let host = Host::new(dir.path(), "host");

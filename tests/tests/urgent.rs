@@ -161,8 +161,9 @@ fn an_urgent_block_overtakes_a_hundred_leechers() {
         urgent.median, urgent.p99, plain.median, plain.p99, bulk.median, bulk.p99
     );
     io::stderr().write_all(line.as_bytes()).unwrap();
-    // What the figures must show on a machine that does other things too; alone, p99 is far below 50 ms.
-    assert!(urgent.median < 50.0, "{urgent:?}");
+    // What the figures must show on a machine that does other things too; alone, p99 is far below 50 ms, and a leecher's
+    // blocks take the two seconds in which all that the hundred have outstanding is sent.
+    assert!(urgent.median < bulk.median / 40.0, "{urgent:?} {bulk:?}");
     assert!(urgent.p99 < bulk.median / 4.0, "{urgent:?} {bulk:?}");
     assert!(urgent.median < plain.median, "{urgent:?} {plain:?}");
     daemon.stop();

@@ -119,17 +119,24 @@ fn a_vmm_that_ignores_the_first_signal_is_killed_at_the_second() {
         return;
     }
     let stage = Stage::new();
+    // Its grace is not waited for.
+    let script = "trap 'echo ignored' TERM; echo trapped; while :; do sleep 0.05; done";
+    let preset = format!("[vmm.deaf]\ngrace = 600\nrun = [\"sh\", \"-c\", \"{script}\"]\n");
+    let file = stage.dir.path().join("deaf.toml");
+    std::fs::write(&file, preset).unwrap();
     let mut launch = stage
-        .launch("trap 'echo ignored' TERM; echo trapped; while :; do sleep 0.05; done")
+        .host
+        .launch(&stage.torrent)
+        .peer(&stage.source.listen())
+        .option("--vmm", "deaf")
+        .option("--vmm-file", &file)
+        .env("XDG_RUNTIME_DIR", stage.dir.path())
+        .env("XDG_CONFIG_HOME", stage.dir.path().join("config"))
         .start();
     launch.wait_stderr("trapped");
     launch.signal(Signal::TERM);
     launch.wait_stderr("ignored");
     launch.signal(Signal::TERM);
-    // The grace of ten seconds is not waited for.
-    assert_eq!(
-        launch.wait_exit(Duration::from_secs(8)).code(),
-        Some(128 + 15)
-    );
+    assert_eq!(launch.wait_exit(PATIENCE).code(), Some(128 + 15));
     assert!(!stage.host.mount().join("disk.img").exists());
 }

@@ -396,7 +396,7 @@ async fn a_peer_that_connects_to_us_may_give_the_description() {
 
 async fn failure(image: &Image, peers: &[SocketAddr]) -> Error {
     let scratch = tempfile::tempdir().unwrap();
-    let host = session_with(scratch.path(), Some(Duration::from_secs(1))).await;
+    let host = session_with(scratch.path(), Some(Duration::from_secs(4))).await;
     let failed = host.load(&link(image, peers)).await.unwrap_err();
     host.shutdown().await.unwrap();
     failed

@@ -106,23 +106,29 @@ async fn strangers_who_say_nothing_keep_no_peer_out() {
         .seed(stage.image.clone(), stage.path())
         .await
         .unwrap();
-    // More than fit at the door, silent for as long as this test lasts.
-    let mut silent = Vec::new();
-    for _ in 0..150 {
-        silent.push(TcpStream::connect(address).await.unwrap());
+    let mut quick = false;
+    // On a busy machine one time may tell nothing.
+    for time in 0..3 {
+        // More than fit at the door, silent for as long as this lasts.
+        let mut silent = Vec::new();
+        for _ in 0..150 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let host = stage.session(&format!("host-{time}"), 200).await;
+        let started = std::time::Instant::now();
+        let options = stage.options(&format!("state-{time}"), Some(address));
+        let appliance = host.launch(stage.image.clone(), options).await.unwrap();
+        assert_eq!(read(&appliance).await.len(), LENGTH);
+        // A handshake may take ten seconds: nobody waited for one to be over.
+        quick = started.elapsed() < Duration::from_secs(9);
+        // The first ones had to go for the last ones.
+        in_time("the end of the first stranger", closed(&mut silent[0])).await;
+        appliance.shutdown().await.unwrap();
+        if quick {
+            break;
+        }
     }
-    let host = stage.session("host", 200).await;
-    let started = std::time::Instant::now();
-    let appliance = host
-        .launch(stage.image.clone(), stage.options("state", Some(address)))
-        .await
-        .unwrap();
-    assert_eq!(read(&appliance).await.len(), LENGTH);
-    // A handshake may take ten seconds: nobody waited for one to be over.
-    assert!(started.elapsed() < Duration::from_secs(9));
-    // The first ones had to go for the last ones.
-    in_time("the end of the first stranger", closed(&mut silent[0])).await;
-    appliance.shutdown().await.unwrap();
+    assert!(quick, "a host waits for strangers");
     seed.shutdown().await.unwrap();
 }
 
