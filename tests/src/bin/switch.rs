@@ -7,6 +7,9 @@
 //! tells what it sent and dropped. A rate of 0 is no limit. A frame from host A to host B passes A's line up and B's
 //! line down, so it is delayed twice each way: hosts with a delay of D have a round trip of 4 D.
 //!
+//! The taps have virtio-net headers, so that a host may hand over several segments of TCP as one, which take the time of all on
+//! each line: how many is set where the hosts are made.
+//!
 //! Invariant: a line gives frames out in the order in which it took them, at the rate and with the delay that it has
 //! (the followers in a train up to [`TRAIN`] early), and holds never more than its queue's time of them beside those
 //! under way.
@@ -40,6 +43,8 @@ const BATCH: usize = 64;
 /// Frames that arrive so shortly after one that is due go with it: a train on a busy line costs a fraction of the wake-ups
 /// of its frames, and a lone frame is never early.
 const TRAIN: Nanos = 300_000;
+/// `struct virtio_net_hdr`, as it stands before each frame.
+const HEADER: usize = 10;
 const TIMER: u64 = u64::MAX;
 const CONTROL: u64 = u64::MAX - 1;
 
@@ -81,15 +86,18 @@ impl Line {
     }
 
     /// Takes a frame that is there at `time`, or drops it because the queue is full.
+    ///
+    /// `frame`: with its virtio-net header.
     fn take(&mut self, time: Nanos, frame: Vec<u8>) -> Option<Vec<u8>> {
         let start = self.free_at.max(time);
         if start - time > self.queue {
             self.dropped += 1;
             return Some(frame);
         }
-        self.free_at = start + (frame.len() as f64 * self.nanos_per_byte) as Nanos;
-        self.frames += 1;
-        self.bytes += frame.len() as u64;
+        let (frames, bytes) = on_the_wire(&frame);
+        self.free_at = start + (bytes as f64 * self.nanos_per_byte) as Nanos;
+        self.frames += frames;
+        self.bytes += bytes;
         self.under_way.push_back((self.free_at + self.delay, frame));
         None
     }
@@ -103,6 +111,18 @@ impl Line {
         let due = self.next_arrival()? <= time;
         due.then(|| self.under_way.pop_front()).flatten()
     }
+}
+
+/// How many frames a real network would carry for what a host gave with its virtio-net header, and their bytes.
+fn on_the_wire(frame: &[u8]) -> (u64, u64) {
+    let number = |at: usize| usize::from(u16::from_ne_bytes([frame[at], frame[at + 1]]));
+    let length = frame.len() - HEADER;
+    let (segmented, header, segment) = (frame[1] != 0, number(2), number(4));
+    if !segmented || segment == 0 {
+        return (1, length as u64);
+    }
+    let frames = length.saturating_sub(header).div_ceil(segment).max(1);
+    (frames as u64, (length + (frames - 1) * header) as u64)
 }
 
 struct Port {
@@ -132,7 +152,10 @@ impl Switch {
             let mut frame = self.spare.pop().unwrap_or_default();
             frame.clear();
             frame.extend_from_slice(&self.reading[..length]);
-            let Some(source) = frame.get(6..12).and_then(|a| a.try_into().ok()) else {
+            let Some(source) = frame
+                .get(HEADER + 6..HEADER + 12)
+                .and_then(|a| a.try_into().ok())
+            else {
                 self.spare.push(frame);
                 continue;
             };
@@ -144,7 +167,7 @@ impl Switch {
     /// Puts what came up from a host onto the lines of those that it is for.
     fn forward(&mut self, from: usize, time: Nanos, frame: Vec<u8>) {
         let destination = frame
-            .get(..6)
+            .get(HEADER..HEADER + 6)
             .and_then(|a| <[u8; 6]>::try_from(a).ok())
             .and_then(|a| self.learned.get(&a).copied());
         match destination {
@@ -270,14 +293,20 @@ fn main() {
         ports: ports.collect(),
         learned: HashMap::new(),
         spare: Vec::new(),
-        reading: vec![0; 1 << 16],
+        reading: vec![0; 1 << 17],
     };
     println!("ready");
     io::stdout().flush().unwrap();
 
     let mut events = Vec::with_capacity(64);
+    let mut set = None;
     loop {
-        set_timer(&timer, switch.advance());
+        // Who wakes us too early costs less than a timer that is set anew for each frame.
+        let due = switch.advance();
+        if due.is_some() && set.is_none_or(|set| due < Some(set) || set <= now()) {
+            set_timer(&timer, due);
+            set = due;
+        }
         events.clear();
         match epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -285,8 +314,11 @@ fn main() {
         }
         for event in &events {
             match event.data.u64() {
-                // It is set anew before the next wait, which also ends its being readable.
-                TIMER => {}
+                TIMER => {
+                    // It is readable until this, or until it is set anew.
+                    let _ = rustix::io::read(&timer, &mut [0; 8]);
+                    set = None;
+                }
                 CONTROL => {
                     switch.report();
                     return;

@@ -90,6 +90,9 @@ impl Swarm {
                 // If it was we who dialled.
                 inner.book.lied(now, address);
             }
+            Output::Frames(piece, frames) => {
+                inner.frames.insert(piece, frames);
+            }
             Output::Store(piece, data) => self.store(inner, piece, data),
             Output::Ready(piece) => inner.ready(piece),
             Output::Completed => {

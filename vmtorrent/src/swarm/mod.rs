@@ -66,6 +66,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
@@ -163,6 +164,8 @@ struct Inner {
     book: AddressBook,
     bans: Bans,
     waits: HashMap<PieceIndex, Vec<Arc<Wait>>>,
+    /// Blocks of pieces that are being checked, as they came; bounded as what is to be stored is.
+    frames: HashMap<PieceIndex, Vec<(u32, Bytes)>>,
     /// Who would like a profile.
     seekers: Vec<oneshot::Sender<Arc<Profile>>>,
     /// Peers that leave unread what we send, to be left once the outputs at hand are carried out.
@@ -250,6 +253,7 @@ impl Swarm {
             book: AddressBook::new(config.seed.wrapping_add(1), !config.discovery),
             bans: Bans::default(),
             waits: HashMap::new(),
+            frames: HashMap::new(),
             seekers: Vec::new(),
             stalled: Vec::new(),
             timer_due: now,

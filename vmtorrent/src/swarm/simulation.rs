@@ -216,6 +216,7 @@ impl Host {
                 | Output::Liar(_)
                 | Output::Completed
                 | Output::Compress(..)
+                | Output::Frames(..)
                 | Output::Told(..)
                 | Output::Node(_) => None,
             });

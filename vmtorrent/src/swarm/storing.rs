@@ -89,6 +89,12 @@ impl Swarm {
                 wait.is_to_come(piece);
             }
         }
+        if let Some(frames) = inner.frames.remove(&piece)
+            && matches!(outcome, Ok(Stored::New))
+            && let Some(packer) = &self.packer
+        {
+            packer.keep(piece, frames);
+        }
         match outcome {
             Ok(stored @ (Stored::New | Stored::Already)) => {
                 if stored == Stored::New {

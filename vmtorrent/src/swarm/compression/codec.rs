@@ -36,6 +36,11 @@ impl Codec {
         }
     }
 
+    /// Whether a block is better sent as this frame than plain.
+    pub(super) fn saves(plain: usize, frame: usize) -> bool {
+        frame * 10 <= plain * MOST_TENTHS
+    }
+
     /// A frame of these bytes. `Some(None)`: it saves too little. `None`: too many wait for a context.
     pub(super) fn compress(&self, plain: &[u8]) -> Option<Option<Bytes>> {
         // It gives up at the end of the room.
@@ -71,6 +76,7 @@ impl Codec {
                         begin: compressed.block.begin,
                         data,
                         wire: compressed.frame.len() as u32,
+                        frame: compressed.frame.clone(),
                     };
                 }
                 Err(reason) => {
@@ -189,6 +195,7 @@ mod tests {
             begin: 0,
             data: plain.into(),
             wire: good.len() as u32,
+            frame: good.clone().into(),
         };
         let mut messages = vec![
             WireMessage::Unchoke,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::cache::FrameKey;
 use super::codec::Codec;
 use super::verdicts::Verdicts;
-use crate::image::{BlockIndex, Image};
+use crate::image::{BLOCK_LENGTH, BlockIndex, Image, PieceIndex};
 use crate::swarm::wire::WireRequest;
 
 /// How a block is best sent.
@@ -73,6 +73,21 @@ impl Packer {
         frame
     }
 
+    /// Keeps the forms in which a peer gave blocks of a piece that was found right: whoever asks gets the same. `frames`: the
+    /// block's number in the piece, and what came.
+    pub(crate) fn keep(&self, piece: PieceIndex, frames: Vec<(u32, Bytes)>) {
+        let geometry = self.image.geometry();
+        for (block, frame) in frames {
+            let block = BlockIndex { piece, block };
+            if Codec::saves(geometry.block_length(block) as usize, frame.len()) {
+                let offset = u64::from(block.block) * u64::from(BLOCK_LENGTH);
+                self.verdicts
+                    .note(geometry.piece_offset(piece) + offset, true);
+                self.codec.cache.insert(self.key(block), frame);
+            }
+        }
+    }
+
     /// What it works with.
     pub(crate) fn codec(&self) -> &Codec {
         &self.codec
@@ -131,6 +146,17 @@ mod tests {
         let frame = packer.pack(request(0), &[7; 16_384]).unwrap();
         assert_eq!(packer.form(request(0)), Form::Frame(frame));
         assert_eq!(packer.form(request(1)), Form::Unknown);
+    }
+
+    #[test]
+    fn what_came_as_a_frame_goes_on_as_the_same_frame_if_that_saves_something() {
+        let packer = packer();
+        let frame = packer.codec.compress(&[7; 16_384]).unwrap().unwrap();
+        let large = Bytes::from(vec![0; 15_000]);
+        packer.keep(PieceIndex(0), vec![(1, frame.clone()), (2, large)]);
+        assert_eq!(packer.form(request(1)), Form::Frame(frame));
+        assert_eq!(packer.form(request(2)), Form::Unknown);
+        assert_eq!(packer.form(request(0)), Form::Unknown);
     }
 
     #[test]

@@ -80,6 +80,14 @@ impl Engine {
         }
     }
 
+    /// Whether there is anybody who lacks something and takes frames: what comes as one is then kept, so that it need not be
+    /// compressed again.
+    pub(super) fn gives_frames(&self) -> bool {
+        let takes = |a: &Agreed| a.extension.is_some() && !a.likes_plain;
+        let mut peers = self.peers.iter();
+        peers.any(|(key, p)| takes(&p.compression) && !self.picker.is_whole(*key))
+    }
+
     /// A block came: says in which form the next ones are wanted, if that has changed.
     pub(super) fn choose_form(&mut self, now: Time, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else {

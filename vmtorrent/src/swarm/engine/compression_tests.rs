@@ -1,7 +1,7 @@
 //! Blocks in compressed form, in virtual time: what they save, when they are wanted, and what is refused.
 
 use super::network::{Net, image, piece_data};
-use super::stage::{PIECE, Stage, honest};
+use super::stage::{PIECE, Stage, at_once, honest, mute, right};
 use super::*;
 use crate::swarm::compression::{CompressedBlock, ZstdMessage};
 use crate::swarm::wire::{ExtendedHello, VMT_ZSTD};
@@ -244,6 +244,7 @@ fn blocks_that_nobody_asked_for_end_the_connection_in_compressed_form_too() {
             begin: 0,
             data: data.clone(),
             wire: 20,
+            frame: Bytes::new(),
         };
         stage.engine.received(stage.now, key, block);
         stage.collect();
@@ -252,4 +253,45 @@ fn blocks_that_nobody_asked_for_end_the_connection_in_compressed_form_too() {
     assert!(matches!(left, Some(DisconnectReason::Protocol(_))));
     let traffic = stage.engine.traffic();
     assert_eq!((traffic.fetched, traffic.fetched_wire), ([0; 4], 0));
+}
+
+#[test]
+fn what_came_compressed_goes_on_as_it_came_while_somebody_may_ask_for_it() {
+    let mut stage = Stage::new();
+    stage.engine.enable_compression();
+    let compressed = |r: WireRequest| {
+        let WireMessage::Piece { piece, begin, data } = right(r) else {
+            unreachable!()
+        };
+        let frame = Bytes::from(vec![begin as u8; 20]);
+        at_once([WireMessage::Expanded {
+            piece,
+            begin,
+            data,
+            wire: 20,
+            frame,
+        }])
+    };
+    let seed = stage.join(true, Duration::from_millis(10), Box::new(compressed));
+    let hello = || {
+        WireMessage::ExtendedHello(ExtendedHello {
+            vmt_zstd: Some(3),
+            ..ExtendedHello::default()
+        })
+    };
+    let key = stage.peers[seed].key;
+    stage.engine.received(stage.now, key, hello());
+    stage.read(0);
+    assert_eq!(stage.frames, [], "the seed needs none");
+    let nothing = Bitfield::new(200);
+    let guest = stage.join_with(true, Duration::from_millis(10), mute(), &nothing);
+    stage.read(1);
+    assert_eq!(stage.frames, [], "it has not said that it takes frames");
+    let key = stage.peers[guest].key;
+    stage.engine.received(stage.now, key, hello());
+    stage.frames.clear();
+    stage.read(2);
+    let blocks = PIECE / 16_384;
+    let came = (0..blocks).map(|block| (block, Bytes::from(vec![(block * 16_384) as u8; 20])));
+    assert!(stage.frames.contains(&(2, came.collect())));
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::incoming::Came;
 use super::{Abilities, DisconnectReason, Engine, Output, Peer, Remote};
 use crate::clock::Time;
 use crate::image::PieceIndex;
@@ -145,14 +146,28 @@ impl Engine {
             | WireMessage::Reject(_)
             | WireMessage::AllowedFast(_) => self.on_fast(now, key, &message),
             WireMessage::Piece { piece, begin, data } => {
-                self.on_block(now, key, piece, begin, &data, data.len() as u32);
+                let wire = data.len() as u32;
+                let came = Came {
+                    data: &data,
+                    wire,
+                    frame: None,
+                };
+                self.on_block(now, key, piece, begin, came);
             }
             WireMessage::Expanded {
                 piece,
                 begin,
                 data,
                 wire,
-            } => self.on_block(now, key, piece, begin, &data, wire),
+                frame,
+            } => {
+                let came = Came {
+                    data: &data,
+                    wire,
+                    frame: Some(&frame).filter(|f| !f.is_empty()),
+                };
+                self.on_block(now, key, piece, begin, came);
+            }
             WireMessage::ExtendedHello(hello) => {
                 if let Some(limit) = hello.request_queue {
                     peer.request_limit = (limit as usize).clamp(1, 2000);

@@ -11,6 +11,16 @@ use crate::picker::{Band, BlockArrival, PeerKey};
 use crate::swarm::engine::Output;
 use crate::swarm::wire::{WireMessage, WireRequest};
 
+/// A block as it came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Came<'a> {
+    pub(super) data: &'a [u8],
+    /// What it took on the wire.
+    pub(super) wire: u32,
+    /// Its bytes there, if others may be given them as they are.
+    pub(super) frame: Option<&'a Bytes>,
+}
+
 impl Engine {
     pub(super) fn on_have(&mut self, now: Time, key: PeerKey, piece: PieceIndex) {
         if !self.image.geometry().contains(piece) {
@@ -187,16 +197,16 @@ impl Engine {
         self.disconnect(now, key, DisconnectReason::Protocol(reason));
     }
 
-    /// A block, which took `wire` bytes on the wire.
+    /// A block.
     pub(super) fn on_block(
         &mut self,
         now: Time,
         key: PeerKey,
         piece: u32,
         begin: u32,
-        data: &[u8],
-        wire: u32,
+        came: Came<'_>,
     ) {
+        let Came { data, wire, .. } = came;
         let Some(block) = self
             .image
             .geometry()
@@ -236,7 +246,7 @@ impl Engine {
                 for other in others.into_iter().flatten() {
                     self.cancel(now, other, block);
                 }
-                self.assemble(key, block, band, data, wire, complete);
+                self.assemble(key, block, band, came, complete);
             }
         }
         self.choose_form(now, key);
@@ -248,10 +258,11 @@ impl Engine {
         key: PeerKey,
         block: BlockIndex,
         band: Band,
-        data: &[u8],
-        wire: u32,
+        came: Came<'_>,
         complete: bool,
     ) {
+        let Came { data, wire, frame } = came;
+        let frame = frame.filter(|_| self.gives_frames());
         let length = self.image.geometry().piece_length(block.piece) as usize;
         let kept = if self.keeps_bodies { length } else { 0 };
         let assembly = self
@@ -264,6 +275,7 @@ impl Engine {
                 received: [0; 4],
                 of_web_seeds: 0,
                 wire: 0,
+                frames: Vec::new(),
             });
         let begin = block.block as usize * BLOCK_LENGTH as usize;
         if self.keeps_bodies {
@@ -271,6 +283,11 @@ impl Engine {
         }
         assembly.received[band.index()] += data.len() as u64;
         assembly.wire += u64::from(wire);
+        if let Some(frame) = frame {
+            // What it lies in is as large as what came at once.
+            let frame = Bytes::copy_from_slice(frame);
+            assembly.frames.push((block.block, frame));
+        }
         if self.peers.get(&key).is_some_and(Peer::is_web_seed) {
             assembly.of_web_seeds += data.len() as u64;
             self.traffic.web_seeds += data.len() as u64;
@@ -281,6 +298,10 @@ impl Engine {
         if complete {
             assembly.kept = std::mem::take(&mut assembly.data).freeze();
             let data = assembly.kept.clone();
+            let frames = std::mem::take(&mut assembly.frames);
+            if !frames.is_empty() {
+                self.outputs.push(Output::Frames(block.piece, frames));
+            }
             self.storing += length as u64;
             self.outputs.push(Output::Store(block.piece, data));
         }

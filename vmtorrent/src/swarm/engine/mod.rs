@@ -75,6 +75,9 @@ pub(crate) enum Output {
     Disconnect(PeerKey, DisconnectReason),
     /// Whoever was connected from there had sent wrong data, which is known only now that it has gone.
     Liar(Remote),
+    /// Of the piece that is to be stored next these blocks came as such frames, which others may be given once the piece is
+    /// found right.
+    Frames(PieceIndex, Vec<(u32, Bytes)>),
     /// Check the hash and store; then call [`Engine::stored`], [`Engine::mismatched`] or [`Engine::not_stored`].
     Store(PieceIndex, Bytes),
     /// The piece can be read: wake who waits for it.
@@ -175,6 +178,8 @@ struct Assembly {
     of_web_seeds: u64,
     /// Bytes that they took on the wire.
     wire: u64,
+    /// Blocks that came as frames, if anybody may want them.
+    frames: Vec<(u32, Bytes)>,
 }
 
 impl Assembly {

@@ -240,6 +240,7 @@ impl Net {
                             begin,
                             data,
                             wire,
+                            frame: Bytes::new(),
                         };
                         (message, wire)
                     } else {
@@ -275,7 +276,11 @@ impl Net {
                 Output::Told(teller, peers) => {
                     self.nodes[n].told.push((self.now, teller, peers));
                 }
-                Output::Completed | Output::Liar(_) | Output::Node(_) | Output::Fetch { .. } => {}
+                Output::Completed
+                | Output::Frames(..)
+                | Output::Liar(_)
+                | Output::Node(_)
+                | Output::Fetch { .. } => {}
             }
         }
     }

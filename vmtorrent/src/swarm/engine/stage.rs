@@ -60,6 +60,8 @@ pub(super) struct Stage {
     pub(super) told: Vec<(PeerKey, u32)>,
     /// Liars that were found out after they had gone.
     pub(super) liars: usize,
+    /// Pieces with the frames in which their blocks came, if they are to be given on so.
+    pub(super) frames: Vec<(u32, Vec<(u32, Bytes)>)>,
 }
 
 pub(super) fn right(r: WireRequest) -> WireMessage {
@@ -125,6 +127,7 @@ impl Stage {
             haves: Vec::new(),
             told: Vec::new(),
             liars: 0,
+            frames: Vec::new(),
         }
     }
 
@@ -237,6 +240,7 @@ impl Stage {
                     self.told.push((key, piece));
                 }
                 Output::Liar(_) => self.liars += 1,
+                Output::Frames(piece, frames) => self.frames.push((piece.0, frames)),
                 Output::Send(..)
                 | Output::SendBlock(..)
                 | Output::Compress(..)

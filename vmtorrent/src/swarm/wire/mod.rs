@@ -137,6 +137,8 @@ pub(crate) enum WireMessage {
         data: Bytes,
         /// Bytes that it took there, without the message's header.
         wire: u32,
+        /// Those bytes, where they may be given on as they are; else empty.
+        frame: Bytes,
     },
     /// A message of vmt_urgent: a read waits for what was requested.
     Urgent {

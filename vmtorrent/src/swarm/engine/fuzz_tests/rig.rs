@@ -254,7 +254,8 @@ impl Rig {
                 | Output::Ready(_)
                 | Output::Completed
                 | Output::Liar(_)
-                | Output::Compress(..) => {}
+                | Output::Compress(..)
+                | Output::Frames(..) => {}
             }
         }
         self.check();
