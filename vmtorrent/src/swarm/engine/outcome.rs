@@ -17,8 +17,7 @@ const LONGEST_STORAGE_PAUSE: Duration = Duration::from_secs(10);
 /// How long a new piece may wait for others, so that peers are told of several at once, and how many wait at most.
 const HAVE_PAUSE: Duration = Duration::from_millis(10);
 /// The same for each peer where guests do the same at the same time and wait for it: of many, each brings what it has a little
-/// later, and all together spend no more on telling each other. In the simulator longer pauses made nobody slower
-/// (docs/scaling.md).
+/// later, and all together spend no more on telling each other. What that does to crowds stands in docs/scaling.md.
 const SHORT_HAVE_PAUSE: Duration = Duration::from_millis(1);
 const MAX_HAVE_PAUSE: Duration = Duration::from_millis(100);
 const MAX_UNANNOUNCED: usize = 256;
