@@ -2,7 +2,7 @@
 //! file freely.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::Path;
 #[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,6 +177,38 @@ impl PositionedFile {
         Ok(())
     }
 
+    /// Writes all of `parts`, one behind the other, from `offset` on: with one call of the system on Linux, if that takes it
+    /// all. Elsewhere each part is written alone. `parts` is used up.
+    pub fn write_all_vectored_at(
+        &self,
+        parts: &mut [IoSlice<'_>],
+        mut offset: u64,
+    ) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            let mut parts = parts;
+            // Leaves out what is empty, in front too.
+            IoSlice::advance_slices(&mut parts, 0);
+            while !parts.is_empty() {
+                match rustix::io::pwritev(&self.file, parts, offset) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(n) => {
+                        offset += n as u64;
+                        IoSlice::advance_slices(&mut parts, n);
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        for part in parts {
+            self.write_all_at(part, offset)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Makes `length` bytes from `offset` read as zeros and gives their storage back where the file
     /// system can; elsewhere it writes zeros. Never changes the length.
     pub fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -346,6 +378,25 @@ mod tests {
         assert_eq!(file.seek_hole(1 << 20).unwrap(), Some((1 << 20) + 4096));
         let none = file.seek_data(2 << 20).unwrap_err();
         assert_eq!(crate::Errno::from_io(&none), crate::Errno::ENXIO);
+    }
+
+    #[test]
+    fn parts_are_written_one_behind_the_other() {
+        let file = scratch();
+        // More than a call of the system takes, and empty ones among them.
+        let bytes: Vec<u8> = (0..6000_u32).map(|n| n as u8).collect();
+        let mut parts: Vec<IoSlice<'_>> = std::iter::once(IoSlice::new(&[]))
+            .chain(bytes.chunks(3).map(IoSlice::new))
+            .chain([IoSlice::new(&[]), IoSlice::new(b"end")])
+            .collect();
+        file.write_all_vectored_at(&mut parts, 70).unwrap();
+        file.write_all_vectored_at(&mut [], 7).unwrap();
+        let mut read = vec![9; 6073];
+        file.read_exact_at(&mut read, 0).unwrap();
+        assert_eq!(read[..70], [0; 70]);
+        assert_eq!(read[70..6070], bytes);
+        assert_eq!(read[6070..], *b"end");
+        assert_eq!(file.len().unwrap(), 6073);
     }
 
     #[test]

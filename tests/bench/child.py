@@ -1,6 +1,5 @@
 """Programs that a benchmark starts: they end with it, whatever ends it."""
 
-import contextlib
 import os
 import sys
 import time
@@ -25,6 +24,10 @@ def cpu_seconds(pid):
 class Child(Process):
     """A program on a host of the lab (None: this machine's network), tied to a processor if one is named."""
 
+    # Linux gives the processors to sessions in turn: with one for each host, a program that only answers waits for the turn of
+    # all other hosts, which it does not where each has its own processors.
+    APART = {"process_group": 0}
+
     def __init__(self, arguments, log, events=False, host=None, cpu=None):
         prefix = list(LEASH)
         if host is not None:
@@ -34,10 +37,6 @@ class Child(Process):
         # All of the prefix execs, so the child's id is the program's.
         super().__init__([*prefix, *arguments], log, events)
         self.name = " ".join(Path(a).name for a in arguments[:2] if not str(a).startswith("-"))
-        # A session of its own is a scheduling group of its own on Linux, in which our niceness means nothing to others.
-        if nice := os.nice(0):
-            with contextlib.suppress(OSError):
-                Path(f"/proc/{self.child.pid}/autogroup").write_text(str(nice))
 
     def alive(self):
         return self.child.poll() is None

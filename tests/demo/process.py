@@ -15,6 +15,8 @@ from failure import Failure, tail
 class Process:
     """A child in its own process group. It is ended by its id, kindly first."""
 
+    APART = {"start_new_session": True}
+
     def __init__(self, arguments, log, events=False):
         # "vmtorrent launch", "qemu-system-x86_64".
         self.name = " ".join(Path(a).name for a in arguments[:2] if not str(a).startswith("-"))
@@ -27,7 +29,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if events else errors,
                 stderr=errors,
-                start_new_session=True,
+                **self.APART,
             )
         self.thread = None
         if events:

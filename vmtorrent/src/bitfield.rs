@@ -142,6 +142,9 @@ impl Bitfield {
 
     /// Whether `other` has a bit that this field has too.
     pub fn intersects(&self, other: &Bitfield) -> bool {
+        if self.ones == 0 || other.ones == 0 {
+            return false;
+        }
         self.words.iter().zip(&other.words).any(|(a, b)| a & b != 0)
     }
 

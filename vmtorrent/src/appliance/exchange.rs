@@ -81,6 +81,11 @@ impl Exchange {
         *self.source.lock() = Source::Peer { profile, before };
     }
 
+    /// Whether more of the guest's run changes what is given.
+    pub(super) fn takes_runs(&self) -> bool {
+        !matches!(*self.source.lock(), Source::Given)
+    }
+
     /// Gives what there is, after the guest read more; `own` is its run. Takes the time to write it as a text.
     pub(super) fn renew(&self, run: &Run, own: &Profile) {
         let proved = {

@@ -1,7 +1,7 @@
 //! Invariant: a writable file has its full length from its first use on, so no read meets an early end unless somebody
 //! cut it; files that were not asked for are not opened, and few are open at any time.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,11 +81,12 @@ impl FileSet {
         result.map_err(|e| self.failed("reading", length, index, offset, e))
     }
 
-    /// Writes all of `data`.
-    pub(super) fn write(&self, index: usize, offset: u64, data: &[u8]) -> Result<()> {
+    /// Writes all of these parts, one behind the other; uses them up.
+    pub(super) fn write(&self, index: usize, offset: u64, parts: &mut [IoSlice<'_>]) -> Result<()> {
         let file = &self.files[index].file;
-        let result = file.change(|f| f.write_all_at(data, offset));
-        result.map_err(|e| self.failed("writing", data.len(), index, offset, e))
+        let length = parts.iter().map(|part| part.len()).sum();
+        let result = file.change(|f| f.write_all_vectored_at(parts, offset));
+        result.map_err(|e| self.failed("writing", length, index, offset, e))
     }
 
     /// Gives the storage of a range back.

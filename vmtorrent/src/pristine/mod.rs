@@ -50,6 +50,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -89,6 +90,8 @@ pub(crate) struct Pristine {
     /// Pieces that went and of which the swarm was not told yet.
     gone: Mutex<Vec<PieceIndex>>,
     shortage: Mutex<Option<Shortage>>,
+    /// When the disk was seen to have plenty of space left, if it had when it was looked at last.
+    plenty: Mutex<Option<Instant>>,
     budget: Option<Arc<DiskBudget>>,
     /// The directory of the copy; `None` where nothing is ever written.
     place: Option<PathBuf>,
@@ -174,6 +177,7 @@ impl Pristine {
             evictions: AtomicU64::new(0),
             gone: Mutex::default(),
             shortage: Mutex::default(),
+            plenty: Mutex::default(),
             budget: None,
             place: None,
             recency: None,

@@ -6,10 +6,12 @@
 //! may take ([`DiskBudget`]), a piece that comes replaces on the disk what was not read for long, in the copy that takes
 //! most.
 
+use std::io::IoSlice;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -25,6 +27,9 @@ const HELD_PIECES: u64 = 2;
 /// What is left for guests: a part of the file system, and no more than so many bytes.
 const RESERVED_PART: u64 = 20;
 const RESERVED_BYTES: u64 = 1 << 30;
+/// What besides that makes plenty, and for how long: no line and no guest fills so much in that time, nor does a disk.
+const PLENTY: u64 = 1 << 30;
+const PLENTY_HOLDS: Duration = Duration::from_millis(100);
 /// Bytes in which file systems give storage out, mostly.
 const BLOCK: u64 = 4096;
 /// After how many pieces that went without giving storage back no more go.
@@ -63,7 +68,10 @@ impl Pristine {
         }
         let bounded = self.budget.as_deref().is_some_and(|b| !has_slack(b));
         // Twice what is reserved, so that it does not begin and end with each piece.
-        if !bounded && self.little_space(2).is_none() {
+        let enough = self
+            .space()
+            .is_none_or(|(left, reserved)| left >= 2 * reserved);
+        if !bounded && enough {
             *self.shortage.lock() = None;
         }
     }
@@ -153,37 +161,59 @@ impl Pristine {
         }
     }
 
+    /// To be called after each write. Where there was plenty a moment ago there is enough.
     pub(super) fn look_at_space(&self) {
         // What is worse was told already.
-        if self.shortage.lock().is_none()
-            && let Some(left) = self.little_space(1)
-        {
+        if self.shortage.lock().is_some() {
+            return;
+        }
+        let mut plenty = self.plenty.lock();
+        if plenty.is_some_and(|at| at.elapsed() < PLENTY_HOLDS) {
+            return;
+        }
+        let Some((left, reserved)) = self.space() else {
+            return;
+        };
+        *plenty = (left >= reserved + PLENTY).then(Instant::now);
+        drop(plenty);
+        if left < reserved {
             self.note_shortage(Shortage::LittleSpace { left });
         }
     }
 
-    /// What is left on the disk of the copy, if that is less than `times` what is reserved for guests; bytes.
-    fn little_space(&self, times: u64) -> Option<u64> {
+    /// What is left on the disk of the copy, and what of it is reserved for guests; bytes.
+    fn space(&self) -> Option<(u64, u64)> {
         let (left, total) = free_space(self.place.as_deref()?)?;
-        let reserved = (total / RESERVED_PART).min(RESERVED_BYTES);
-        (left < times * reserved).then_some(left)
+        Some((left, (total / RESERVED_PART).min(RESERVED_BYTES)))
     }
 
     fn write_spans(&self, piece: PieceIndex, data: &[u8]) -> Result<()> {
-        self.write_run(&(piece.0..piece.0 + 1), data)
+        self.write_run(&(piece.0..piece.0 + 1), &[data])
     }
 
     /// Writes the bytes of pieces in a row to the disk and notes that they are there.
-    pub(super) fn write_run(&self, pieces: &Range<u32>, data: &[u8]) -> Result<()> {
+    pub(super) fn write_run(&self, pieces: &Range<u32>, data: &[&[u8]]) -> Result<()> {
         let geometry = self.image.geometry();
         let start = geometry.piece_range(PieceIndex(pieces.start)).start;
-        let mut rest = data;
-        for span in self.layout.spans(start..start + data.len() as u64) {
-            let (part, tail) = rest.split_at(span.length);
-            if let Some(file) = span.file {
-                self.files.write(file, span.offset, part)?;
+        let length: usize = data.iter().map(|piece| piece.len()).sum();
+        let mut rest = data.iter().copied();
+        // What is left of a piece whose begin lies in the file before.
+        let mut left: &[u8] = &[];
+        for span in self.layout.spans(start..start + length as u64) {
+            let mut parts = Vec::with_capacity(data.len());
+            let mut wanted = span.length;
+            while wanted > 0 {
+                if left.is_empty() {
+                    let Some(next) = rest.next() else { break };
+                    left = next;
+                }
+                let (part, behind) = left.split_at(wanted.min(left.len()));
+                parts.push(IoSlice::new(part));
+                (left, wanted) = (behind, wanted - part.len());
             }
-            rest = tail;
+            if let Some(file) = span.file {
+                self.files.write(file, span.offset, &mut parts)?;
+            }
         }
         self.set_on_disk(pieces)
     }

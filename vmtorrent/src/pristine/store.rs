@@ -147,7 +147,8 @@ impl Pristine {
             .take_while(|&piece| self.state(piece) != PieceState::Verified)
             .count();
         let written = first.0..first.0 + count as u32;
-        if count < 2 || self.write_run(&written, &run[..count].concat()).is_err() {
+        let data: Vec<&[u8]> = run[..count].iter().map(|piece| &piece[..]).collect();
+        if count < 2 || self.write_run(&written, &data).is_err() {
             return 0;
         }
         self.look_at_space();

@@ -1,11 +1,12 @@
 //! The way into the engine, and what comes out of it. Invariant: the engine is entered under one lock, and its outputs are
-//! carried out in their order under the same lock.
+//! carried out in their order under the same lock. Only a guest's read does not wait for it (see [`Gate`](super::gate::Gate)).
 
 use std::sync::Weak;
 use std::time::Duration;
 
 use super::connection::Outgoing;
 use super::engine::{DisconnectReason, Engine, Output, Remote};
+use super::gate::Entered;
 use super::web_seed::Order;
 use super::wire::WireMessage;
 use super::{Inner, SEED_REST, Swarm};
@@ -22,16 +23,36 @@ impl Swarm {
         // For what the engine says in it.
         let _named = self.span.enter();
         let now = self.clock.now();
-        let mut inner = self.inner.lock();
+        self.drive_entered(self.inner.lock(), now, event);
+    }
+
+    /// A guest has read something that its guide knows of. Waits for nobody: if somebody is in the engine, that one sees to it.
+    pub(super) fn guest_went_on(&self) {
+        if let Some(inner) = self.inner.tell() {
+            let _named = self.span.enter();
+            self.drive_entered(inner, self.clock.now(), |_, _| {});
+        }
+    }
+
+    fn drive_entered(
+        &self,
+        mut inner: Entered<'_, Inner>,
+        now: Time,
+        event: impl FnOnce(&mut Inner, Time),
+    ) {
         if inner.closed {
             return;
         }
+        self.hear(&mut inner, now);
         event(&mut inner, now);
         loop {
             for output in inner.engine.take_outputs() {
                 self.carry_out(&mut inner, now, output);
             }
             let Some(key) = inner.stalled.pop() else {
+                if self.hear(&mut inner, now) {
+                    continue;
+                }
                 break;
             };
             tracing::debug!(
@@ -46,6 +67,15 @@ impl Swarm {
             drop(inner);
             self.news.notify_one();
         }
+    }
+
+    /// Tells the engine if a guest went on meanwhile.
+    fn hear(&self, inner: &mut Inner, now: Time) -> bool {
+        let heard = self.inner.heard();
+        if heard {
+            inner.engine.guest_went_on(now);
+        }
+        heard
     }
 
     fn carry_out(&self, inner: &mut Inner, now: Time, output: Output) {

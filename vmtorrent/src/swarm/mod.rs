@@ -19,6 +19,7 @@ mod dialler;
 mod door;
 mod drive;
 mod engine;
+mod gate;
 mod guides;
 mod hearsay;
 mod limiter;
@@ -79,6 +80,7 @@ use self::bans::Bans;
 use self::compression::Packer;
 use self::connection::{Opened, Outgoing};
 use self::engine::{Engine, EngineConfig};
+use self::gate::Gate;
 use self::places::Place;
 use self::store_queue::StoreQueue;
 use self::wait::Wait;
@@ -135,10 +137,10 @@ pub(crate) struct Swarm {
     places: Arc<Places>,
     dialler: Dialler,
     nodes: Option<NodeExchange>,
-    inner: Mutex<Inner>,
+    inner: Gate<Inner>,
     to_store: StoreQueue,
     /// Something is due earlier than the timer knows, or there is somebody to dial.
-    news: Notify,
+    news: Arc<Notify>,
     completed: Notify,
     counters: SwarmCounters,
     /// For blocks in compressed form, unless that is off.
@@ -264,6 +266,7 @@ impl Swarm {
             left_alone: false,
             short: false,
         };
+        let news = Arc::new(Notify::new());
         let swarm = Arc::new_cyclic(|me| Self {
             image,
             pristine,
@@ -273,9 +276,9 @@ impl Swarm {
             places,
             dialler,
             nodes: nodes.clone(),
-            inner: Mutex::new(inner),
+            inner: Gate::new(inner, news.clone()),
             to_store: StoreQueue::new(piece_length),
-            news: Notify::new(),
+            news,
             completed: Notify::new(),
             counters: SwarmCounters::default(),
             packer,

@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 use self::evidence::Evidence;
 use self::exchange::Exchange;
 use self::guides::Guides;
-pub(crate) use self::guides::{Foretold, GuideKey};
+pub(crate) use self::guides::{Followed, Foretold, GuideKey};
 use self::housekeeping::SNUB;
 use self::nodes::Nodes;
 pub(crate) use self::peer::Abilities;

@@ -1,12 +1,14 @@
 //! What profiles have fetched. Invariant: the picker's window is what the guides of all guests foretell now, a moment
 //! ago at most, and nothing when there is no guide.
 
+mod followed;
 mod leaving;
 mod shares;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub(crate) use self::followed::Followed;
 use self::leaving::Leaving;
 use self::shares::Shares;
 use super::Engine;
@@ -14,7 +16,7 @@ use crate::Bitfield;
 use crate::clock::Time;
 use crate::image::PieceIndex;
 use crate::picker::{PeerKey, Window};
-use crate::profile::{Conditions, Guide};
+use crate::profile::Conditions;
 
 /// Names the guide of one guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +34,7 @@ pub(crate) struct Foretold {
 /// The guides of the guests that run the image.
 #[derive(Debug, Default)]
 pub(super) struct Guides {
-    guides: BTreeMap<GuideKey, Guide>,
+    guides: BTreeMap<GuideKey, Followed>,
     next_key: u64,
     /// Something has happened that may change the window.
     stale: bool,
@@ -68,10 +70,10 @@ impl Guides {
 
 impl Engine {
     /// A guest runs that is expected to do as its profile says.
-    pub(crate) fn add_guide(&mut self, now: Time, guide: Guide) -> GuideKey {
+    pub(crate) fn add_guide(&mut self, now: Time, guide: impl Into<Followed>) -> GuideKey {
         let key = GuideKey(self.guides.next_key);
         self.guides.next_key += 1;
-        self.guides.guides.insert(key, guide);
+        self.guides.guides.insert(key, guide.into());
         self.guides.stale = true;
         self.schedule(now);
         key
@@ -111,19 +113,21 @@ impl Engine {
         file: u32,
         blocks: &[u32],
     ) -> Foretold {
-        let Some(guide) = self.guides.guides.get_mut(&key) else {
+        let Some(guide) = self.guides.guides.get(&key) else {
             return Foretold::default();
         };
-        let foretold = Foretold {
-            expected: guide.on_read(guest_time, file, blocks),
-            trusted: guide.is_trusted(),
-        };
+        let foretold = guide.reads(guest_time, file, blocks);
+        self.guest_went_on(now);
+        foretold
+    }
+
+    /// A guest has read something that its guide knows of already.
+    pub(crate) fn guest_went_on(&mut self, now: Time) {
         self.guides.stale = true;
         // Otherwise the next block that comes leads there.
         if self.peers.values().all(|p| p.outstanding.is_empty()) {
             self.schedule(now);
         }
-        foretold
     }
 
     /// Makes the window anew if that is due. To be called before lower bands are asked for.
@@ -169,7 +173,7 @@ impl Engine {
     fn find_sources(&mut self, now: Time) {
         let mut lacked = Bitfield::new(self.image.geometry().piece_count());
         for guide in self.guides.guides.values() {
-            for piece in guide.pieces().without(&self.have) {
+            for piece in guide.guide().pieces().without(&self.have) {
                 lacked.set(piece, true);
             }
         }
@@ -229,9 +233,9 @@ impl Engine {
         let pieces: Vec<Vec<PieceIndex>> = self
             .guides
             .guides
-            .values_mut()
+            .values()
             .map(|guide| {
-                guide.window(
+                guide.guide().window(
                     conditions,
                     |piece| picker.is_untouched(piece),
                     |piece| picker.is_missing(piece),
