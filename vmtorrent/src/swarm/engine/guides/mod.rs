@@ -105,6 +105,7 @@ impl Engine {
     }
 
     /// A guest reads blocks of a file for the first time, at this guest time in microseconds.
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn guest_reads(
         &mut self,
         now: Time,
