@@ -25,6 +25,8 @@ pub(crate) struct PathEstimator {
     /// Largest delivery rates, bytes per second, falling; each with its time.
     rates: VecDeque<(Time, f64)>,
     min_rtt: Option<(Time, Duration)>,
+    recent: Recent,
+    sending: bool,
     startup: bool,
     /// The rate that start-up must exceed by a quarter, and how often it did not.
     plateau: (f64, u32),
@@ -34,6 +36,29 @@ pub(crate) struct PathEstimator {
     /// Bytes on the line for a byte that is asked for, in the mean of the last blocks; and of how many.
     share: f64,
     shares: u32,
+}
+
+/// The least round trips of this half second and of the one before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recent {
+    began: Time,
+    this: Option<Duration>,
+    before: Option<Duration>,
+}
+
+impl Recent {
+    const SPAN: Duration = Duration::from_millis(500);
+
+    fn note(&mut self, now: Time, rtt: Duration) {
+        if now.since(self.began) > Self::SPAN {
+            (self.before, self.this, self.began) = (self.this, None, now);
+        }
+        self.this = Some(self.this.map_or(rtt, |this| this.min(rtt)));
+    }
+
+    fn least(&self) -> Option<Duration> {
+        self.this.into_iter().chain(self.before).min()
+    }
 }
 
 /// A time of few requests, in which the round trip is measured without a queue of our own making.
@@ -81,6 +106,8 @@ impl PathEstimator {
     const INITIAL_BLOCKS: u64 = 4;
     const LEAST_BLOCKS: u64 = 2;
     const RTT_WINDOW: Duration = Duration::from_secs(10);
+    /// What our own line is believed to add to a round trip.
+    const MAX_DELAY: Duration = Duration::from_millis(100);
     const UNKNOWN_RTT: Duration = Duration::from_millis(50);
     const UNKNOWN_RATE: f64 = 1_000_000.0;
     /// Blocks whose mean tells how far the next ones are compressed.
@@ -97,6 +124,8 @@ impl PathEstimator {
             in_flight: 0,
             rates: VecDeque::new(),
             min_rtt: connect_time.map(|d| (now, d)),
+            recent: Recent::default(),
+            sending: false,
             startup: true,
             plateau: (0.0, 0),
             round_ends_at: 0,
@@ -153,7 +182,7 @@ impl PathEstimator {
         if self.probe.is_some() {
             return self.probe_target();
         }
-        let product = self.pipe() as f64;
+        let product = self.rate() * self.present_round_trip().as_secs_f64();
         if self.startup {
             return (product * Self::STARTUP_GAIN) as u64 + Self::INITIAL_BLOCKS * block;
         }
@@ -178,6 +207,22 @@ impl PathEstimator {
         let seconds =
             |bytes: f64| Duration::from_secs_f64((bytes / self.rate().max(1.0)).min(3600.0));
         seconds(queued as f64).max(self.round_trip()) + seconds(f64::from(self.on_line(bytes)))
+    }
+
+    /// Tells whether we send blocks to anybody.
+    pub(crate) fn note_sending(&mut self, sending: bool) {
+        self.sending = sending;
+    }
+
+    /// The round trip as it is at present, while we send: our requests then wait in our own line behind what we send, and with the
+    /// least round trip of ten seconds too little would be requested to keep the peer's line busy. A queue of our own making at
+    /// the peer looks the same, so not all of the difference is believed.
+    fn present_round_trip(&self) -> Duration {
+        let least = self.round_trip();
+        match self.recent.least() {
+            Some(present) if self.sending => present.clamp(least, least + Self::MAX_DELAY),
+            _ => least,
+        }
     }
 
     /// Bytes that keep the line busy with nothing queued at the peer: bandwidth x round trip.
@@ -263,6 +308,7 @@ impl PathEstimator {
 
     fn sample_rtt(&mut self, now: Time, sent: Time) {
         let rtt = now.since(sent).max(Duration::from_micros(20));
+        self.recent.note(now, rtt);
         if let Some(probe) = &mut self.probe
             && let Some(began) = probe.began
             && sent >= began

@@ -149,6 +149,8 @@ pub(crate) struct Engine {
     duplicates: HashMap<PieceIndex, Vec<PieceIndex>>,
     fill: Fill,
     last_demand: Option<Time>,
+    /// When a block was sent to anybody.
+    last_upload: Option<Time>,
     download: Arc<Mutex<Limiter>>,
     upload: Arc<Mutex<Limiter>>,
     wake_at: Option<Time>,
@@ -274,6 +276,7 @@ impl Engine {
             duplicates,
             fill,
             last_demand: None,
+            last_upload: None,
             download,
             upload,
             wake_at: None,
@@ -334,6 +337,7 @@ impl Engine {
             self.pump_uploads(now);
             return;
         }
+        self.last_upload = Some(now);
         self.traffic.uploaded += u64::from(request.length);
         self.choker.got(key, request.length.into());
         self.traffic.uploaded_wire += u64::from(request.length);

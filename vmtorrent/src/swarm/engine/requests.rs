@@ -16,6 +16,8 @@ use crate::swarm::wire::{WireMessage, WireRequest};
 const REFUSAL_REST: Duration = Duration::from_secs(30);
 /// What a seed may let us wait beyond two round trips before others are asked.
 const SEED_SLACK: Duration = Duration::from_millis(20);
+/// How long after a block has gone out our line may still be busy with it.
+const LINE_BUSY: Duration = Duration::from_millis(500);
 /// Pieces that a peer may refuse within that time.
 const MAX_REFUSED: usize = 4096;
 
@@ -127,6 +129,10 @@ impl Engine {
         }
         let lowest = self.lowest_band(now);
         self.renew_window(now);
+        let sending = self.last_upload.is_some_and(|at| now.since(at) < LINE_BUSY);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.path.note_sending(sending);
+        }
         loop {
             let Some(peer) = self.peers.get(&key) else {
                 return;

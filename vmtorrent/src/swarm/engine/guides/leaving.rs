@@ -90,7 +90,11 @@ impl Engine {
             || now < self.guides.leaving.rests_until
             || self.guides.leaving.left.contains_key(&piece)
             || self.picker.availability(piece) > 0
-            || !self.guides.guides.values().any(|g| g.guide().foretells(piece))
+            || !self
+                .guides
+                .guides
+                .values()
+                .any(|g| g.guide().foretells(piece))
         {
             return;
         }
