@@ -1,9 +1,14 @@
 //! Invariant: the queue at a peer follows bandwidth x round-trip time, and never falls below two blocks, but for a moment in which
 //! the round trip is measured anew.
 
+mod recent;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::recent::Recent;
 use crate::clock::Time;
 use crate::image::BLOCK_LENGTH;
 
@@ -36,29 +41,6 @@ pub(crate) struct PathEstimator {
     /// Bytes on the line for a byte that is asked for, in the mean of the last blocks; and of how many.
     share: f64,
     shares: u32,
-}
-
-/// The least round trips of this half second and of the one before.
-#[derive(Clone, Copy, Debug, Default)]
-struct Recent {
-    began: Time,
-    this: Option<Duration>,
-    before: Option<Duration>,
-}
-
-impl Recent {
-    const SPAN: Duration = Duration::from_millis(500);
-
-    fn note(&mut self, now: Time, rtt: Duration) {
-        if now.since(self.began) > Self::SPAN {
-            (self.before, self.this, self.began) = (self.this, None, now);
-        }
-        self.this = Some(self.this.map_or(rtt, |this| this.min(rtt)));
-    }
-
-    fn least(&self) -> Option<Duration> {
-        self.this.into_iter().chain(self.before).min()
-    }
 }
 
 /// A time of few requests, in which the round trip is measured without a queue of our own making.
@@ -107,7 +89,7 @@ impl PathEstimator {
     const LEAST_BLOCKS: u64 = 2;
     const RTT_WINDOW: Duration = Duration::from_secs(10);
     /// What our own line is believed to add to a round trip.
-    const MAX_DELAY: Duration = Duration::from_millis(100);
+    const MAX_DELAY: Duration = Duration::from_millis(50);
     const UNKNOWN_RTT: Duration = Duration::from_millis(50);
     const UNKNOWN_RATE: f64 = 1_000_000.0;
     /// Blocks whose mean tells how far the next ones are compressed.
@@ -378,154 +360,5 @@ impl PathEstimator {
             self.min_rtt = Some((now, rtt));
             self.begin_probe_when_drained(now);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BLOCK: u32 = BLOCK_LENGTH;
-
-    /// A peer behind a line of a fixed rate and delay that answers in order.
-    struct Line {
-        path: PathEstimator,
-        now: Time,
-        rate: f64,
-        rtt: Duration,
-        busy_until: Time,
-        under_way: VecDeque<(Time, SendMark, u32)>,
-        /// Bytes on the line for a byte of each block, in turn.
-        shares: Vec<f64>,
-        sent: usize,
-    }
-
-    impl Line {
-        fn new(mbit: f64, rtt_ms: u64) -> Self {
-            Self {
-                path: PathEstimator::new(Time::default(), None),
-                now: Time::default(),
-                rate: mbit * 125_000.0,
-                rtt: Duration::from_millis(rtt_ms),
-                busy_until: Time::default(),
-                under_way: VecDeque::new(),
-                shares: vec![1.0],
-                sent: 0,
-            }
-        }
-
-        fn fill(&mut self) {
-            while self.path.in_flight() + u64::from(self.path.on_line(BLOCK)) <= self.path.target()
-                || self.under_way.is_empty()
-            {
-                let mark = self.path.on_send(self.now, BLOCK);
-                let wire = f64::from(BLOCK) * self.shares[self.sent % self.shares.len()];
-                self.sent += 1;
-                let half = self.rtt / 2;
-                let start = self.busy_until.max(self.now + half);
-                self.busy_until = start + Duration::from_secs_f64(wire / self.rate);
-                self.under_way
-                    .push_back((self.busy_until + half, mark, wire as u32));
-            }
-        }
-
-        fn run(&mut self, seconds: u64) -> u64 {
-            let end = self.now + Duration::from_secs(seconds);
-            let before = self.path.delivered();
-            while self.now < end {
-                self.fill();
-                let Some((at, mark, wire)) = self.under_way.pop_front() else {
-                    break;
-                };
-                self.now = at;
-                self.path.on_receive_of(at, &mark, wire);
-            }
-            self.path.delivered() - before
-        }
-    }
-
-    #[test]
-    fn the_line_is_kept_busy_with_little_queued() {
-        for (mbit, rtt) in [(100.0, 20), (100.0, 1), (1000.0, 40), (5.0, 100)] {
-            let mut line = Line::new(mbit, rtt);
-            line.run(5);
-            let got = line.run(30) as f64 / 30.0;
-            let share = got / line.rate;
-            assert!(
-                share > 0.93,
-                "{mbit} Mbit/s {rtt} ms: {share:.3} of the line"
-            );
-            let product = line.rate * line.rtt.as_secs_f64();
-            let limit = product * 1.6 + 3.0 * f64::from(BLOCK);
-            let target = line.path.target() as f64;
-            assert!(
-                target < limit,
-                "{mbit} Mbit/s {rtt} ms: {target} queued, {product} needed"
-            );
-        }
-    }
-
-    #[test]
-    fn the_line_is_kept_busy_also_by_blocks_that_come_compressed_and_with_no_more_queued() {
-        // All alike; by turns; and mostly empty ones with some that save nothing.
-        for shares in [vec![0.4], vec![0.2, 0.6], vec![0.02, 0.02, 0.02, 1.0]] {
-            for (mbit, rtt) in [(100.0, 20), (25.0, 20), (1000.0, 40)] {
-                let mut line = Line::new(mbit, rtt);
-                line.shares = shares.clone();
-                line.run(5);
-                let got = line.run(30) as f64 / 30.0 / line.rate;
-                assert!(
-                    got > 0.9,
-                    "{shares:?}, {mbit} Mbit/s {rtt} ms: {got:.3} of the line"
-                );
-                let product = line.rate * line.rtt.as_secs_f64();
-                let limit = product * 1.6 + 3.0 * f64::from(BLOCK);
-                assert!((line.path.target() as f64) < limit, "{shares:?}, {mbit}");
-            }
-        }
-    }
-
-    #[test]
-    fn blocks_that_are_compressed_no_more_hold_up_nothing_for_long() {
-        let mut line = Line::new(25.0, 20);
-        let queued = |line: &Line| line.under_way.len() as f64 * f64::from(BLOCK) / line.rate;
-        line.run(10);
-        for share in [0.4, 0.1, 0.02, 0.001] {
-            line.shares = vec![share];
-            line.run(20);
-            // If all that is in flight were full. A round trip of the line takes 20 ms.
-            let most = queued(&line);
-            assert!(most < 0.17, "{share}: {most} s");
-            assert!(line.path.rate() > 0.8 * line.rate, "{share}");
-            line.shares = vec![1.0];
-            let got = line.run(1) as f64;
-            assert!(got > 0.85 * line.rate, "{share}: {got}");
-            assert!(queued(&line) < 0.05, "{share}");
-        }
-    }
-
-    #[test]
-    fn a_line_that_gets_faster_is_found_out() {
-        let mut line = Line::new(10.0, 20);
-        line.run(20);
-        line.rate *= 10.0;
-        line.run(20);
-        let got = line.run(5) as f64 / 5.0;
-        assert!(got / line.rate > 0.9, "{:.2}", got / line.rate);
-    }
-
-    #[test]
-    fn idle_time_does_not_lower_the_rate() {
-        let mut line = Line::new(100.0, 20);
-        line.run(5);
-        let before = line.path.rate();
-        line.under_way.clear();
-        line.path.in_flight = 0;
-        line.now = line.now + Duration::from_secs(60);
-        line.busy_until = line.now;
-        let mark = line.path.on_send(line.now, BLOCK);
-        let rtt = line.rtt + Duration::from_secs_f64(f64::from(BLOCK) / line.rate);
-        line.path.on_receive(line.now + rtt, &mark);
-        assert!(line.path.rate() >= before * 0.9);
     }
 }
