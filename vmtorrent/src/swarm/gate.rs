@@ -18,11 +18,16 @@ pub(super) struct Gate<T> {
     news: Arc<Notify>,
 }
 
-/// Somebody is inside.
+/// Somebody is inside. It leaves first, and only then looks whether anybody told of something: fields are dropped in their order.
 pub(super) struct Entered<'a, T> {
-    gate: &'a Gate<T>,
-    /// `None` only while it leaves.
-    guard: Option<MutexGuard<'a, T>>,
+    guard: MutexGuard<'a, T>,
+    _look: LookBack<'a>,
+}
+
+/// Calls somebody if something was told and not heard.
+struct LookBack<'a> {
+    told: &'a AtomicBool,
+    news: &'a Notify,
 }
 
 impl<T> Gate<T> {
@@ -55,8 +60,11 @@ impl<T> Gate<T> {
 
     fn entered<'a>(&'a self, guard: MutexGuard<'a, T>) -> Entered<'a, T> {
         Entered {
-            gate: self,
-            guard: Some(guard),
+            guard,
+            _look: LookBack {
+                told: &self.told,
+                news: &self.news,
+            },
         }
     }
 }
@@ -65,21 +73,20 @@ impl<T> Deref for Entered<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.guard.as_ref().expect("it has not left")
+        &self.guard
     }
 }
 
 impl<T> DerefMut for Entered<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.guard.as_mut().expect("it has not left")
+        &mut self.guard
     }
 }
 
-impl<T> Drop for Entered<'_, T> {
+impl Drop for LookBack<'_> {
     fn drop(&mut self) {
-        self.guard = None;
-        if self.gate.told.fetch_or(false, Ordering::AcqRel) {
-            self.gate.news.notify_one();
+        if self.told.fetch_or(false, Ordering::AcqRel) {
+            self.news.notify_one();
         }
     }
 }
