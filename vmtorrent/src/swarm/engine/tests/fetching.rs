@@ -1,6 +1,7 @@
 //! What is fetched, in which order and of whom, where all goes well.
 
 use super::super::network::{Net, image};
+use super::super::stage::{Stage, right};
 use super::super::*;
 use super::PIECE;
 
@@ -215,4 +216,34 @@ fn a_demand_that_nobody_can_serve_does_not_stop_the_idle_fill() {
     net.link(leech, partial);
     net.run_for(3000);
     assert_eq!(net.nodes[leech].ready.len(), 59);
+}
+
+/// Bytes that come in a second from a peer whose answers take 50 ms longer than the connection took to open.
+fn fetched_through_a_full_line(sending: bool) -> u64 {
+    let mut stage = Stage::with(Fill::Full, None);
+    let late = Duration::from_millis(50);
+    let answers = Box::new(move |request| vec![(late, right(request))]);
+    let peer = stage.join(true, Duration::from_millis(2), answers);
+    let key = stage.peers[peer].key;
+    for _ in 0..10 {
+        if sending {
+            let request = WireRequest {
+                piece: 0,
+                begin: 0,
+                length: 1 << 14,
+            };
+            stage.engine.block_sent(stage.now, key, request, true);
+        }
+        stage.run_for(Duration::from_millis(100));
+    }
+    stage.engine.traffic().fetched.iter().sum()
+}
+
+#[test]
+fn who_sends_asks_for_so_much_that_requests_may_wait_in_its_own_line() {
+    let (quiet, sending) = (
+        fetched_through_a_full_line(false),
+        fetched_through_a_full_line(true),
+    );
+    assert!(sending > 2 * quiet, "{sending} of {quiet} bytes");
 }
