@@ -244,7 +244,11 @@ impl Peer {
         gives_way: bool,
     ) {
         let expected = self.path.expected(bytes);
-        let mark = self.path.on_send(now, bytes);
+        let mut mark = self.path.on_send(now, bytes);
+        if !self.fast && self.taken_back.remove(&block).is_some() {
+            // Nothing says whether that one is answered too. With the fast extension it is.
+            mark.set_ambiguous();
+        }
         let late_at = now + expected * 2 + LATE_SLACK;
         self.unanswered_since.get_or_insert(now);
         let new = Outstanding {
@@ -256,10 +260,6 @@ impl Peer {
             gives_way,
         };
         self.requests_made += 1;
-        if !self.fast {
-            // With the fast extension an answer is still due for what was taken back.
-            self.taken_back.remove(&block);
-        }
         self.drop_request(block);
         self.outstanding.insert(block, new);
         if gives_way {
@@ -280,18 +280,28 @@ impl Peer {
 
     /// Notes that a block arrived and took `wire` bytes on the line; false when it was not asked of this peer.
     pub(super) fn note_block(&mut self, now: Time, block: BlockIndex, wire: u32) -> bool {
-        if let Some(o) = self.remove(block) {
-            self.path.on_receive_of(now, &o.mark, wire);
-            // Another answer is due only if something is still asked for.
-            self.unanswered_since = (!self.outstanding.is_empty()).then_some(now);
-        } else if let Some(taken) = self.taken_back.remove(&block) {
-            // The block crossed the CANCEL that takes its request back: it is as good as any.
+        let asked = self.remove(block);
+        if let Some(taken) = self.taken_back.remove(&block) {
+            // The block crossed the CANCEL that takes its request back: it is as good as any. Answers come in order, so it
+            // tells of that request, and what was asked for again is answered yet.
+            if let Some(again) = asked {
+                self.path.on_drop(&again.mark);
+                let due = TakenBack {
+                    mark: again.mark,
+                    at: now,
+                    owed: false,
+                };
+                self.taken_back.insert(block, due);
+            }
             self.path.on_late_receive(now, &taken.mark, wire);
-            self.unanswered_since = (!self.outstanding.is_empty()).then_some(now);
+        } else if let Some(asked) = asked {
+            self.path.on_receive_of(now, &asked.mark, wire);
         } else {
             self.unsolicited += 1;
             return false;
         }
+        // Another answer is due only if something is still asked for.
+        self.unanswered_since = (!self.outstanding.is_empty()).then_some(now);
         self.answered += 1;
         self.lates = 0;
         self.snubbed = false;
@@ -353,3 +363,74 @@ impl Peer {
 
 /// What a block may be late beyond twice its expected time: scheduling on a busy host is no loss.
 const LATE_SLACK: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::BLOCK_LENGTH;
+
+    const BLOCK: BlockIndex = BlockIndex {
+        piece: PieceIndex(3),
+        block: 0,
+    };
+    const ROUND_TRIP: Duration = Duration::from_millis(20);
+
+    fn peer(fast: bool) -> Peer {
+        let abilities = Abilities {
+            fast,
+            ..Abilities::default()
+        };
+        let address = "192.0.2.1:6881".parse().unwrap();
+        Peer::new(
+            Time::default(),
+            Remote::Peer(address),
+            Some(ROUND_TRIP * 2),
+            abilities,
+        )
+    }
+
+    fn ask(peer: &mut Peer, now: Time) {
+        peer.note_request(now, BLOCK, BLOCK_LENGTH, false);
+    }
+
+    /// A block that comes just after it was asked for again is the answer to the first request.
+    #[test]
+    fn a_block_that_crosses_its_cancel_tells_of_the_request_that_it_answers() {
+        for fast in [true, false] {
+            let mut peer = peer(fast);
+            let start = Time::default();
+            ask(&mut peer, start);
+            assert!(peer.take_back(start + ROUND_TRIP / 2, BLOCK, fast));
+            let again = start + ROUND_TRIP - Duration::from_millis(1);
+            ask(&mut peer, again);
+            let first = start + ROUND_TRIP;
+            assert!(peer.note_block(first, BLOCK, BLOCK_LENGTH), "fast: {fast}");
+            let known = peer.path.round_trip();
+            // Where nothing says which of the two was answered, nothing is learnt.
+            let expected = if fast { ROUND_TRIP } else { ROUND_TRIP * 2 };
+            assert_eq!(known, expected, "fast: {fast}");
+            assert_eq!((peer.outstanding.len(), peer.path.in_flight()), (0, 0));
+            // The answer to the second is still due, and welcome, where each request is answered.
+            let second = again + ROUND_TRIP;
+            assert_eq!(peer.note_block(second, BLOCK, BLOCK_LENGTH), fast);
+            assert_eq!(peer.path.round_trip(), expected, "fast: {fast}");
+            assert!(peer.taken_back.is_empty());
+            assert_eq!(peer.path.in_flight(), 0);
+        }
+    }
+
+    #[test]
+    fn a_reject_of_what_was_taken_back_leaves_the_second_request() {
+        let mut peer = peer(true);
+        let start = Time::default();
+        ask(&mut peer, start);
+        assert!(peer.take_back(start, BLOCK, true));
+        ask(&mut peer, start + ROUND_TRIP / 2);
+        // As the engine does on a reject: it is that of the first request.
+        assert!(peer.taken_back.remove(&BLOCK).is_some());
+        let came = start + ROUND_TRIP / 2 + ROUND_TRIP;
+        assert!(peer.note_block(came, BLOCK, BLOCK_LENGTH));
+        assert_eq!(peer.path.round_trip(), ROUND_TRIP);
+        assert!(!peer.note_block(came, BLOCK, BLOCK_LENGTH), "nobody asked");
+    }
+}

@@ -65,11 +65,19 @@ pub(crate) struct SendMark {
     on_line: u32,
     /// The queue was not full when this was sent: its rate says little of the line.
     limited_by_us: bool,
+    /// What comes may be the answer to an earlier request of the same.
+    ambiguous: bool,
 }
 
 impl SendMark {
     pub(crate) fn sent(&self) -> Time {
         self.sent
+    }
+
+    /// The same was asked for before, and an answer may be under way: how long this one takes tells nothing of the round trip
+    /// (Karn and Partridge, SIGCOMM 1987).
+    pub(crate) fn set_ambiguous(&mut self) {
+        self.ambiguous = true;
     }
 
     /// Bytes that the block counts for until it comes.
@@ -227,6 +235,7 @@ impl PathEstimator {
             on_line,
             limited_by_us: self.share < Self::LEAST_SHARE
                 || self.in_flight + u64::from(on_line) < self.pipe().min(self.target() / 2),
+            ambiguous: false,
         };
         self.in_flight += u64::from(on_line);
         self.start_probe_when_due(now);
@@ -256,7 +265,9 @@ impl PathEstimator {
         self.delivered += u64::from(wire);
         self.delivered_at = now;
         self.begin_probe_when_drained(now);
-        self.sample_rtt(now, mark.sent);
+        if !mark.ambiguous {
+            self.sample_rtt(now, mark.sent);
+        }
         let span = now.since(mark.delivered_at).as_secs_f64().max(1e-6);
         let rate = (self.delivered - mark.delivered) as f64 / span;
         self.sample_rate(now, rate, mark.limited_by_us);
