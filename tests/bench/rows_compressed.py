@@ -6,7 +6,7 @@ from lab import Link
 from measure import median
 from result import Result
 from rows_boot import TIMEOUT, spread
-from rows_profile import NO_AUTO
+from rows_profile import APPLIANCES, NO_AUTO
 from scope import need, note
 
 WAYS = ("off", "on")
@@ -30,10 +30,16 @@ def boot(scope, known, address, host, *arguments):
 
 
 def compressed(profiles, scope, images, mbit, rtt_ms):
-    """Boots of the demo with its profile, with compression and without, by turns."""
+    """Boots with a profile, with compression and without, by turns."""
     need("qemu-system-x86_64")
+    for name in APPLIANCES:
+        with scope.inner(name) as inner:
+            yield compared(inner, name, profiles.of(images, name), mbit, rtt_ms)
+
+
+def compared(scope, name, known, mbit, rtt_ms):
+    """The row's result for an appliance."""
     row = f"compressed-{mbit}mbit"
-    known = profiles.of(images, "demo")
     runs = {way: [] for way in WAYS}
     for run in range(scope.options.runs):
         # Each way is the first in turn.
@@ -49,7 +55,7 @@ def compressed(profiles, scope, images, mbit, rtt_ms):
                 seconds, (launch, vmm), done = boot(inner, known, address, lab.hosts[1], *arguments)
                 sent = seed.cpu_seconds() - before
             runs[way].append({"seconds": seconds, "launch": launch, "vmm": vmm, "seed": sent, "done": done})
-            note(f"{row}: run {run + 1}: compression {way}: {seconds:.2f} s, {done['stall_seconds']:.2f} s of waiting")
+            note(f"{row}: {name}: run {run + 1}: compression {way}: {seconds:.2f} s, {done['stall_seconds']:.2f} s of waiting")
     plain, packed = (runs[way] for way in WAYS)
 
     def ratios(figure):
@@ -60,9 +66,9 @@ def compressed(profiles, scope, images, mbit, rtt_ms):
     whole = ratios(lambda run: run["seconds"])
     last, least = packed[-1], plain[-1]
     done = last["done"]
-    yield Result(
+    return Result(
         row,
-        f"a boot of the demo with its profile, {mbit} Mbit/s, {rtt_ms} ms round trip, fill none, blocks compressed over"
+        f"a boot of {name} with its profile, {mbit} Mbit/s, {rtt_ms} ms round trip, fill none, blocks compressed over"
         " the same with plain ones: what the guest waits, and the host's processor time",
         f"{median(waiting):.2f} x waiting, {median(cpu):.2f} x CPU",
         f"<= {MOST_WAITING} x, <= {MOST_CPU} x",
@@ -74,5 +80,5 @@ def compressed(profiles, scope, images, mbit, rtt_ms):
         f" ({done['fetched_wire_bytes'] / done['fetched_bytes']:.2f}); CPU of the launch {least['launch']:.2f} and"
         f" {last['launch']:.2f} s, of QEMU {least['vmm']:.1f} and {last['vmm']:.1f} s,"
         f" of the seed {least['seed']:.2f} and {last['seed']:.2f} s",
-        {"runs": runs, "waiting": waiting, "cpu": cpu, "seconds": whole},
+        {"appliance": name, "runs": runs, "waiting": waiting, "cpu": cpu, "seconds": whole},
     )
