@@ -111,7 +111,7 @@ ROWS = {
     "ten-vms": ten_vms,
     "profile-1ms": lambda scope, images: PROFILES.row(scope, images, "profile-1ms", 100, 1, 1.05),
     "profile-20ms": lambda scope, images: PROFILES.row(scope, images, "profile-20ms", 100, 20, 1.10),
-    "profile-25mbit": lambda scope, images: PROFILES.row(scope, images, "profile-25mbit", 25, 20, 1.10),
+    "profile-25mbit": lambda scope, images: PROFILES.row(scope, images, "profile-25mbit", 25, 20, 1.10, packed=True),
     "replay-1ms": lambda scope, images: PROFILES.replayed(scope, images, "replay-1ms", 100, 1, 1.05),
     "replay-20ms": lambda scope, images: PROFILES.replayed(scope, images, "replay-20ms", 100, 20, 1.10),
     "replay-25mbit": lambda scope, images: PROFILES.replayed(scope, images, "replay-25mbit", 25, 20, 1.10),

@@ -68,12 +68,14 @@ class Comparison:
     local: Callable
     # (scope, known, address, host, *arguments) -> (seconds, counters)
     swarm: Callable
+    # Tell beside it what the same takes with the default, blocks that go compressed: not what the row is judged by.
+    packed: bool = False
 
     def result(self, scope, known, name):
         """What came out for an appliance, and the counters of each run in the swarm."""
         lab = scope.lab(Link(self.mbit, self.rtt_ms, remote=True), Link(self.mbit, self.rtt_ms))
         _, address = scope.seed(known.torrent, known.image.parent, *PLAIN, host=lab.hosts[0])
-        local, ours, floors, done = [], [], [], []
+        local, ours, floors, done, packed = [], [], [], [], []
         for run in range(scope.options.runs):
             note(f"{self.row}: {name}: run {run + 1}: local file")
             with scope.inner("local") as inner:
@@ -87,8 +89,20 @@ class Comparison:
             ours.append(taken)
             done.append(counters)
             note(f"{self.row}: {name}: run {run + 1}: {taken:.2f} s was the swarm, {floors[-1]:.2f} s the floor")
-        ratios = [o / (base + least) for o, base, least in zip(ours, local, floors, strict=True)]
+            if self.packed:
+                # A seed for each, so that none finds what another has compressed.
+                with scope.inner("packed") as inner:
+                    _, packing = inner.seed(known.torrent, known.image.parent, host=lab.hosts[0])
+                    arguments = ("--profile", known.profile, *NO_AUTO)
+                    packed.append(self.swarm(inner, known, packing, lab.hosts[1], *arguments)[0])
+                note(f"{self.row}: {name}: run {run + 1}: {packed[-1]:.2f} s with compression")
+        bases = [base + least for base, least in zip(local, floors, strict=True)]
+        ratios = [taken / base for taken, base in zip(ours, bases, strict=True)]
         last = done[-1]
+        beside = ""
+        if packed:
+            shorter = [taken / base for taken, base in zip(packed, bases, strict=True)]
+            beside = f"; with compression, as by default, {median(packed):.2f} s, {median(shorter):.2f} x ({spread(shorter)})"
         result = Result(
             self.row,
             f"{self.what} of {name} with its profile, {self.mbit} Mbit/s, {self.rtt_ms} ms round trip, fill none, against"
@@ -100,8 +114,16 @@ class Comparison:
             f" ratios {spread(ratios)}; fetched {last['fetched_bytes'] / 1e6:.1f} MB"
             f" (demand {last['demand_bytes'] / 1e6:.1f}, read-ahead {last['readahead_bytes'] / 1e6:.1f},"
             f" profile {last['profile_bytes'] / 1e6:.1f}); {last['stalls']} stalls, {last['stall_seconds']:.2f} s;"
-            f" wait p50 {last['demand_p50_ms']:.1f} ms, p99 {last['demand_p99_ms']:.1f} ms",
-            {"appliance": name, "local": local, "floor": floors, "swarm": ours, "ratios": ratios, "done": done},
+            f" wait p50 {last['demand_p50_ms']:.1f} ms, p99 {last['demand_p99_ms']:.1f} ms{beside}",
+            {
+                "appliance": name,
+                "local": local,
+                "floor": floors,
+                "swarm": ours,
+                "ratios": ratios,
+                "packed": packed,
+                "done": done,
+            },
         )
         return result, done
 
@@ -130,9 +152,10 @@ class Profiles:
         self.known[name] = Known(image, torrent, pieces, profile, trace)
         return self.known[name]
 
-    def row(self, scope, images, row, mbit, rtt_ms, limit):
+    def row(self, scope, images, row, mbit, rtt_ms, limit, packed=False):
         """Boots with a profile, over the local file's time and the least that the line adds to it."""
-        yield from self._rows(scope, images, Comparison(row, "the boot", mbit, rtt_ms, limit, booted_local, booted_swarm))
+        comparison = Comparison(row, "the boot", mbit, rtt_ms, limit, booted_local, booted_swarm, packed)
+        yield from self._rows(scope, images, comparison)
 
     def replayed(self, scope, images, row, mbit, rtt_ms, limit):
         """The reads of a boot, at its pace: what streaming adds, apart from what a busy processor does to a boot."""
