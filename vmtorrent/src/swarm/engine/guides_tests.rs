@@ -2,6 +2,7 @@
 //! those that don't wait no longer than without a profile.
 
 use super::network::{Net, image};
+use super::stage::{self, RTT, Stage, honest};
 use super::*;
 use crate::profile::{Access, Guide, Profile};
 
@@ -339,4 +340,35 @@ fn eight_guests_that_start_together_trade_what_they_fetch() {
         "{together:?} rather than {alone:?}"
     );
     assert!(copies < 3.0, "{copies:.1} times");
+}
+
+/// Many that tell each other of each piece at once would do little else.
+#[test]
+fn who_follows_a_profile_tells_of_a_piece_a_millisecond_later_for_each_peer() {
+    for (peers, pause) in [(2, 2), (4, 4), (30, 30), (150, 100)] {
+        let mut stage = Stage::new();
+        let image = image(200, stage::PIECE);
+        let mut profile = Profile::new(&image);
+        profile.set_runs(1);
+        profile.insert(0, 7 * stage::PIECE / (16 << 10), Access::once(0, None));
+        let guide = Guide::new(&profile, &image).unwrap();
+        stage.engine.add_guide(stage.now, guide);
+        let empty = Bitfield::new(200);
+        for _ in 1..peers {
+            stage.join_with(true, RTT, honest(), &empty);
+        }
+        stage.join(true, RTT, honest());
+        stage.run_for(Duration::from_secs(1));
+        let came = stage.ready[&7];
+        let told: Vec<_> = stage.haves.iter().map(|at| at.since(came)).collect();
+        assert_eq!(told.len(), peers - 1);
+        for after in told {
+            let pause = Duration::from_millis(pause);
+            // The stage's clock goes on by a millisecond.
+            assert!(
+                after >= pause && after <= pause + Duration::from_millis(1),
+                "{peers}: {after:?}"
+            );
+        }
+    }
 }
